@@ -1,0 +1,248 @@
+package keyfile
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+)
+
+func static(pass string) Passphrase {
+	return func() ([]byte, error) { return []byte(pass), nil }
+}
+
+func TestRoundTrip(t *testing.T) {
+	for name, pass := range map[string]Passphrase{"plain": nil, "encrypted": static("correct horse")} {
+		t.Run(name, func(t *testing.T) {
+			edPath, seedPath := filepath.Join(t.TempDir(), "ed25519.pem"), filepath.Join(t.TempDir(), "mldsa.pem")
+			ed, err := CreateEd25519(edPath, pass)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ml, err := CreateMLDSA44(seedPath, pass)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := LoadEd25519(edPath, pass); err != nil || !got.Equal(ed) {
+				t.Errorf("Ed25519: %v", err)
+			}
+			if got, err := LoadMLDSA44(seedPath, pass); err != nil || !got.Equal(ml) {
+				t.Errorf("ML-DSA-44: %v", err)
+			}
+			for _, path := range []string{edPath, seedPath} {
+				info, err := os.Stat(path)
+				if err != nil || info.Mode().Perm() != 0o600 {
+					t.Errorf("%s: mode %v, error %v", path, info.Mode(), err)
+				}
+			}
+			// The other kind, the other passphrase, no passphrase.
+			if _, err := LoadEd25519(seedPath, pass); !errors.Is(err, ErrFormat) {
+				t.Errorf("ML-DSA-44 seed as Ed25519 key: %v", err)
+			}
+			if _, err := LoadMLDSA44(edPath, pass); !errors.Is(err, ErrFormat) {
+				t.Errorf("Ed25519 key as ML-DSA-44 seed: %v", err)
+			}
+			other := static("wrong horse")
+			if _, err := LoadEd25519(edPath, other); !errors.Is(err, ErrPassphrase) {
+				t.Errorf("Ed25519, other passphrase: %v", err)
+			}
+			if _, err := LoadMLDSA44(seedPath, other); !errors.Is(err, ErrPassphrase) {
+				t.Errorf("ML-DSA-44, other passphrase: %v", err)
+			}
+			if pass == nil {
+				return // and a passphrase for a plain file was refused above
+			}
+			if _, err := LoadEd25519(edPath, nil); !errors.Is(err, ErrPassphrase) {
+				t.Errorf("Ed25519, no passphrase: %v", err)
+			}
+			if _, err := LoadMLDSA44(seedPath, nil); !errors.Is(err, ErrPassphrase) {
+				t.Errorf("ML-DSA-44, no passphrase: %v", err)
+			}
+		})
+	}
+}
+
+func TestPublic(t *testing.T) {
+	dir := t.TempDir()
+	key, err := CreateEd25519(filepath.Join(dir, "key.pem"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "key.pub")
+	public := key.Public().(ed25519.PublicKey)
+	if err := WritePublic(path, public); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := LoadPublic(path); err != nil || !got.Equal(public) {
+		t.Errorf("loaded %x, %v", got, err)
+	}
+	if err := WritePublic(path, public); !errors.Is(err, ErrExists) {
+		t.Errorf("second time: %v", err)
+	}
+	if _, err := LoadEd25519(path, nil); err == nil {
+		t.Error("a public key was loaded as a private one")
+	}
+}
+
+func TestNeverOverwrites(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key.pem")
+	key, err := CreateEd25519(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CreateEd25519(path, nil); !errors.Is(err, ErrExists) {
+		t.Errorf("Ed25519: %v", err)
+	}
+	if _, err := CreateMLDSA44(path, nil); !errors.Is(err, ErrExists) {
+		t.Errorf("ML-DSA-44: %v", err)
+	}
+	if got, err := LoadEd25519(path, nil); err != nil || !got.Equal(key) {
+		t.Errorf("the first key is gone: %v", err)
+	}
+	if _, err := CreateEd25519(filepath.Join(t.TempDir(), "absent", "key.pem"), nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent directory: %v", err)
+	}
+}
+
+func TestRefusesReadableByOthers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key.pem")
+	if _, err := CreateEd25519(path, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []fs.FileMode{0o640, 0o604, 0o660, 0o601, 0o777} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := LoadEd25519(path, nil)
+		if !errors.Is(err, ErrPermissions) || !strings.Contains(err.Error(), "chmod 600") {
+			t.Errorf("mode %v: %v", mode, err)
+		}
+	}
+	for _, mode := range []fs.FileMode{0o600, 0o400, 0o700} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadEd25519(path, nil); err != nil {
+			t.Errorf("mode %v: %v", mode, err)
+		}
+	}
+}
+
+func TestRefusesOtherContent(t *testing.T) {
+	dir := t.TempDir()
+	good := filepath.Join(dir, "good.pem")
+	if _, err := CreateEd25519(good, nil); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ecText, err := cryptoutils.MarshalPrivateKeyToPEM(ec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ecPublic, err := cryptoutils.MarshalPublicKeyToPEM(ec.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string][]byte{
+		"empty":          nil,
+		"garbage":        []byte("garbage"),
+		"too large":      append(bytes.Clone(text), bytes.Repeat([]byte("\n"), maxFileSize)...),
+		"two blocks":     append(bytes.Clone(text), text...),
+		"text before":    append([]byte("my key\n"), text...),
+		"text after":     append(bytes.Clone(text), "my key\n"...),
+		"headers":        pem.EncodeToMemory(&pem.Block{Type: typePlain, Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: []byte{1}}),
+		"other type":     pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}}),
+		"not PKCS#8":     pem.EncodeToMemory(&pem.Block{Type: typePlain, Bytes: []byte{1}}),
+		"ECDSA key":      ecText,
+		"short seed":     pem.EncodeToMemory(&pem.Block{Type: typeSeed, Bytes: make([]byte, 31)}),
+		"ECDSA public":   ecPublic,
+		"not PKIX":       pem.EncodeToMemory(&pem.Block{Type: typePublic, Bytes: []byte{1}}),
+		"long seed":      pem.EncodeToMemory(&pem.Block{Type: typeSeed, Bytes: make([]byte, 33)}),
+		"encrypted junk": pem.EncodeToMemory(&pem.Block{Type: typeEncryptedSeed, Bytes: []byte("{}")}),
+	}
+	for name, content := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "key.pem")
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := LoadEd25519(path, nil); !errors.Is(err, ErrFormat) {
+				t.Errorf("LoadEd25519: %v", err)
+			}
+			if _, err := LoadMLDSA44(path, nil); !errors.Is(err, ErrFormat) && !errors.Is(err, ErrPassphrase) {
+				t.Errorf("LoadMLDSA44: %v", err)
+			}
+			if _, err := LoadPublic(path); !errors.Is(err, ErrFormat) {
+				t.Errorf("LoadPublic: %v", err)
+			}
+		})
+	}
+	if _, err := LoadEd25519(dir, nil); !errors.Is(err, ErrFormat) {
+		t.Errorf("directory: %v", err)
+	}
+	absent := filepath.Join(dir, "absent")
+	if _, err := LoadEd25519(absent, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent: %v", err)
+	}
+	if _, err := LoadPublic(absent); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent: %v", err)
+	}
+}
+
+func TestPassphraseFile(t *testing.T) {
+	tests := []struct {
+		name, content, want string
+		err                 error
+	}{
+		{"no line break", "correct horse", "correct horse", nil},
+		{"line break", "correct horse\n", "correct horse", nil},
+		{"DOS line break", "correct horse\r\n", "correct horse", nil},
+		{"spaces stay", " correct horse \n", " correct horse ", nil},
+		{"empty", "", "", ErrPassphrase},
+		{"empty line", "\n", "", ErrPassphrase},
+		{"two lines", "correct\nhorse\n", "", ErrPassphrase},
+		{"too large", strings.Repeat("x", maxFileSize+1), "", ErrFormat},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "passphrase")
+			if err := os.WriteFile(path, []byte(test.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := PassphraseFile(path)()
+			if !errors.Is(err, test.err) || string(got) != test.want {
+				t.Errorf("got %q, %v", got, err)
+			}
+			if err := os.Chmod(path, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := PassphraseFile(path)(); !errors.Is(err, ErrPermissions) {
+				t.Errorf("readable by others: %v", err)
+			}
+		})
+	}
+	absent := PassphraseFile(filepath.Join(t.TempDir(), "absent"))
+	if _, err := CreateEd25519(filepath.Join(t.TempDir(), "key.pem"), absent); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent: %v", err)
+	}
+	if _, err := CreateMLDSA44(filepath.Join(t.TempDir(), "key.pem"), static("")); !errors.Is(err, ErrPassphrase) {
+		t.Errorf("empty: %v", err)
+	}
+}
