@@ -1,0 +1,92 @@
+package wasm
+
+import "fmt"
+
+// An Opcode identifies an instruction: its byte, or 0xfc00 plus the second
+// number of a prefixed one.
+type Opcode uint16
+
+// The instructions that the decoder, admission or a rewriter treat one by one.
+// The numeric instructions are OpI32Eqz to OpI64Extend32S.
+const (
+	OpUnreachable  Opcode = 0x00
+	OpNop          Opcode = 0x01
+	OpBlock        Opcode = 0x02
+	OpLoop         Opcode = 0x03
+	OpIf           Opcode = 0x04
+	OpElse         Opcode = 0x05
+	OpEnd          Opcode = 0x0b
+	OpBr           Opcode = 0x0c
+	OpBrIf         Opcode = 0x0d
+	OpBrTable      Opcode = 0x0e
+	OpReturn       Opcode = 0x0f
+	OpCall         Opcode = 0x10
+	OpCallIndirect Opcode = 0x11
+	OpDrop         Opcode = 0x1a
+	OpSelect       Opcode = 0x1b
+	OpSelectTyped  Opcode = 0x1c
+	OpLocalGet     Opcode = 0x20
+	OpLocalSet     Opcode = 0x21
+	OpLocalTee     Opcode = 0x22
+	OpGlobalGet    Opcode = 0x23
+	OpGlobalSet    Opcode = 0x24
+	OpTableGet     Opcode = 0x25
+	OpTableSet     Opcode = 0x26
+	OpI32Load      Opcode = 0x28 // the first memory access
+	OpI64Store32   Opcode = 0x3e // the last
+	OpMemorySize   Opcode = 0x3f
+	OpMemoryGrow   Opcode = 0x40
+	OpI32Const     Opcode = 0x41
+	OpI64Const     Opcode = 0x42
+	OpF32Const     Opcode = 0x43
+	OpF64Const     Opcode = 0x44
+	OpI32Eqz       Opcode = 0x45
+	OpI64Extend32S Opcode = 0xc4
+	OpRefNull      Opcode = 0xd0
+	OpRefIsNull    Opcode = 0xd1
+	OpRefFunc      Opcode = 0xd2
+
+	opPrefixed Opcode = 0xfc
+
+	OpI32TruncSatF32S Opcode = 0xfc00 // the first saturating conversion
+	OpI64TruncSatF64U Opcode = 0xfc07 // the last
+	OpMemoryInit      Opcode = 0xfc08
+	OpDataDrop        Opcode = 0xfc09
+	OpMemoryCopy      Opcode = 0xfc0a
+	OpMemoryFill      Opcode = 0xfc0b
+	OpTableInit       Opcode = 0xfc0c
+	OpElemDrop        Opcode = 0xfc0d
+	OpTableCopy       Opcode = 0xfc0e
+	OpTableGrow       Opcode = 0xfc0f
+	OpTableSize       Opcode = 0xfc10
+	OpTableFill       Opcode = 0xfc11
+)
+
+// String is the opcode in hexadecimal.
+func (op Opcode) String() string { return fmt.Sprintf("%#x", uint16(op)) }
+
+// Control reports whether the instruction begins, ends or leaves a straight
+// line of code, other than by calling; end, which closes every one of them, is
+// not counted.
+func (op Opcode) Control() bool { return op >= OpBlock && op <= OpBrTable && op != OpEnd }
+
+// foreign names the feature that an opcode outside the set belongs to.
+func foreign(op byte) (Feature, bool) {
+	switch {
+	case op >= 0x06 && op <= 0x0a, op == 0x18, op == 0x19, op == 0x1f:
+		return Exceptions, true
+	case op == 0x12, op == 0x13:
+		return TailCall, true
+	case op == 0x14, op == 0x15, op >= 0xd4 && op <= 0xd6:
+		return FunctionReferences, true
+	case op >= 0xe0 && op <= 0xe6:
+		return StackSwitching, true
+	case op == 0xd3, op == 0xfb:
+		return GC, true
+	case op == 0xfd:
+		return SIMD, true
+	case op == 0xfe:
+		return Threads, true
+	}
+	return "", false
+}
