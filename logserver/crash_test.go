@@ -1,0 +1,186 @@
+package logserver
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+var discard = slog.New(slog.DiscardHandler)
+
+var seedFlag = flag.Uint64("seed", 0, "seed of the random operation sequences, 0 for a new one")
+
+// TestRandomOperations runs random sequences of appends of every kind, clean
+// restarts and crashes that keep none, some or all of the unsynced data, and
+// runs the oracle after every restart.
+//
+// To repeat a failure: go test -run TestRandomOperations -seed N
+func TestRandomOperations(t *testing.T) {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("-seed %d", seed)
+	for run := range uint64(6) {
+		rng := rand.New(rand.NewPCG(seed, run))
+		fs := vfs.NewCrashableMem()
+		w := &walk{testLog: newTestLog(t, testOptions(fs)), rng: rng, fs: fs}
+		for range 60 {
+			w.step()
+		}
+		w.check()
+	}
+}
+
+// walk is one random sequence of operations.
+type walk struct {
+	*testLog
+	rng *rand.Rand
+	fs  *vfs.MemFS
+}
+
+func (w *walk) step() {
+	w.t.Helper()
+	switch n := w.rng.IntN(20); {
+	case n < 8:
+		w.append(w.rng.IntN(4)+1, false)
+	case n < 12:
+		w.append(w.rng.IntN(600)+1, false)
+	case n < 16:
+		w.append(w.rng.IntN(5)+1, true)
+	case n < 18:
+		w.reopen()
+		w.check()
+	default:
+		w.crash()
+	}
+}
+
+// entry makes an entry whose keys and guards often meet earlier ones.
+func (w *walk) entry() Entry {
+	e := Entry{Data: make([]byte, w.rng.IntN(300))}
+	for i := range e.Data {
+		e.Data[i] = byte(w.rng.Uint32())
+	}
+	if w.rng.IntN(2) == 0 {
+		e.Opening = fmt.Appendf(nil, "opening %d", w.rng.IntN(1000))
+	}
+	if w.rng.IntN(3) == 0 {
+		e.Dedup = fmt.Appendf(nil, "key %d", w.rng.IntN(len(w.data)+10))
+	}
+	register := fmt.Sprint("register ", w.rng.IntN(5))
+	if w.rng.IntN(4) == 0 {
+		want := w.registers[register]
+		if w.rng.IntN(3) == 0 {
+			want++
+		}
+		e.Guards = append(e.Guards, Guard{register, want})
+	}
+	if w.rng.IntN(4) == 0 {
+		e.Sets = append(e.Sets, Register{register, uint64(w.rng.IntN(4))})
+	}
+	return e
+}
+
+func (w *walk) append(n int, atomic bool) {
+	w.t.Helper()
+	batch := make([]Entry, n)
+	for i := range batch {
+		batch[i] = w.entry()
+	}
+	call := w.AppendBatch
+	if atomic {
+		call = w.AppendAtomic
+	}
+	results, head, err := call(context.Background(), batch)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.apply(batch, results, atomic)
+	if head.Size != int64(len(w.data)) {
+		w.t.Fatalf("head of size %d, want %d", head.Size, len(w.data))
+	}
+}
+
+// apply does to the model what the log should have done and compares results.
+func (w *walk) apply(batch []Entry, results []Result, atomic bool) {
+	w.t.Helper()
+	if atomic && !w.holds(batch) {
+		for _, r := range results {
+			if r.Err == nil && !r.Duplicate {
+				w.t.Fatalf("an atomic unit that cannot be sequenced has result %+v", r)
+			}
+		}
+		return
+	}
+	for i, e := range batch {
+		index, known := w.dedup[string(e.Dedup)]
+		switch {
+		case len(e.Dedup) > 0 && known:
+			if results[i] != (Result{Index: index, Duplicate: true}) {
+				w.t.Fatalf("result %+v, want duplicate of %d", results[i], index)
+			}
+		case !w.guarded(e):
+			if !errors.Is(results[i].Err, ErrGuard) {
+				w.t.Fatalf("result %+v, want ErrGuard", results[i])
+			}
+		default:
+			if results[i] != (Result{Index: int64(len(w.data))}) {
+				w.t.Fatalf("result %+v, want fresh index %d", results[i], len(w.data))
+			}
+			w.sequence(e)
+		}
+	}
+}
+
+// holds reports whether every entry of a unit can be sequenced.
+func (w *walk) holds(unit []Entry) bool {
+	dedup, registers := map[string]bool{}, map[string]uint64{}
+	for _, e := range unit {
+		if _, known := w.dedup[string(e.Dedup)]; len(e.Dedup) > 0 && (known || dedup[string(e.Dedup)]) {
+			continue
+		}
+		for _, g := range e.Guards {
+			got, set := registers[g.Key]
+			if !set {
+				got = w.registers[g.Key]
+			}
+			if got != g.Want {
+				return false
+			}
+		}
+		dedup[string(e.Dedup)] = true
+		for _, r := range e.Sets {
+			registers[r.Key] = r.Value
+		}
+	}
+	return true
+}
+
+func (w *walk) guarded(e Entry) bool {
+	for _, g := range e.Guards {
+		if w.registers[g.Key] != g.Want {
+			return false
+		}
+	}
+	return true
+}
+
+// crash continues on what a power cut would have left. Everything that was
+// answered must be there; nothing else was in flight.
+func (w *walk) crash() {
+	w.t.Helper()
+	percent := []int{0, 50, 100}[w.rng.IntN(3)]
+	fs := w.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: w.rng})
+	w.close()
+	w.fs, w.opts.fs = fs, fs
+	w.open()
+	w.check()
+}

@@ -1,0 +1,195 @@
+package logserver
+
+import "encoding/binary"
+
+// Geometry of c2sp.org/tlog-tiles.
+const (
+	// TileWidth is the number of hashes in a full tile and of entries in a
+	// full entry bundle.
+	TileWidth  = 1 << tileHeight
+	tileHeight = 8
+	// maxLevels is the number of tile levels that a tree of int64 size has.
+	maxLevels = 8
+)
+
+// unfinished is a tile or entry bundle with fewer than TileWidth items: the
+// bytes so far, and what is known of how they are stored.
+//
+// buf and ends only ever grow, and are replaced by new ones when the resource
+// is complete, so a view may keep reading the parts that it saw.
+type unfinished struct {
+	number int64    // of the tile within its level, or of the bundle
+	width  int      // items so far, 0 to TileWidth-1
+	buf    []byte   // their bytes
+	ends   []uint32 // bundles only: where in buf each item ends
+	// starts are the places within the resource at which a stored run begins;
+	// stored and storedBytes are how far the runs reach.
+	starts      []uint8
+	stored      int
+	storedBytes int
+}
+
+// first returns the index of the resource's first item.
+func (u *unfinished) first() int64 { return u.number * TileWidth }
+
+// next starts the following resource with fresh buffers, as large as the old
+// ones proved to be.
+func (u *unfinished) next() {
+	*u = unfinished{
+		number: u.number + 1,
+		buf:    make([]byte, 0, len(u.buf)),
+		ends:   make([]uint32, 0, cap(u.ends)),
+		starts: u.starts[:0],
+	}
+}
+
+// edge is the right-hand side of the tree: everything that appending needs and
+// that is not yet part of a full tile or bundle. The sequencer owns it.
+type edge struct {
+	size int64
+	// roots are the perfect subtrees that the tree consists of, largest first
+	// (RFC 6962 section 2.1: one for each bit set in size).
+	roots  []Hash
+	tiles  [maxLevels]unfinished
+	bundle unfinished
+}
+
+// runWriter receives what the edge has to store.
+type runWriter interface {
+	// put stores a run that begins at the given item of the resource; the runs
+	// at replaces, also items of the resource, are part of it and go away.
+	put(r resource, first int64, run []byte, replaces []int64) error
+}
+
+// resource says which kind of run: the entries, or the hashes of a tile level.
+type resource struct {
+	entries bool
+	level   int
+}
+
+// rollupLimit bounds the stored bytes of a bundle that are written once more
+// when it is complete. Beyond it the runs stay as they are: with large entries
+// a single write of each matters more than one read of the bundle.
+const rollupLimit = 128 << 10
+
+// append adds one entry whose leaf hash the caller computed, and stores every
+// tile and bundle that it completes. After an error the edge must not be used.
+func (e *edge) append(data []byte, leaf *Hash, w runWriter) error {
+	b := &e.bundle
+	b.buf = binary.BigEndian.AppendUint16(b.buf, uint16(len(data)))
+	b.buf = append(b.buf, data...)
+	b.ends = append(b.ends, uint32(len(b.buf)))
+	b.width++
+	if b.width == TileWidth {
+		if err := b.finish(resource{entries: true}, w); err != nil {
+			return err
+		}
+	}
+	if err := e.addHash(0, leaf, w); err != nil {
+		return err
+	}
+	// Merge equal-sized subtrees, as a binary counter carries. A subtree of
+	// TileWidth^k leaves is a hash of the tile level k.
+	h := *leaf
+	for height := 0; e.size>>height&1 == 1; height++ {
+		last := len(e.roots) - 1
+		h = hashChildren(&e.roots[last], &h)
+		e.roots = e.roots[:last]
+		if (height+1)%tileHeight == 0 {
+			if err := e.addHash((height+1)/tileHeight, &h, w); err != nil {
+				return err
+			}
+		}
+	}
+	e.roots = append(e.roots, h)
+	e.size++
+	return nil
+}
+
+func (e *edge) addHash(level int, h *Hash, w runWriter) error {
+	t := &e.tiles[level]
+	if t.buf == nil {
+		t.buf = make([]byte, 0, TileWidth*HashSize)
+	}
+	t.buf = append(t.buf, h[:]...)
+	t.width++
+	if t.width < TileWidth {
+		return nil
+	}
+	return t.finish(resource{level: level}, w)
+}
+
+// flush stores what the commit group added to unfinished resources.
+func (e *edge) flush(w runWriter) error {
+	if err := e.bundle.flush(resource{entries: true}, w); err != nil {
+		return err
+	}
+	for level := range e.tiles {
+		if err := e.tiles[level].flush(resource{level: level}, w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish stores the completed resource and starts the next: as one run that
+// replaces the earlier ones, or, where that would rewrite too much, by adding
+// the last run.
+func (u *unfinished) finish(r resource, w runWriter) error {
+	if u.storedBytes > rollupLimit {
+		if err := u.flush(r, w); err != nil {
+			return err
+		}
+	} else {
+		var replaces []int64
+		for _, s := range u.starts {
+			if s != 0 {
+				replaces = append(replaces, u.first()+int64(s))
+			}
+		}
+		if err := w.put(r, u.first(), u.buf, replaces); err != nil {
+			return err
+		}
+	}
+	u.next()
+	return nil
+}
+
+func (u *unfinished) flush(r resource, w runWriter) error {
+	if u.width == u.stored {
+		return nil
+	}
+	if err := w.put(r, u.first()+int64(u.stored), u.buf[u.storedBytes:], nil); err != nil {
+		return err
+	}
+	u.starts = append(u.starts, uint8(u.stored))
+	u.stored, u.storedBytes = u.width, len(u.buf)
+	return nil
+}
+
+// root returns the root hash of the tree.
+func (e *edge) root() Hash {
+	return foldRoots(e.roots)
+}
+
+// foldRoots returns the root hash of the tree that consists of the perfect
+// subtrees with these roots, largest first.
+func foldRoots(roots []Hash) Hash {
+	if len(roots) == 0 {
+		return emptyRoot
+	}
+	h := roots[len(roots)-1]
+	for i := len(roots) - 2; i >= 0; i-- {
+		h = hashChildren(&roots[i], &h)
+	}
+	return h
+}
+
+// view returns an immutable picture of the edge for readers.
+func (e *edge) view(root Hash) *view {
+	v := &view{size: e.size, root: root, bundle: e.bundle.buf, ends: e.bundle.ends}
+	for level := range e.tiles {
+		v.tiles[level] = e.tiles[level].buf
+	}
+	return v
+}

@@ -1,0 +1,334 @@
+package logserver
+
+import (
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+// Defaults of Options.
+const (
+	// DefaultQueueEntries and DefaultQueueBytes bound what waits for the next
+	// commit: some thousands of callers with an entry each, and the memory of
+	// a thousand of the largest entries.
+	DefaultQueueEntries = 16384
+	DefaultQueueBytes   = 64 << 20
+	// DefaultMinInterval is the shortest time between the starts of two
+	// rounds. With public witnesses, use a second or more.
+	DefaultMinInterval = 100 * time.Millisecond
+	// DefaultRefreshInterval is how often an unchanged checkpoint is cosigned
+	// afresh.
+	DefaultRefreshInterval = 5 * time.Minute
+	// DefaultWitnessTimeout bounds one request to a witness, and a round.
+	DefaultWitnessTimeout = 10 * time.Second
+)
+
+// Options configure a log. Origin and Key are required; the zero value of
+// every other field is useful.
+type Options struct {
+	// Dir holds the store. It is created by Create.
+	Dir string
+	// Origin is the log's unique name, a schema-less URL, and its key name.
+	Origin string
+	// Key is the log's Ed25519 key: it signs once a round.
+	Key crypto.Signer
+	// ReceiptKey, if set, is the Ed25519 key that signs the head of every
+	// commit group, under the key name Origin + "/receipt".
+	ReceiptKey crypto.Signer
+
+	// Policy says when a checkpoint is witnessed, and where its witnesses are.
+	// Nil, like a policy with quorum none, publishes every signed checkpoint.
+	Policy *checkpoint.Policy
+	// FailOpen publishes a signed checkpoint at the end of its round even if
+	// the policy is not satisfied. Clients with the same policy refuse such a
+	// checkpoint. The default keeps serving the last one that satisfied it.
+	FailOpen bool
+	// HoldWitness makes the log sign and submit no tree larger than the last
+	// signed one until AllowWitness raises the limit.
+	HoldWitness bool
+	// Transport reaches the witnesses; nil means a transport of the log's own.
+	Transport http.RoundTripper
+
+	MinInterval     time.Duration // default DefaultMinInterval
+	RefreshInterval time.Duration // default DefaultRefreshInterval
+	WitnessTimeout  time.Duration // default DefaultWitnessTimeout
+	QueueEntries    int           // default DefaultQueueEntries
+	QueueBytes      int           // default DefaultQueueBytes
+
+	// Logger receives what an operator should know; nil discards it. It never
+	// receives entries, openings or keys.
+	Logger *slog.Logger
+
+	// fs replaces the file system in tests.
+	fs vfs.FS
+}
+
+func (o *Options) setDefaults() {
+	setDefault(&o.MinInterval, DefaultMinInterval)
+	setDefault(&o.RefreshInterval, DefaultRefreshInterval)
+	setDefault(&o.WitnessTimeout, DefaultWitnessTimeout)
+	setDefault(&o.QueueEntries, DefaultQueueEntries)
+	setDefault(&o.QueueBytes, DefaultQueueBytes)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.fs == nil {
+		o.fs = vfs.Default
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Log is an append-only Merkle log in one Pebble store. Its methods are safe
+// for concurrent use.
+type Log struct {
+	opts    Options
+	store   *store
+	signer  *headSigner
+	receipt *headSigner // nil without a receipt key
+	queue   *queue
+	metrics *metrics
+
+	// view is replaced by the sequencer after each commit.
+	view atomic.Pointer[view]
+	// integrated is the durable tree size: raised by the sequencer.
+	integrated watermark
+	// failure is the first error after which nothing may be written any more.
+	failure atomic.Pointer[error]
+
+	publisher     *publisher
+	sequencerDone chan struct{}
+	closing       sync.Once
+	closed        error
+}
+
+// headSigner signs checkpoints of one origin with one key.
+type headSigner struct {
+	origin string
+	signer note.Signer
+	vkey   string
+	keys   []note.Verifier // the one verifier, as checkpoint.Open takes it
+}
+
+func newHeadSigner(origin, name string, key crypto.Signer) (*headSigner, error) {
+	if key == nil {
+		return nil, invalid("log %q has no key", origin)
+	}
+	public, ok := key.Public().(ed25519.PublicKey)
+	if !ok {
+		return nil, invalid("key of %q is not an Ed25519 key", name)
+	}
+	signer, err := checkpoint.NewSigner(name, key)
+	if err != nil {
+		return nil, fmt.Errorf("using the key of %q: %w", name, err)
+	}
+	vkey, err := checkpoint.Vkey(name, public)
+	if err != nil {
+		return nil, fmt.Errorf("using the key of %q: %w", name, err)
+	}
+	verifier, err := note.NewVerifier(vkey)
+	if err != nil {
+		return nil, fmt.Errorf("using the key of %q: %w", name, err)
+	}
+	return &headSigner{origin: origin, signer: signer, vkey: vkey, keys: []note.Verifier{verifier}}, nil
+}
+
+func (h *headSigner) sign(size int64, root Hash) ([]byte, error) {
+	return checkpoint.Sign(checkpoint.Checkpoint{Origin: h.origin, Size: size, Root: root}, h.signer)
+}
+
+// newLog validates the options and opens the store, without reading it.
+func newLog(o Options) (*Log, error) {
+	o.setDefaults()
+	l := &Log{opts: o, sequencerDone: make(chan struct{})}
+	var err error
+	if l.signer, err = newHeadSigner(o.Origin, o.Origin, o.Key); err != nil {
+		return nil, err
+	}
+	if o.ReceiptKey != nil {
+		if l.receipt, err = newHeadSigner(o.Origin, o.Origin+"/receipt", o.ReceiptKey); err != nil {
+			return nil, err
+		}
+	}
+	if l.store, err = openStore(o.Dir, o.fs, o.Logger); err != nil {
+		return nil, err
+	}
+	l.queue = newQueue(o.QueueEntries, o.QueueBytes)
+	l.metrics = newMetrics(l)
+	return l, nil
+}
+
+// identity is what a store is bound to: origin, vkey and receipt vkey.
+func (l *Log) identity() []byte {
+	receipt := ""
+	if l.receipt != nil {
+		receipt = l.receipt.vkey
+	}
+	return fmt.Appendf(nil, "%s\n%s\n%s\n", l.signer.origin, l.signer.vkey, receipt)
+}
+
+// Create makes an empty log in o.Dir and signs the checkpoint of its empty
+// tree: the only signature that is ever made without asking the witnesses. A
+// directory where an earlier Create was interrupted is completed; one that
+// holds a log is ErrExists.
+func Create(o Options) (err error) {
+	l, err := newLog(o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.store.close()) }()
+	switch _, err := l.store.get(metaFormat); {
+	case err == nil:
+		return fmt.Errorf("%w: %q", ErrExists, o.Dir)
+	case !errors.Is(err, ErrNotFound):
+		return err
+	}
+	signed, err := l.signer.sign(0, emptyRoot)
+	if err != nil {
+		return fmt.Errorf("signing the empty tree: %w", err)
+	}
+	b := l.store.db.NewBatch()
+	defer b.Close()
+	for _, kv := range [][2][]byte{
+		{metaFormat, []byte(storeFormat)},
+		{metaIdentity, l.identity()},
+		{metaHead, encodeHead(0, emptyRoot)},
+		{metaSigned, signed},
+	} {
+		if err := b.Set(kv[0], kv[1], nil); err != nil {
+			return err
+		}
+	}
+	return l.store.commit(b)
+}
+
+// Open opens the log in o.Dir, re-verifies the edge of its tree and its last
+// signed head from stored bytes, and starts it. With a policy that asks for
+// witnesses it is not ready until the start-up head check has ended: see Ready.
+func Open(o Options) (*Log, error) {
+	l, err := newLog(o)
+	if err != nil {
+		return nil, err
+	}
+	seq, notes, err := l.recover()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening log %q: %w", o.Origin, err), l.store.close())
+	}
+	if l.publisher, err = newPublisher(l, notes); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening log %q: %w", o.Origin, err), l.store.close())
+	}
+	go seq.run()
+	l.publisher.start()
+	return l, nil
+}
+
+// Close stops accepting entries, waits until what was accepted is durable, runs
+// a last round so that it is published if the witnesses allow, stops, and
+// releases the store. It blocks for as long as a round may take, at most until
+// ctx ends.
+func (l *Log) Close(ctx context.Context) error {
+	l.closing.Do(func() {
+		l.queue.shut()
+		<-l.sequencerDone // every accepted entry has its answer
+		l.publisher.stop(ctx)
+		l.closed = l.store.close()
+	})
+	return l.closed
+}
+
+// fail keeps the log from writing anything more. The first reason stays.
+func (l *Log) fail(err error) {
+	if l.failure.CompareAndSwap(nil, &err) {
+		l.opts.Logger.Error("log stopped accepting entries", "origin", l.opts.Origin, "err", err)
+	}
+	l.queue.refuse(err)
+}
+
+// failed returns the reason why nothing may be written, or nil.
+func (l *Log) failed() error {
+	if p := l.failure.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Append sequences and integrates one entry and returns when that is durable.
+// The error is Result.Err, or what kept the entry from being decided on. When
+// ctx ends while the entry waits, it may still be sequenced: give it a
+// deduplication key to find out.
+func (l *Log) Append(ctx context.Context, e Entry) (Result, Head, error) {
+	entries, leaves := [1]Entry{e}, [1]Hash{}
+	a, first, err := l.join(ctx, entries[:], leaves[:], false)
+	if err != nil {
+		return Result{Index: -1, Err: err}, Head{}, err
+	}
+	return a.results[first], a.head, a.results[first].Err
+}
+
+// AppendBatch is Append for up to MaxBatch entries, handed over together: those
+// that are sequenced follow one another in the log, in order. Each has its own
+// result; the error is set only if none was decided on.
+func (l *Log) AppendBatch(ctx context.Context, entries []Entry) ([]Result, Head, error) {
+	return l.appendAll(ctx, entries, false)
+}
+
+// AppendAtomic is AppendBatch, except that if one entry is refused none is
+// sequenced: the others have the result ErrAborted. Guards see what earlier
+// entries of the same call set.
+func (l *Log) AppendAtomic(ctx context.Context, entries []Entry) ([]Result, Head, error) {
+	return l.appendAll(ctx, entries, true)
+}
+
+func (l *Log) appendAll(ctx context.Context, entries []Entry, atomic bool) ([]Result, Head, error) {
+	if len(entries) == 0 || len(entries) > MaxBatch {
+		return nil, Head{}, invalid("batch of %d entries, 1 to %d are allowed", len(entries), MaxBatch)
+	}
+	a, first, err := l.join(ctx, entries, make([]Hash, len(entries)), atomic)
+	if err != nil {
+		return nil, Head{}, err
+	}
+	end := first + len(entries)
+	return a.results[first:end:end], a.head, nil
+}
+
+// join hashes the entries on the caller's goroutine, filling leaves, hands them
+// to the sequencer and waits for the answer of their commit group.
+func (l *Log) join(ctx context.Context, entries []Entry, leaves []Hash, atomic bool) (*answer, int, error) {
+	if err := l.publisher.appendable(); err != nil {
+		return nil, 0, err
+	}
+	for i := range entries {
+		if err := entries[i].check(); err != nil {
+			return nil, 0, err
+		}
+		leaves[i] = LeafHash(entries[i].Data)
+	}
+	a, first, err := l.queue.join(entries, leaves, atomic)
+	if err != nil {
+		l.metrics.refused(err)
+		return nil, 0, err
+	}
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+		return nil, 0, fmt.Errorf("waiting for the commit: %w", ctx.Err())
+	}
+	return a, first, a.err
+}

@@ -1,0 +1,120 @@
+package logserver
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+)
+
+// Origin returns the log's origin.
+func (l *Log) Origin() string { return l.opts.Origin }
+
+// Vkey returns the log's verifier key.
+func (l *Log) Vkey() string { return l.signer.vkey }
+
+// ReceiptVkey returns the verifier key of receipt heads, or "".
+func (l *Log) ReceiptVkey() string {
+	if l.receipt == nil {
+		return ""
+	}
+	return l.receipt.vkey
+}
+
+// Size returns the size of the durable tree. Every entry below it can be read
+// and proven; the public endpoints may serve less.
+func (l *Log) Size() int64 { return l.view.Load().size }
+
+// snapshot returns the current view with its store.
+func (l *Log) snapshot() snapshot { return snapshot{view: l.view.Load(), store: l.store.reader} }
+
+// EntryAt returns the entry at index.
+func (l *Log) EntryAt(index int64) ([]byte, error) {
+	return l.snapshot().entry(index)
+}
+
+// Entries iterates over the entries from start up to, not including, end. It
+// ends after the first error; the slices must not be changed.
+func (l *Log) Entries(start, end int64) iter.Seq2[[]byte, error] {
+	return l.snapshot().entries(start, end)
+}
+
+// OpeningAt returns the opening stored with the entry at index, or nil if it
+// was appended without one. Openings are private: who may see one is for the
+// caller to decide.
+func (l *Log) OpeningAt(index int64) ([]byte, error) {
+	if index < 0 || index >= l.Size() {
+		return nil, fmt.Errorf("opening %d: %w", index, ErrNotFound)
+	}
+	b, err := l.store.get(indexKey(kindOpening, index))
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	return b, err
+}
+
+// Openings iterates over the openings from index start up to, not including,
+// end: one for each index, nil where there is none. It ends after the first
+// error.
+func (l *Log) Openings(start, end int64) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		if start < 0 || start > end || end > l.Size() {
+			yield(nil, fmt.Errorf("openings %d to %d: %w", start, end, ErrNotFound))
+			return
+		}
+		err := l.store.scan(indexKey(kindOpening, start), indexKey(kindOpening, end), func(key, value []byte) error {
+			for ; start < keyIndex(key); start++ {
+				if !yield(nil, nil) {
+					return errStopped
+				}
+			}
+			start++
+			if !yield(append([]byte(nil), value...), nil) {
+				return errStopped
+			}
+			return nil
+		})
+		if errors.Is(err, errStopped) {
+			return
+		}
+		for ; err == nil && start < end; start++ {
+			if !yield(nil, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+// errStopped ends a scan whose consumer wants no more.
+var errStopped = errors.New("stopped")
+
+// Register returns the durable value of a register, 0 if it is unset.
+func (l *Log) Register(key string) (uint64, error) {
+	if err := checkRegisterKey(key); err != nil {
+		return 0, err
+	}
+	return l.store.getUint(registerKey(key))
+}
+
+// LookupDedup returns the index of the entry that was sequenced with a
+// deduplication key, and whether there is one.
+func (l *Log) LookupDedup(key []byte) (index int64, found bool, err error) {
+	if len(key) == 0 || len(key) > MaxDedupSize {
+		return 0, false, invalid("deduplication key of %d bytes, 1 to %d are allowed", len(key), MaxDedupSize)
+	}
+	return l.store.lookupDedup(key)
+}
+
+// Tile returns the first width hashes of a tile (c2sp.org/tlog-tiles), all of
+// which must exist in the tree of size Size. The bytes must not be changed.
+func (l *Log) Tile(level int, number int64, width int) ([]byte, error) {
+	return l.snapshot().tile(level, number, width)
+}
+
+// Bundle returns the first width entries of an entry bundle, all of which must
+// exist in the tree of size Size. The bytes must not be changed.
+func (l *Log) Bundle(number int64, width int) ([]byte, error) {
+	return l.snapshot().bundleBytes(number, width)
+}

@@ -1,0 +1,194 @@
+package logserver
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Sizes of Pebble's memory, chosen so that a log stays below 250 MiB under
+// write load.
+const (
+	memTableSize   = 32 << 20
+	blockCacheSize = 32 << 20
+)
+
+// store is the Pebble database of one log. Its bytes are trusted for
+// durability and atomicity only: what is signed is checked against them first.
+type store struct {
+	reader
+	db    *pebble.DB
+	lock  *pebble.Lock
+	cache *pebble.Cache
+}
+
+// reader reads the database, or one consistent snapshot of it.
+type reader struct{ from pebble.Reader }
+
+// pin calls read with a consistent snapshot of what is stored now.
+func (s *store) pin(read func(reader) error) error {
+	snap := s.db.NewSnapshot()
+	return errors.Join(read(reader{snap}), snap.Close())
+}
+
+// openStore locks and opens the database in dir, which is created if need be.
+func openStore(dir string, fs vfs.FS, logger *slog.Logger) (*store, error) {
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("creating the store directory: %w", err)
+	}
+	lock, err := pebble.LockDirectory(dir, fs)
+	if err != nil {
+		return nil, fmt.Errorf("%w: stop the process that uses %q first (%v)", ErrLocked, dir, err)
+	}
+	cache := pebble.NewCache(blockCacheSize)
+	opts := &pebble.Options{
+		FS:                          fs,
+		Lock:                        lock,
+		Cache:                       cache,
+		Logger:                      pebbleLogger{logger},
+		FormatMajorVersion:          pebble.FormatValueSeparation,
+		MemTableSize:                memTableSize,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       2,
+		L0StopWritesThreshold:       1000,
+	}
+	// Hashes, salts and signatures do not compress; a bloom filter answers
+	// most lookups of deduplication keys that are not there.
+	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
+	for i := range opts.Levels {
+		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	db, err := pebble.Open(dir, opts)
+	if err != nil {
+		cache.Unref()
+		return nil, errors.Join(fmt.Errorf("opening the store: %w", err), lock.Close())
+	}
+	return &store{reader: reader{db}, db: db, lock: lock, cache: cache}, nil
+}
+
+func (s *store) close() error {
+	err := s.db.Close()
+	s.cache.Unref()
+	return errors.Join(err, s.lock.Close())
+}
+
+// get returns a copy of the value, or ErrNotFound.
+func (r reader) get(key []byte) ([]byte, error) {
+	v, closer, err := r.from.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the store: %w", err)
+	}
+	v = append([]byte(nil), v...)
+	return v, closer.Close()
+}
+
+// getUint returns the integer under key, or zero if there is none: neither an
+// index plus one nor a register is ever stored as zero.
+func (r reader) getUint(key []byte) (uint64, error) {
+	v, closer, err := r.from.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("reading the store: %w", err)
+	}
+	if len(v) != 8 {
+		return 0, errors.Join(corrupt("integer of %d bytes under key %q", len(v), key), closer.Close())
+	}
+	n := binary.BigEndian.Uint64(v)
+	return n, closer.Close()
+}
+
+// scan calls visit for every key in [from, to), in order. The slices are valid
+// during the call only.
+func (r reader) scan(from, to []byte, visit func(key, value []byte) error) (err error) {
+	it, err := r.from.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
+	if err != nil {
+		return fmt.Errorf("reading the store: %w", err)
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.First(); ok; ok = it.Next() {
+		if err := visit(it.Key(), it.Value()); err != nil {
+			return err
+		}
+	}
+	return it.Error()
+}
+
+// commit applies the batch with one sync. After an error its outcome is
+// unknown; Pebble ends the process on most of them.
+func (s *store) commit(b *pebble.Batch) error {
+	if err := s.db.Apply(b, pebble.Sync); err != nil {
+		return fmt.Errorf("committing to the store: %w", err)
+	}
+	return nil
+}
+
+// batchWriter is the runWriter of a commit group.
+type batchWriter struct{ b *pebble.Batch }
+
+func (w batchWriter) put(r resource, first int64, run []byte, replaces []int64) error {
+	for _, index := range replaces {
+		if err := w.b.Delete(r.key(index), nil); err != nil {
+			return err
+		}
+	}
+	return w.b.Set(r.key(first), run, nil)
+}
+
+func (r resource) key(item int64) []byte {
+	if r.entries {
+		return indexKey(kindEntry, item)
+	}
+	return tileKey(r.level, item)
+}
+
+func setUint(b *pebble.Batch, key []byte, v uint64) error {
+	if v == 0 {
+		return b.Delete(key, nil)
+	}
+	return b.Set(key, binary.BigEndian.AppendUint64(nil, v), nil)
+}
+
+// encodeHead and decodeHead are the value under metaHead.
+func encodeHead(size int64, root Hash) []byte {
+	return append(binary.BigEndian.AppendUint64(nil, uint64(size)), root[:]...)
+}
+
+func decodeHead(v []byte) (int64, Hash, error) {
+	if len(v) != 8+HashSize {
+		return 0, Hash{}, corrupt("head of %d bytes", len(v))
+	}
+	size := int64(binary.BigEndian.Uint64(v))
+	if size < 0 {
+		return 0, Hash{}, corrupt("negative tree size in the head")
+	}
+	return size, Hash(v[8:]), nil
+}
+
+// pebbleLogger hands Pebble's messages to the log's logger.
+type pebbleLogger struct{ logger *slog.Logger }
+
+func (p pebbleLogger) Infof(format string, args ...any) {
+	p.logger.Debug("pebble", "message", fmt.Sprintf(format, args...))
+}
+
+func (p pebbleLogger) Errorf(format string, args ...any) {
+	p.logger.Error("pebble", "message", fmt.Sprintf(format, args...))
+}
+
+// Fatalf ends the process, as Pebble requires: the outcome of a write is
+// unknown and must not be answered. Opening the store again finds out.
+func (p pebbleLogger) Fatalf(format string, args ...any) {
+	msg := fmt.Sprintf(format, args...)
+	p.logger.Error("pebble cannot go on", "message", msg)
+	panic("logserver: store failed: " + msg)
+}
