@@ -1,0 +1,282 @@
+package blobstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/tallystick/tallystick/internal/digest"
+)
+
+func openStore(t testing.TB) *Store {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := Open(Options{Dir: filepath.Join(dir, "blobs"), KeyDir: filepath.Join(dir, "keys"), MaxSize: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func mustPut(t testing.TB, s *Store, owner string, data []byte) digest.Digest {
+	t.Helper()
+	d, err := s.Put(context.Background(), owner, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d != digest.Of(data) {
+		t.Fatalf("put answered %v", d)
+	}
+	return d
+}
+
+func TestPutGet(t *testing.T) {
+	ctx := context.Background()
+	for _, data := range [][]byte{nil, []byte("x"), bytes.Repeat([]byte{7}, 1<<20)} {
+		s := openStore(t)
+		d := mustPut(t, s, "acme", data)
+		mustPut(t, s, "acme", data) // again is no error
+		got, err := s.Get(ctx, "acme", d)
+		if err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%d bytes: got %d bytes, %v", len(data), len(got), err)
+		}
+		if has, err := s.Has(ctx, "acme", d); !has || err != nil {
+			t.Errorf("has: %v, %v", has, err)
+		}
+	}
+}
+
+// What is stored survives a restart: nothing is in memory only.
+func TestReopen(t *testing.T) {
+	s := openStore(t)
+	d := mustPut(t, s, "acme", []byte("payload"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(s.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if got, err := again.Get(context.Background(), "acme", d); err != nil || string(got) != "payload" {
+		t.Errorf("after reopening: %q, %v", got, err)
+	}
+}
+
+func TestNamespaces(t *testing.T) {
+	ctx := context.Background()
+	s := openStore(t)
+	d := mustPut(t, s, "acme", []byte("secret of acme"))
+	if _, err := s.Get(ctx, "rival", d); !errors.Is(err, ErrNotFound) {
+		t.Errorf("another owner's get: %v", err)
+	}
+	if has, err := s.Has(ctx, "rival", d); has || err != nil {
+		t.Errorf("another owner's has: %v, %v", has, err)
+	}
+	if err := s.Erase(ctx, "rival", d); err != nil {
+		t.Errorf("another owner's erase: %v", err)
+	}
+	if _, err := s.Get(ctx, "acme", d); err != nil {
+		t.Errorf("after another owner's erase: %v", err)
+	}
+	// The same payload of two owners has two keys: erasing one keeps the other.
+	mustPut(t, s, "rival", []byte("secret of acme"))
+	if err := s.Erase(ctx, "acme", d); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(ctx, "rival", d); err != nil {
+		t.Errorf("after the other owner's erase: %v", err)
+	}
+}
+
+// Erasure holds even when somebody kept the sealed payload and puts it back.
+func TestEraseDestroysTheKey(t *testing.T) {
+	ctx := context.Background()
+	s := openStore(t)
+	d := mustPut(t, s, "acme", []byte("to be forgotten"))
+	n, _ := s.name("acme", d)
+	kept, err := os.ReadFile(s.payloadPath(n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(kept, []byte("forgotten")) {
+		t.Error("the payload is stored in clear")
+	}
+	for range 2 { // twice is no error
+		if err := s.Erase(ctx, "acme", d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(s.payloadPath(n), kept, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(ctx, "acme", d); !errors.Is(err, ErrNotFound) {
+		t.Errorf("after erasure: %v", err)
+	}
+	if has, err := s.Has(ctx, "acme", d); has || err != nil {
+		t.Errorf("has after erasure: %v, %v", has, err)
+	}
+	mustPut(t, s, "acme", []byte("to be forgotten"))
+	if _, err := s.Get(ctx, "acme", d); err != nil {
+		t.Errorf("put again after erasure: %v", err)
+	}
+	if err := s.Erase(ctx, "never-seen", d); err != nil {
+		t.Errorf("erasing for an owner without payloads: %v", err)
+	}
+}
+
+// Whoever can write to the payload directory can withhold, not deceive; and
+// putting the payload again repairs it.
+func TestDamage(t *testing.T) {
+	ctx := context.Background()
+	tests := map[string]func(s *Store, n name) error{
+		"payload gone":    func(s *Store, n name) error { return os.Remove(s.payloadPath(n)) },
+		"payload empty":   func(s *Store, n name) error { return os.WriteFile(s.payloadPath(n), nil, 0o600) },
+		"payload huge":    func(s *Store, n name) error { return os.Truncate(s.payloadPath(n), DefaultMaxSize+overhead+1) },
+		"key cut short":   func(s *Store, n name) error { return os.WriteFile(s.keyPath(n), []byte("short"), 0o600) },
+		"one bit flipped": func(s *Store, n name) error { return flip(s.payloadPath(n)) },
+		"key altered":     func(s *Store, n name) error { return flip(s.keyPath(n)) },
+		"moved from another owner": func(s *Store, n name) error {
+			other := name{"rival", n.digest}
+			if _, err := s.Put(ctx, "rival", []byte("payload")); err != nil {
+				return err
+			}
+			return errors.Join(os.Rename(s.payloadPath(other), s.payloadPath(n)), os.Rename(s.keyPath(other), s.keyPath(n)))
+		},
+	}
+	for what, damage := range tests {
+		t.Run(what, func(t *testing.T) {
+			s := openStore(t)
+			d := mustPut(t, s, "acme", []byte("payload"))
+			if err := damage(s, name{"acme", d}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Get(ctx, "acme", d); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("got %v, want %v", err, ErrCorrupt)
+			}
+			mustPut(t, s, "acme", []byte("payload"))
+			if got, err := s.Get(ctx, "acme", d); err != nil || string(got) != "payload" {
+				t.Errorf("after putting it again: %q, %v", got, err)
+			}
+		})
+	}
+}
+
+func flip(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	b[len(b)-1] ^= 1
+	return os.WriteFile(path, b, 0o600)
+}
+
+// A store that stopped between writing payload and key holds nothing, and takes
+// the payload afterwards.
+func TestStoppedBetweenPayloadAndKey(t *testing.T) {
+	s := openStore(t)
+	d := mustPut(t, s, "acme", []byte("payload"))
+	if err := os.Remove(s.keyPath(name{"acme", d})); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(context.Background(), "acme", d); !errors.Is(err, ErrNotFound) {
+		t.Errorf("without key: %v", err)
+	}
+	mustPut(t, s, "acme", []byte("payload"))
+	if _, err := s.Get(context.Background(), "acme", d); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHostileOwners(t *testing.T) {
+	ctx := context.Background()
+	s := openStore(t)
+	for _, owner := range []string{"", ".", "..", "../x", "a/b", "/etc", "a\\b", "A", "a.", ".a", "a\x00", "ä", strings.Repeat("a", 64), "a\n"} {
+		if _, err := s.Put(ctx, owner, []byte("x")); !errors.Is(err, ErrOwner) {
+			t.Errorf("put for %q: %v", owner, err)
+		}
+		if _, err := s.Get(ctx, owner, digest.Digest{}); !errors.Is(err, ErrOwner) {
+			t.Errorf("get for %q: %v", owner, err)
+		}
+		if _, err := s.Has(ctx, owner, digest.Digest{}); !errors.Is(err, ErrOwner) {
+			t.Errorf("has for %q: %v", owner, err)
+		}
+		if err := s.Erase(ctx, owner, digest.Digest{}); !errors.Is(err, ErrOwner) {
+			t.Errorf("erase for %q: %v", owner, err)
+		}
+	}
+}
+
+func TestTooLarge(t *testing.T) {
+	s := openStore(t)
+	if _, err := s.Put(context.Background(), "acme", make([]byte, 1<<20+1)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A store whose directories cannot be used says so instead of losing payloads.
+func TestUnusableDirectories(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(Options{Dir: file, KeyDir: filepath.Join(dir, "keys")}); err == nil {
+		t.Error("opened a file as a directory")
+	}
+	s := openStore(t)
+	if err := os.WriteFile(filepath.Join(s.opts.KeyDir, "acme"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Put(context.Background(), "acme", []byte("x")); err == nil {
+		t.Error("put without a directory for the key")
+	}
+	d := mustPut(t, s, "rival", []byte("x"))
+	if err := os.RemoveAll(filepath.Join(s.opts.KeyDir, "rival")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Put(context.Background(), "rival", []byte("y")); err == nil {
+		t.Error("put although the key directory is gone")
+	}
+	if _, err := s.Get(context.Background(), "rival", d); !errors.Is(err, ErrNotFound) {
+		t.Errorf("got %v", err)
+	}
+	canceled, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := s.Put(canceled, "other", []byte("z")); err == nil {
+		t.Error("put with a context that has ended")
+	}
+}
+
+func TestConcurrent(t *testing.T) {
+	ctx := context.Background()
+	s := openStore(t)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			data := []byte{byte(i % 2)}
+			for range 10 {
+				d, err := s.Put(ctx, "acme", data)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if got, err := s.Get(ctx, "acme", d); (err != nil || !bytes.Equal(got, data)) && !errors.Is(err, ErrNotFound) {
+					t.Errorf("got %x, %v", got, err)
+				}
+				if i == 0 {
+					if err := s.Erase(ctx, "acme", d); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
