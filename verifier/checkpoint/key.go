@@ -41,8 +41,8 @@ var _ note.Verifier = (*Key)(nil)
 
 // newKey checks name and key material and computes the key ID.
 func newKey(name string, alg byte, public []byte) (*Key, error) {
-	if !validName(name) {
-		return nil, unusable("%.300q is not a key name: 1 to %d bytes of UTF-8 without spaces and plus", name, MaxNameSize)
+	if err := CheckName(name); err != nil {
+		return nil, err
 	}
 	k := &Key{name: name, alg: alg, public: public}
 	switch alg {
@@ -222,4 +222,13 @@ func (s *ed25519Signer) Sign(msg []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: key %q: the signature does not verify with its public key", ErrSigning, s.name)
 	}
 	return sig, nil
+}
+
+// CheckName reports whether name may be the name of a key, and if not, what a
+// name has to be. The error is ErrKey.
+func CheckName(name string) error {
+	if !validName(name) {
+		return unusable("%.300q is not a key name: 1 to %d bytes of UTF-8 without spaces, control characters and plus", name, MaxNameSize)
+	}
+	return nil
 }
