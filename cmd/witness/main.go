@@ -1,0 +1,196 @@
+// Command witness cosigns the checkpoints of transparency logs, according to
+// c2sp.org/tlog-witness.
+//
+//	witness init --dir D --name example.com/witness
+//	witness serve --dir D --listen 127.0.0.1:8401 --policy logs.policy
+//
+// See package github.com/tallystick/tallystick/witness for what it promises and
+// for the HTTP endpoints.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/keyfile"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+	"github.com/tallystick/tallystick/witness"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := rootCommand().ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "witness: error: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// rootCommand builds the command line.
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "witness",
+		Short:         "Cosign the checkpoints of transparency logs (c2sp.org/tlog-witness)",
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(initCommand(), serveCommand())
+	return root
+}
+
+// keyFlags are the flags that say where the keys are.
+type keyFlags struct {
+	dir            string
+	passphraseFile string
+}
+
+func (f *keyFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.dir, "dir", "", "the witness's `directory`: keys, heads, evidence")
+	cmd.Flags().StringVar(&f.passphraseFile, "passphrase-file", "", "`file` with the passphrase of the private keys (default: they are not encrypted)")
+	cmd.MarkFlagRequired("dir")
+}
+
+func (f *keyFlags) passphrase() keyfile.Passphrase {
+	if f.passphraseFile == "" {
+		return nil
+	}
+	return keyfile.PassphraseFile(f.passphraseFile)
+}
+
+func initCommand() *cobra.Command {
+	var keys keyFlags
+	var name string
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Create a witness's keys and print its verifier keys",
+		Long: `Create a directory with an Ed25519 and an ML-DSA-44 key.
+
+Standard output receives the two verifier keys, one a line, Ed25519 first; they
+are what a trust policy names on its witness lines. A policy that counts
+witnesses should name one of them, or put both into a group.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			made, err := witness.Init(keys.dir, name, keys.passphrase())
+			if err != nil {
+				return err
+			}
+			for _, vkey := range made.Vkeys() {
+				fmt.Fprintln(cmd.OutOrStdout(), vkey)
+			}
+			return nil
+		},
+	}
+	keys.register(cmd)
+	cmd.Flags().StringVar(&name, "name", "", "key `name`, a URL without schema such as example.com/witness")
+	cmd.MarkFlagRequired("name")
+	return cmd
+}
+
+// serveConfig is what the flags of serve say.
+type serveConfig struct {
+	keys     keyFlags
+	listen   string
+	policy   string
+	addrFile string
+	verbose  bool
+}
+
+func serveCommand() *cobra.Command {
+	var config serveConfig
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Cosign for the logs that a policy file lists",
+		Long: `Answer add-checkpoint requests for the logs that a c2sp.org/tlog-policy file
+lists. Its witness, group and quorum lines have to be valid and mean nothing here.
+
+Both cosignatures are given at /add-checkpoint, one each at
+/ed25519/add-checkpoint and /mldsa/add-checkpoint; what was cosigned last is at
+/<origin hash>/checkpoint, and /healthz says whether the witness can cosign.
+
+The log, one JSON object a line, goes to standard error, after a line
+"listening addr=HOST:PORT" once requests are answered.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), config, cmd.ErrOrStderr())
+		},
+	}
+	config.keys.register(cmd)
+	cmd.Flags().StringVar(&config.listen, "listen", "", "`address` to listen on, HOST:PORT; port 0 takes a free one")
+	cmd.Flags().StringVar(&config.policy, "policy", "", "c2sp.org/tlog-policy `file` with the logs")
+	cmd.Flags().StringVar(&config.addrFile, "addr-file", "", "`file` to write the listening address to, once listening")
+	cmd.Flags().BoolVar(&config.verbose, "verbose", false, "log every request, also those of strangers")
+	cmd.MarkFlagRequired("listen")
+	cmd.MarkFlagRequired("policy")
+	return cmd
+}
+
+// serve runs a witness until ctx ends.
+func serve(ctx context.Context, config serveConfig, stderr io.Writer) error {
+	policy, err := readPolicy(config.policy)
+	if err != nil {
+		return err
+	}
+	keys, err := witness.LoadKeys(config.keys.dir, config.keys.passphrase())
+	if err != nil {
+		return err
+	}
+	level := slog.LevelInfo
+	if config.verbose {
+		level = slog.LevelDebug
+	}
+	logger := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
+	w, err := witness.Open(witness.Config{Dir: config.keys.dir, Keys: keys, Policy: policy, Logger: logger})
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	ln, err := net.Listen("tcp", config.listen)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stderr, "listening addr=%s\n", ln.Addr())
+	if config.addrFile != "" {
+		if err := writeAddr(config.addrFile, ln.Addr()); err != nil {
+			ln.Close()
+			return err
+		}
+	}
+	return witness.Serve(ctx, ln, w.Handler(), logger)
+}
+
+// readPolicy reads a policy file, within the bound of its kind.
+func readPolicy(path string) (*checkpoint.Policy, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, checkpoint.MaxPolicySize+1))
+	if err != nil {
+		return nil, err
+	}
+	policy, err := checkpoint.ParsePolicy(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return policy, nil
+}
+
+// writeAddr writes the address so that a reader never sees half of it.
+func writeAddr(path string, addr net.Addr) error {
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
+	if err := os.WriteFile(tmp, []byte(addr.String()+"\n"), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}

@@ -1,0 +1,131 @@
+package witness
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/tallystick/tallystick/keyfile"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+// Names of the files that Init makes.
+const (
+	ed25519File = "ed25519.pem"
+	mldsaFile   = "mldsa44.pem"
+	vkeysFile   = "vkeys"
+)
+
+// Keys are the two cosigning keys of a witness. Both have its name; their key
+// IDs tell them apart.
+type Keys struct {
+	Ed25519 *checkpoint.Cosigner // signature type 0x04
+	MLDSA44 *checkpoint.Cosigner // signature type 0x06
+}
+
+// Vkeys returns the verifier keys, Ed25519 first. A policy that lists both
+// counts this one witness twice, unless it puts them into a group of their own.
+func (k *Keys) Vkeys() []string {
+	return []string{k.Ed25519.Key().Vkey(), k.MLDSA44.Key().Vkey()}
+}
+
+// public returns the verifier keys in the order of Vkeys.
+func (k *Keys) public() []note.Verifier {
+	return []note.Verifier{k.Ed25519.Key(), k.MLDSA44.Key()}
+}
+
+// cosign makes the head for a checkpoint that was checked, with the signatures
+// of the log that signed carries and those of all keys.
+func (k *Keys) cosign(c checkpoint.Checkpoint, body, signed []byte, now int64) (*head, error) {
+	h := &head{checkpoint: c, body: body, timestamp: now, signed: append([]byte(nil), signed...)}
+	for _, cosigner := range []*checkpoint.Cosigner{k.Ed25519, k.MLDSA44} {
+		sig, err := cosigner.Cosign(body, now)
+		if err != nil {
+			return nil, err
+		}
+		h.sigs = append(h.sigs, sig)
+		h.signed = append(h.signed, sig.Line()...)
+	}
+	return h, nil
+}
+
+// Init creates the directory of a new witness with an Ed25519 and an ML-DSA-44
+// key, encrypted if there is a passphrase. It never overwrites anything. The
+// name should be a URL without schema that identifies the witness.
+func Init(dir, name string, pass keyfile.Passphrase) (*Keys, error) {
+	if err := checkpoint.CheckName(name); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("creating directory: %w", err)
+	}
+	if err := (osDisk{}).SyncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
+		return nil, fmt.Errorf("syncing directory: %w", err)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, vkeysFile)); err == nil {
+		return nil, fmt.Errorf("%w: %q is a witness's directory already (its verifier keys are in its file %q)",
+			keyfile.ErrExists, dir, vkeysFile)
+	}
+	if _, err := keyfile.CreateEd25519(filepath.Join(dir, ed25519File), pass); err != nil {
+		return nil, err
+	}
+	if _, err := keyfile.CreateMLDSA44(filepath.Join(dir, mldsaFile), pass); err != nil {
+		return nil, err
+	}
+	keys, err := cosigners(dir, name, pass)
+	if err != nil {
+		return nil, err
+	}
+	// The last file: a directory without it was not finished.
+	text := strings.Join(keys.Vkeys(), "\n") + "\n"
+	if err := replaceFile(osDisk{}, dir, vkeysFile, []byte(text)); err != nil {
+		return nil, fmt.Errorf("writing verifier keys: %w", err)
+	}
+	return keys, nil
+}
+
+// LoadKeys reads the keys that Init has made, with the name it was given.
+func LoadKeys(dir string, pass keyfile.Passphrase) (*Keys, error) {
+	const limit = 16 << 10 // two verifier keys take 4 kB
+	path := filepath.Join(dir, vkeysFile)
+	text, err := (osDisk{}).ReadFile(path, limit)
+	if absent(err) {
+		return nil, fmt.Errorf("%q is not a witness's directory (make one with: witness init): %w", dir, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading verifier keys: %w", err)
+	}
+	name, _, _ := strings.Cut(string(text), "+")
+	keys, err := cosigners(dir, name, pass)
+	if err != nil {
+		return nil, err
+	}
+	if strings.Join(keys.Vkeys(), "\n")+"\n" != string(text) {
+		return nil, errors.New("the private keys are not those of the verifier keys in " + fmt.Sprintf("%q", path))
+	}
+	return keys, nil
+}
+
+// cosigners loads both private keys.
+func cosigners(dir, name string, pass keyfile.Passphrase) (*Keys, error) {
+	edKey, err := keyfile.LoadEd25519(filepath.Join(dir, ed25519File), pass)
+	if err != nil {
+		return nil, err
+	}
+	mldsaKey, err := keyfile.LoadMLDSA44(filepath.Join(dir, mldsaFile), pass)
+	if err != nil {
+		return nil, err
+	}
+	keys := &Keys{}
+	if keys.Ed25519, err = checkpoint.NewEd25519Cosigner(name, edKey); err != nil {
+		return nil, err
+	}
+	if keys.MLDSA44, err = checkpoint.NewMLDSACosigner(name, mldsaKey); err != nil {
+		return nil, err
+	}
+	return keys, nil
+}

@@ -1,0 +1,55 @@
+package witness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/net/netutil"
+)
+
+// Limits of the HTTP server. A request is at most 128 KiB and is answered in
+// milliseconds, so what takes longer is a slow or hostile client.
+const (
+	maxConnections    = 1024
+	maxHeaderBytes    = 16 << 10
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 15 * time.Second // header and body
+	writeTimeout      = 30 * time.Second
+	idleTimeout       = 2 * time.Minute // logs come back every few seconds or minutes
+	shutdownTimeout   = 10 * time.Second
+)
+
+// Serve answers requests on a listener until ctx ends, then lets those in
+// progress finish. It closes the listener.
+func Serve(ctx context.Context, ln net.Listener, handler http.Handler, logger *slog.Logger) error {
+	server := &http.Server{
+		Handler:           handler,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(netutil.LimitListener(ln, maxConnections)) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serving: %w", err)
+	case <-ctx.Done():
+	}
+	// A fresh context: the one that has ended would cut off what is in progress.
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	err := server.Shutdown(stop)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("shutting down: %w", err), server.Close())
+	}
+	<-served // http.ErrServerClosed
+	return err
+}
