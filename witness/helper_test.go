@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,14 +39,14 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// testKeys are the witness's keys, the same in every test.
-func testKeys() *Keys {
+// testKeys returns the witness's keys, the same in every test.
+var testKeys = sync.OnceValue(func() *Keys {
 	seed := sha256.Sum256([]byte("witness test key " + witnessName))
 	return &Keys{
 		Ed25519: must(checkpoint.NewEd25519Cosigner(witnessName, edKey(witnessName))),
 		MLDSA44: must(checkpoint.NewMLDSACosigner(witnessName, must(mldsa.NewPrivateKey(mldsa.MLDSA44(), seed[:])))),
 	}
-}
+})
 
 // testLog is a log whose entry i is "<salt> <i>": two of them with one key are a
 // split view.

@@ -15,7 +15,8 @@ import (
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
-// TestAnswers asks a witness that has cosigned size 5 of the test log.
+// TestAnswers asks a witness that has cosigned size 5 of the test log, at every
+// prefix.
 func TestAnswers(t *testing.T) {
 	l := newTestLog(testOrigin, "entry", 12)
 	fork, empty := l.fork(3, 12), newTestLog(otherOrigin, "entry", 0)
@@ -124,45 +125,40 @@ func TestAnswers(t *testing.T) {
 		{"fork of the same size", fork.request(5, 5), 422, ""},
 		{"proof though nothing is new", request(5, l.proof(5, 9), l.signed(5)), 422, ""},
 	}
-	for _, prefix := range []string{"", "/ed25519", "/mldsa"} {
-		for _, test := range tests {
-			t.Run(prefix+"/"+test.name, func(t *testing.T) {
-				f := newFixture(t, osDisk{})
-				f.mustAdd(l, 0, 5)
-				before := must(f.Latest(originHash(testOrigin)))
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			d := newMemDisk()
+			f := newFixture(t, d)
+			f.mustAdd(l, 0, 5)
+			before := must(f.Latest(originHash(testOrigin)))
+			for _, prefix := range []string{"", "/ed25519", "/mldsa"} {
 				status, header, body := f.post(prefix, test.body)
 				if status != test.status {
-					t.Fatalf("status %d, want %d: %s", status, test.status, body)
+					t.Fatalf("%s: status %d, want %d: %s", prefix, status, test.status, body)
 				}
 				if test.answer != "" && body != test.answer {
-					t.Errorf("body %q, want %q", body, test.answer)
+					t.Errorf("%s: body %q, want %q", prefix, body, test.answer)
 				}
 				wantType := "text/plain; charset=utf-8"
 				if status == 409 {
 					wantType = "text/x.tlog.size"
 				}
 				if types := header.Values("Content-Type"); len(types) != 1 || types[0] != wantType {
-					t.Errorf("Content-Type %q, want %q", types, wantType)
+					t.Errorf("%s: Content-Type %q, want %q", prefix, types, wantType)
 				}
 				if status == 200 {
-					n := 1
-					if prefix == "" {
-						n = 2
-					}
 					_, signed, _ := bytes.Cut(test.body, []byte("\n\n"))
-					if strings.Count(string(signed), "— ") < 20 { // room for more
-						f.checkCosignatures(signed, body, n)
+					if bytes.Count(signed, []byte("— ")) < 20 { // leaves room for the cosignatures
+						f.checkCosignatures(signed, body, 2)
 					}
-					// What was stored can be loaded again.
-					f.Close()
-					f.open(osDisk{})
+					f.restart(d) // what was stored can be loaded again
 					return
 				}
 				if after := must(f.Latest(originHash(testOrigin))); !bytes.Equal(before, after) {
-					t.Errorf("a refused request has changed the head to %q", after)
+					t.Fatalf("%s: a refused request has changed the head to %q", prefix, after)
 				}
-			})
-		}
+			}
+		})
 	}
 }
 
