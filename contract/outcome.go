@@ -82,3 +82,26 @@ func (o Outcome) ResultDigest() digest.Digest {
 		OptionalDigest(o.MemoryDigest).
 		Sum()
 }
+
+// CheckOutcome reports whether o is an outcome that a run under c can have:
+// valid, metered exactly if the contract is, and within the contract's limits.
+// Errors are [*RefusalError] with code [RefusedOutcome].
+func (c *Contract) CheckOutcome(o Outcome) error {
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	l := c.Limits
+	switch {
+	case (o.Gas != nil) != (c.Versions.Rewriter >= 1):
+		return refuse(RefusedOutcome, "gas is present: %t, with rewriter %d", o.Gas != nil, c.Versions.Rewriter)
+	case o.OutputLength > l.OutputBytes:
+		return refuse(RefusedOutcome, "output of %d bytes, the limit is %d", o.OutputLength, l.OutputBytes)
+	case o.Kind == OutcomeOutputTooLarge && o.OutputLength != l.OutputBytes:
+		return refuse(RefusedOutcome, "kind %q with an output of %d bytes, want the limit of %d", o.Kind, o.OutputLength, l.OutputBytes)
+	case o.DiagnosticsLength > l.DiagnosticsBytes:
+		return refuse(RefusedOutcome, "diagnostics of %d bytes, the limit is %d", o.DiagnosticsLength, l.DiagnosticsBytes)
+	case o.PeakPages > l.MemoryPages:
+		return refuse(RefusedOutcome, "peak of %d pages, the limit is %d", o.PeakPages, l.MemoryPages)
+	}
+	return nil
+}
