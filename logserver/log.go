@@ -110,6 +110,8 @@ type Log struct {
 	view atomic.Pointer[view]
 	// integrated is the durable tree size: raised by the sequencer.
 	integrated watermark
+	// head is that of the newest commit group: replaced by the sequencer.
+	head atomic.Pointer[Head]
 	// failure is the first error after which nothing may be written any more.
 	failure atomic.Pointer[error]
 
@@ -253,12 +255,17 @@ func (l *Log) Close(ctx context.Context) error {
 	return l.closed
 }
 
-// fail keeps the log from writing anything more. The first reason stays.
-func (l *Log) fail(err error) {
+// fail keeps the log from writing anything more, and returns the error to give
+// to callers. The first reason stays.
+func (l *Log) fail(err error) error {
+	if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrReload) {
+		err = fmt.Errorf("%w: %w", ErrReload, err)
+	}
 	if l.failure.CompareAndSwap(nil, &err) {
 		l.opts.Logger.Error("log stopped accepting entries", "origin", l.opts.Origin, "err", err)
 	}
 	l.queue.refuse(err)
+	return err
 }
 
 // failed returns the reason why nothing may be written, or nil.

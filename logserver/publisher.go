@@ -1,17 +1,308 @@
 package logserver
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
 
-// SignedNote is a checkpoint with its signatures.
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+// SignedNote is a checkpoint with its signatures. Its bytes must not be changed.
 type SignedNote struct {
 	Size int64
 	Root Hash
-	Note []byte // the signed note, or nil if there is none yet
+	Note []byte // the signed note, or nil if there is none
 }
 
-type publisher struct{ log *Log }
+// publisher runs the rounds that sign, witness and publish. Its one goroutine
+// owns pending, witnessed and due; everybody reads the rest.
+type publisher struct {
+	log    *Log
+	policy *checkpoint.Policy // nil if no cosignature is asked for
+	// witnesses has one client for each submission prefix of the policy.
+	witnesses []*witnessClient
+	answers   chan witnessAnswer
 
-func newPublisher(l *Log, n *notes) (*publisher, error) { return &publisher{log: l}, nil }
-func (p *publisher) start()                             {}
-func (p *publisher) stop(context.Context)               {}
-func (p *publisher) appendable() error                  { return nil }
+	signed    atomic.Pointer[SignedNote] // by the log key alone
+	published atomic.Pointer[SignedNote] // with cosignatures; Note is nil if there is none
+	covered   watermark                  // size of the published checkpoint
+	allowed   watermark                  // see AllowWitness
+
+	// pending is the last signed note with the cosignatures gathered for it
+	// since it was signed, or since its last refresh began.
+	pending SignedNote
+	// witnessed is the size of the newest published checkpoint that satisfies
+	// the policy, -1 if there is none.
+	witnessed int64
+	// due is when the published checkpoint wants fresh cosignatures.
+	due time.Time
+
+	// ready is closed when the start-up head check has ended well; refused is
+	// set when it has ended badly.
+	ready   chan struct{}
+	refused atomic.Pointer[error]
+
+	stopping chan struct{}      // closed by stop: one last round, then end
+	cancel   context.CancelFunc // ends what is under way
+	ctx      context.Context    // of the publisher's goroutines
+	workers  sync.WaitGroup
+
+	// behindSince is when the first round began that has not led to a witnessed
+	// checkpoint yet, in nanoseconds since the epoch; 0 if the last one did.
+	behindSince atomic.Int64
+}
+
+func newPublisher(l *Log, n *notes) (*publisher, error) {
+	p := &publisher{
+		log:      l,
+		answers:  make(chan witnessAnswer),
+		ready:    make(chan struct{}),
+		stopping: make(chan struct{}),
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.signed.Store(&n.signed)
+	p.published.Store(&n.published)
+	p.covered.raise(n.published.Size)
+	p.allowed.raise(n.signed.Size)
+	if policy := l.opts.Policy; policy != nil && !policy.QuorumNone() {
+		if err := checkPolicy(policy, n.signed.Note); err != nil {
+			return nil, err
+		}
+		p.policy = policy
+		p.witnesses = newWitnessClients(l, policy, p.answers)
+	}
+	p.witnessed = -1
+	if p.policy == nil {
+		close(p.ready)
+	} else if _, err := p.policy.Verify(n.published.Note); err != nil {
+		return p, nil
+	}
+	if n.published.Note != nil {
+		p.witnessed = n.published.Size
+	}
+	return p, nil
+}
+
+// checkPolicy makes sure that the policy is about this log and can be satisfied
+// by, and only with, witnesses that have a URL: silence of the others would keep
+// the start-up head check from ever ending.
+func checkPolicy(policy *checkpoint.Policy, signed []byte) error {
+	if _, err := policy.Verify(signed); err != nil && !errors.Is(err, checkpoint.ErrQuorum) {
+		return fmt.Errorf("%w: the policy does not accept the log's own signature: %w", ErrInvalid, err)
+	}
+	with, without := map[string]bool{}, map[string]bool{}
+	for _, w := range policy.Witnesses() {
+		with[w.Name], without[w.Name] = w.URL != "", w.URL == ""
+	}
+	if !policy.CouldSatisfy(with) {
+		return invalid("the witnesses with a URL cannot satisfy the policy; add submission prefixes")
+	}
+	if policy.CouldSatisfy(without) {
+		return invalid("witnesses without a URL could satisfy the policy by themselves; add their submission prefixes")
+	}
+	return nil
+}
+
+func (p *publisher) start() {
+	for _, w := range p.witnesses {
+		p.workers.Go(func() { w.run(p.ctx) })
+	}
+	p.workers.Go(p.run)
+}
+
+// stop lets the publisher end with a last round, cancels that when ctx ends,
+// and waits for all of its goroutines.
+func (p *publisher) stop(ctx context.Context) {
+	close(p.stopping)
+	unhook := context.AfterFunc(ctx, p.cancel)
+	defer unhook()
+	p.workers.Wait()
+	p.cancel()
+}
+
+// run confirms the last signed head with the witnesses and then runs rounds.
+func (p *publisher) run() {
+	defer p.cancel() // the witness clients end with the rounds
+	if p.policy != nil {
+		if !p.confirmHead() {
+			return
+		}
+		close(p.ready)
+	}
+	for p.awaitWork() {
+		start, last := time.Now(), p.isStopping()
+		p.behindSince.CompareAndSwap(0, start.UnixNano())
+		if err := p.round(); err != nil {
+			p.log.fail(err)
+			return
+		}
+		if last {
+			return
+		}
+		p.pause(p.log.opts.MinInterval - time.Since(start))
+	}
+}
+
+// awaitWork blocks until a round has something to do; false ends the publisher.
+// Cosignatures that arrive after their round are kept meanwhile.
+func (p *publisher) awaitWork() bool {
+	refresh := time.NewTimer(time.Until(p.due))
+	defer refresh.Stop()
+	for {
+		_, grown := p.log.integrated.read()
+		_, allowed := p.allowed.read()
+		if p.log.failed() != nil || p.ctx.Err() != nil {
+			return false
+		}
+		if p.target() > p.witnessed {
+			return true
+		}
+		select {
+		case <-grown:
+		case <-allowed:
+		case a := <-p.answers:
+			p.accept(a)
+		case <-p.refreshDue(refresh):
+			return true
+		case <-p.stopping:
+			return false
+		case <-p.ctx.Done():
+			return false
+		}
+	}
+}
+
+// refreshDue returns the channel of the refresh timer, or nil if there are no
+// cosignatures to refresh.
+func (p *publisher) refreshDue(t *time.Timer) <-chan time.Time {
+	if p.policy == nil {
+		return nil
+	}
+	return t.C
+}
+
+// pause waits between the starts of two rounds.
+func (p *publisher) pause(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			return
+		case a := <-p.answers:
+			p.accept(a)
+		case <-p.stopping:
+			return
+		case <-p.ctx.Done():
+			return
+		}
+	}
+}
+
+// target is the tree size that the next round is about.
+func (p *publisher) target() int64 {
+	size, _ := p.log.integrated.read()
+	if !p.log.opts.HoldWitness {
+		return size
+	}
+	allowed, _ := p.allowed.read()
+	return min(size, allowed)
+}
+
+func (p *publisher) isStopping() bool {
+	select {
+	case <-p.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// appendable reports why the log does not accept entries: ErrNotReady until the
+// start-up head check has ended, ErrForked if it ended badly.
+func (p *publisher) appendable() error {
+	select {
+	case <-p.ready:
+		return nil
+	default:
+	}
+	if err := p.refused.Load(); err != nil {
+		return *err
+	}
+	return ErrNotReady
+}
+
+// Ready blocks until the start-up head check has ended. It returns nil when the
+// log may be appended to, and ErrForked if a witness knows a head that this
+// store does not lead to. A log without witnesses is ready at once.
+func (l *Log) Ready(ctx context.Context) error {
+	select {
+	case <-l.publisher.ready:
+		return nil
+	case <-l.publisher.ctx.Done():
+		if err := l.publisher.appendable(); err != ErrNotReady {
+			return err
+		}
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// AllowWitness lets trees up to the given size be signed and sent to witnesses.
+// It matters only under Options.HoldWitness; the limit never falls, and starts
+// at the size of the last signed head each time the log is opened.
+func (l *Log) AllowWitness(size int64) { l.publisher.allowed.raise(size) }
+
+// Signed returns the newest checkpoint signed by the log key, without
+// cosignatures. There always is one.
+func (l *Log) Signed() SignedNote { return *l.publisher.signed.Load() }
+
+// Published returns the newest published checkpoint with its cosignatures; Note
+// is nil if none has been published yet.
+func (l *Log) Published() SignedNote { return *l.publisher.published.Load() }
+
+// Wait blocks until a published checkpoint covers the given tree size.
+func (l *Log) Wait(ctx context.Context, size int64) error {
+	return l.publisher.covered.wait(ctx, size, l.publisher.ctx.Done())
+}
+
+// FirstPublishedCovering returns the first checkpoint ever published that covers
+// the entry at index and satisfied the policy, always the same bytes; it is kept
+// for ever. ErrNotFound means that there is none yet.
+func (l *Log) FirstPublishedCovering(index int64) (SignedNote, error) {
+	if index < 0 {
+		return SignedNote{}, invalid("index %d", index)
+	}
+	var found SignedNote
+	err := l.store.scan(indexKey(kindNote, index+1), []byte{kindNote + 1}, func(_, value []byte) error {
+		c, err := checkpoint.Open(value, l.opts.Origin, l.signer.keys)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		found = SignedNote{Size: c.Size, Root: c.Root, Note: append([]byte(nil), value...)}
+		return errStopped
+	})
+	switch {
+	case errors.Is(err, errStopped):
+		return found, nil
+	case err != nil:
+		return SignedNote{}, err
+	}
+	return SignedNote{}, fmt.Errorf("published checkpoint covering index %d: %w", index, ErrNotFound)
+}
+
+// accepted returns the keys that may cosign: those behind one submission prefix.
+func accepted(witnesses []checkpoint.Witness) []note.Verifier {
+	keys := make([]note.Verifier, len(witnesses))
+	for i, w := range witnesses {
+		keys[i] = w.Key
+	}
+	return keys
+}

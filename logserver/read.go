@@ -24,6 +24,27 @@ func (l *Log) ReceiptVkey() string {
 // and proven; the public endpoints may serve less.
 func (l *Log) Size() int64 { return l.view.Load().size }
 
+// Head returns the head of the newest commit group, signed by the receipt key if
+// there is one. While the start-up head check is under way it is ErrNotReady:
+// nothing is signed before that.
+func (l *Log) Head() (Head, error) {
+	current := l.head.Load()
+	h := *current
+	if h.Note != nil || l.receipt == nil {
+		return h, nil
+	}
+	// Nothing has been appended since the log was opened.
+	if err := l.publisher.appendable(); err != nil {
+		return Head{}, err
+	}
+	var err error
+	if h.Note, err = l.receipt.sign(h.Size, h.Root); err != nil {
+		return Head{}, fmt.Errorf("signing the receipt head: %w", err)
+	}
+	l.head.CompareAndSwap(current, &h)
+	return h, nil
+}
+
 // snapshot returns the current view with its store.
 func (l *Log) snapshot() snapshot { return snapshot{view: l.view.Load(), store: l.store.reader} }
 

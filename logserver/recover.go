@@ -61,8 +61,9 @@ func (l *Log) recover() (*sequencer, *notes, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	seq := &sequencer{log: l, edge: *e, conds: newConditions(l.store), last: Head{Size: size, Root: root}}
-	return seq, n, nil
+	last := Head{Size: size, Root: root}
+	l.head.Store(&last)
+	return &sequencer{log: l, edge: *e, conds: newConditions(l.store), last: last}, n, nil
 }
 
 func (l *Log) checkIdentity() error {

@@ -11,8 +11,6 @@ type sequencer struct {
 	// last is the head of the newest commit group, answered to batches that
 	// sequence nothing.
 	last Head
-	// failed is set after an error that leaves memory and store apart.
-	failed error
 }
 
 // run sequences one batch after the other until the queue is shut and empty.
@@ -24,14 +22,14 @@ func (s *sequencer) run() {
 		if b == nil {
 			return
 		}
-		if s.failed == nil {
-			s.failed = s.sequence(b, a)
+		err := s.log.failed()
+		if err == nil {
+			err = s.sequence(b, a)
 		}
-		if s.failed != nil {
+		if err != nil {
 			// The edge in memory may be ahead of the store, or behind it:
-			// promise 9, nothing is written until the log is opened again.
-			s.log.fail(s.failed)
-			a.results, a.err = nil, fmt.Errorf("%w: %w", ErrReload, s.failed)
+			// nothing is written until the log is opened again.
+			a.results, a.err = nil, s.log.fail(err)
 		}
 		close(a.done)
 		s.log.metrics.group(b, a)
@@ -109,6 +107,9 @@ func (s *sequencer) sequence(b *batch, a *answer) error {
 		}
 		s.last.Note = note
 	}
+
+	head := s.last
+	s.log.head.Store(&head)
 
 	// 6. Answer every caller of the group at once.
 	a.head = s.last

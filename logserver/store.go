@@ -132,6 +132,9 @@ func (s *store) commit(b *pebble.Batch) error {
 	return nil
 }
 
+// noSync commits with whatever is synced next.
+var noSync = pebble.NoSync
+
 // batchWriter is the runWriter of a commit group.
 type batchWriter struct{ b *pebble.Batch }
 

@@ -1,0 +1,266 @@
+package logserver
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+// Limits of what a witness can make a client do.
+const (
+	// maxWitnessBody bounds an answer: a few ML-DSA-44 lines of 3.3 KB each.
+	maxWitnessBody = 64 << 10
+	// maxConflicts is how often in a row a 409 is followed: once is the rule,
+	// more happens when another submitter races us.
+	maxConflicts = 5
+	// Back-off after a failure: doubling between the two.
+	minBackoff = 50 * time.Millisecond
+	maxBackoff = 5 * time.Second
+)
+
+// witnessAnswer is what one submission came to.
+type witnessAnswer struct {
+	client *witnessClient
+	note   SignedNote // that was submitted
+	lines  []byte     // signature lines, all valid
+	by     []string   // policy names of the witnesses that signed them
+	err    error      // ErrForked: the witness knows more than, or not, this head
+}
+
+// witnessClient submits checkpoints to one submission prefix of c2sp.org/
+// tlog-witness, behind which there may be several witnesses of the policy. Its
+// one goroutine owns size.
+type witnessClient struct {
+	log       *Log
+	url       string // submission prefix without trailing slash
+	witnesses []checkpoint.Witness
+	http      *http.Client
+	next      chan SignedNote // at most one: the newest note to submit
+	answers   chan<- witnessAnswer
+	// size is what the witness is thought to have cosigned last.
+	size int64
+}
+
+// newWitnessClients returns one client for each submission prefix.
+func newWitnessClients(l *Log, policy *checkpoint.Policy, answers chan<- witnessAnswer) []*witnessClient {
+	transport := l.opts.Transport
+	if transport == nil {
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.MaxIdleConnsPerHost = 2
+		transport = t
+	}
+	client := &http.Client{
+		Transport: transport,
+		Timeout:   l.opts.WitnessTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse // a POST is never sent elsewhere
+		},
+	}
+	byURL := make(map[string]*witnessClient)
+	var all []*witnessClient
+	for _, w := range policy.Witnesses() {
+		url := strings.TrimRight(w.URL, "/")
+		if url == "" {
+			continue
+		}
+		c := byURL[url]
+		if c == nil {
+			c = &witnessClient{log: l, url: url, http: client, next: make(chan SignedNote, 1), answers: answers}
+			byURL[url] = c
+			all = append(all, c)
+		}
+		c.witnesses = append(c.witnesses, w)
+	}
+	return all
+}
+
+// submit makes n what the client submits next, in place of an older note that
+// it has not begun with. Only the publisher calls it.
+func (c *witnessClient) submit(n SignedNote) {
+	select {
+	case <-c.next:
+	default:
+	}
+	c.next <- n
+}
+
+// run submits the newest note, again and again until it is cosigned or a newer
+// one has come.
+func (c *witnessClient) run(ctx context.Context) {
+	// The last signed head is the likeliest that the witness has.
+	c.size = c.log.Signed().Size
+	var n SignedNote
+	var retry <-chan time.Time
+	wait := minBackoff
+	for {
+		select {
+		case n = <-c.next:
+		case <-retry:
+		case <-ctx.Done():
+			return
+		}
+		a := c.cosign(ctx, n)
+		select {
+		case c.answers <- a:
+		case <-ctx.Done():
+			return
+		}
+		if retry = nil; a.err == nil {
+			wait = minBackoff
+			continue
+		}
+		// A newer note does not shorten the wait: the witness may be choking.
+		pause := time.NewTimer(max(wait, retryAfter(a.err)))
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		}
+		retry, wait = closedTimer, min(2*wait, maxBackoff)
+		select {
+		case n = <-c.next:
+		default:
+		}
+	}
+}
+
+// closedTimer is a timer channel that is always due.
+var closedTimer = func() <-chan time.Time { c := make(chan time.Time); close(c); return c }()
+
+// cosign submits one note and follows conflicts.
+func (c *witnessClient) cosign(ctx context.Context, n SignedNote) witnessAnswer {
+	a := witnessAnswer{client: c, note: n}
+	c.size = min(c.size, n.Size)
+	for range maxConflicts {
+		body, conflict, err := c.post(ctx, n)
+		if err != nil {
+			a.err = err
+			return a
+		}
+		if body != nil {
+			c.size = n.Size
+			if a.lines, a.by = c.valid(n, body); len(a.by) == 0 {
+				a.err = errors.New("answer has no valid cosignature of a witness of the policy")
+			}
+			return a
+		}
+		if conflict > n.Size {
+			a.err = fmt.Errorf("%w: it has cosigned tree size %d, submitted was %d", ErrForked, conflict, n.Size)
+			return a
+		}
+		c.size = conflict
+	}
+	a.err = errors.New("witness keeps answering with another size")
+	return a
+}
+
+// post makes one add-checkpoint request. It returns the body of a 200, the tree
+// size of a 409, or an error.
+func (c *witnessClient) post(ctx context.Context, n SignedNote) (body []byte, conflict int64, err error) {
+	request, err := c.request(n)
+	if err != nil {
+		return nil, 0, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+"/add-checkpoint", bytes.NewReader(request))
+	if err != nil {
+		return nil, 0, fmt.Errorf("submitting to the witness: %w", err)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, 0, fmt.Errorf("submitting to the witness: %w", err)
+	}
+	defer res.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(res.Body, maxWitnessBody+1))
+	if err != nil {
+		return nil, 0, fmt.Errorf("reading the witness's answer: %w", err)
+	}
+	if len(body) > maxWitnessBody {
+		return nil, 0, errors.New("witness's answer is too long")
+	}
+	switch res.StatusCode {
+	case http.StatusOK:
+		return append([]byte{}, body...), 0, nil
+	case http.StatusConflict:
+		// The content type is not looked at: several witnesses get it wrong.
+		size, err := strconv.ParseInt(strings.TrimSpace(string(body)), 10, 64)
+		if err != nil || size < 0 {
+			return nil, 0, errors.New("witness's conflict answer has no tree size")
+		}
+		return nil, size, nil
+	case http.StatusUnprocessableEntity:
+		return nil, 0, fmt.Errorf("%w: it finds the submitted head inconsistent", ErrForked)
+	}
+	return nil, 0, &witnessStatusError{status: res.StatusCode, after: parseRetryAfter(res.Header.Get("Retry-After"))}
+}
+
+// request is the body of add-checkpoint: the size that the witness has, the
+// consistency proof from there, and the note.
+func (c *witnessClient) request(n SignedNote) ([]byte, error) {
+	proof, err := c.log.ConsistencyProof(c.size, n.Size)
+	if err != nil {
+		return nil, fmt.Errorf("proving consistency to the witness: %w", err)
+	}
+	b := fmt.Appendf(nil, "old %d\n", c.size)
+	for _, h := range proof {
+		b = base64.StdEncoding.AppendEncode(b, h[:])
+		b = append(b, '\n')
+	}
+	b = append(b, '\n')
+	return append(b, n.Note...), nil
+}
+
+// valid picks the signature lines that verify, and says whose they are. Lines
+// of other keys, and lines that are none, are ignored (c2sp.org/tlog-witness).
+func (c *witnessClient) valid(n SignedNote, body []byte) (lines []byte, by []string) {
+	for line := range strings.Lines(string(body)) {
+		line = strings.TrimRight(line, "\r\n") + "\n"
+		for _, w := range c.witnesses {
+			merged, err := checkpoint.AddCosignatures(n.Note, []byte(line), accepted([]checkpoint.Witness{w}))
+			if err == nil && len(merged) > len(n.Note) {
+				lines = append(lines, line...)
+				by = append(by, w.Name)
+			}
+		}
+	}
+	return lines, by
+}
+
+// witnessStatusError is an answer that the protocol has no further use for.
+type witnessStatusError struct {
+	status int
+	after  time.Duration // that the witness asked us to wait, or 0
+}
+
+func (e *witnessStatusError) Error() string {
+	return fmt.Sprintf("witness answered %d %s", e.status, http.StatusText(e.status))
+}
+
+// retryAfter is how long the witness asked us to wait.
+func retryAfter(err error) time.Duration {
+	var e *witnessStatusError
+	if errors.As(err, &e) {
+		return e.after
+	}
+	return 0
+}
+
+// parseRetryAfter reads a Retry-After header in seconds, up to a minute: a
+// witness must not be able to keep us away for long. The date form is left out;
+// back-off covers it.
+func parseRetryAfter(v string) time.Duration {
+	s, err := strconv.Atoi(v)
+	if err != nil || s < 0 {
+		return 0
+	}
+	return min(time.Duration(s)*time.Second, time.Minute)
+}

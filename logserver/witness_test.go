@@ -1,0 +1,607 @@
+package logserver
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+// fakeWitness is a c2sp.org/tlog-witness that checks everything that the text
+// asks for, and fails the test where the log breaks it, unless told to
+// misbehave.
+type fakeWitness struct {
+	t        testing.TB
+	name     string
+	cosigner *checkpoint.Cosigner
+	log      []note.Verifier
+	server   *httptest.Server
+
+	mu struct {
+		sync.Mutex
+		seen     checkpoint.Checkpoint
+		requests int
+		// answer, if set, replaces the answer to the next requests. It returns
+		// false to have the request handled as usual.
+		answer func(w http.ResponseWriter, c checkpoint.Checkpoint) bool
+		now    int64 // timestamp of the next cosignature
+	}
+}
+
+func newFakeWitness(t testing.TB, opts Options, seed byte) *fakeWitness {
+	t.Helper()
+	f := &fakeWitness{t: t, name: fmt.Sprintf("w%d", seed)}
+	f.mu.seen.Root = emptyRoot
+	f.mu.now = 1000
+	var err error
+	if f.cosigner, err = checkpoint.NewEd25519Cosigner("witness.example/"+f.name, testKey(seed)); err != nil {
+		t.Fatal(err)
+	}
+	signer, err := newHeadSigner(opts.Origin, opts.Origin, opts.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.log = signer.keys
+	f.server = httptest.NewServer(f)
+	t.Cleanup(f.server.Close)
+	return f
+}
+
+// behave replaces the answers of the witness; nil makes it honest again.
+func (f *fakeWitness) behave(answer func(w http.ResponseWriter, c checkpoint.Checkpoint) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.answer = answer
+}
+
+func (f *fakeWitness) size() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mu.seen.Size
+}
+
+// ServeHTTP implements add-checkpoint under any submission prefix.
+func (f *fakeWitness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // the client went away
+	}
+	if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/add-checkpoint") {
+		f.t.Errorf("%s %s", r.Method, r.URL)
+	}
+	head, signed, ok := bytes.Cut(body, []byte("\n\n"))
+	lines := strings.Split(string(head), "\n")
+	var old int64
+	if _, err := fmt.Sscanf(lines[0], "old %d", &old); err != nil || !ok {
+		f.t.Errorf("malformed request %q", body)
+	}
+	var proof []Hash
+	for _, line := range lines[1:] {
+		h, err := base64.StdEncoding.DecodeString(line)
+		if err != nil || len(h) != HashSize {
+			f.t.Errorf("malformed proof line %q", line)
+			return
+		}
+		proof = append(proof, Hash(h))
+	}
+	if bytes.Count(signed, []byte("— ")) != 1 {
+		f.t.Errorf("submitted note has more than the log's signature:\n%s", signed)
+	}
+	c, err := checkpoint.Open(signed, "log.example/test", f.log)
+	if err != nil {
+		f.t.Errorf("submitted note: %v", err)
+		return
+	}
+
+	f.mu.Lock()
+	answer := f.mu.answer
+	f.mu.requests++
+	f.mu.Unlock()
+	if answer != nil && answer(w, c) {
+		return
+	}
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch seen := f.mu.seen; {
+	case old > c.Size:
+		http.Error(w, "old size", http.StatusBadRequest)
+	case old != seen.Size:
+		w.Header().Set("Content-Type", "text/x.tlog.size")
+		w.WriteHeader(http.StatusConflict)
+		fmt.Fprintf(w, "%d\n", seen.Size)
+	case checkpoint.VerifyConsistency(seen.Tree(), c.Tree(), proof) != nil:
+		http.Error(w, "inconsistent", http.StatusUnprocessableEntity)
+	default:
+		f.mu.seen = c
+		f.mu.now++
+		w.Write(f.cosign(c, f.mu.now))
+	}
+}
+
+func (f *fakeWitness) cosign(c checkpoint.Checkpoint, timestamp int64) []byte {
+	sig, err := f.cosigner.Cosign(c.Body(), timestamp)
+	if err != nil {
+		f.t.Error(err)
+	}
+	return sig.Line()
+}
+
+// witnessed returns options under a policy that asks for k of the witnesses.
+func witnessed(t testing.TB, opts Options, k int, witnesses ...*fakeWitness) Options {
+	t.Helper()
+	signer, err := newHeadSigner(opts.Origin, opts.Origin, opts.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("log %s\n", signer.vkey)
+	group := fmt.Sprintf("group g %d", k)
+	for _, w := range witnesses {
+		text += fmt.Sprintf("witness %s %s %s\n", w.name, w.cosigner.Key().Vkey(), w.server.URL+"/prefix/")
+		group += " " + w.name
+	}
+	if opts.Policy, err = checkpoint.ParsePolicy([]byte(text + group + "\nquorum g\n")); err != nil {
+		t.Fatal(err)
+	}
+	opts.WitnessTimeout = 3 * time.Second
+	return opts
+}
+
+func dead(w http.ResponseWriter, _ checkpoint.Checkpoint) bool {
+	http.Error(w, "dead", http.StatusServiceUnavailable)
+	return true
+}
+
+// within bounds what a test waits for; it is never reached when tests pass.
+func within(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// eventually waits until cond holds.
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	ctx := within(t)
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("never happened: %s", what)
+		}
+	}
+}
+
+func (tl *testLog) mustPublish(size int64) {
+	tl.t.Helper()
+	if err := tl.Wait(within(tl.t), size); err != nil {
+		tl.t.Fatal(err)
+	}
+	pub := tl.Published()
+	if pub.Size < size {
+		tl.t.Fatalf("published size %d, waited for %d", pub.Size, size)
+	}
+	if pub.Size > 0 && pub.Root != tl.root(tl.t, pub.Size) {
+		tl.t.Fatalf("published root of size %d is not the model's", pub.Size)
+	}
+	if tl.opts.Policy != nil {
+		if _, err := tl.opts.Policy.Verify(pub.Note); err != nil {
+			tl.t.Fatalf("published checkpoint: %v\n%s", err, pub.Note)
+		}
+	}
+}
+
+func TestPublishWithoutWitnesses(t *testing.T) {
+	tl := newTestLog(t, testOptions(vfs.NewMem()))
+	for range 5 {
+		tl.addN(100)
+		tl.mustPublish(int64(len(tl.data)))
+	}
+	first, err := tl.FirstPublishedCovering(450)
+	if err != nil || first.Size != 500 {
+		t.Fatal(first, err)
+	}
+	if _, err := tl.FirstPublishedCovering(500); !errors.Is(err, ErrNotFound) {
+		t.Fatal(err)
+	}
+	tl.reopen()
+	if again, err := tl.FirstPublishedCovering(450); err != nil || !bytes.Equal(again.Note, first.Note) {
+		t.Fatal(again, err)
+	}
+	if tl.Published().Size != 500 || tl.Signed().Size != 500 {
+		t.Fatal("published checkpoint is lost by a restart")
+	}
+}
+
+func TestWitnessRounds(t *testing.T) {
+	opts := testOptions(vfs.NewMem())
+	a, b, c := newFakeWitness(t, opts, 11), newFakeWitness(t, opts, 12), newFakeWitness(t, opts, 13)
+	tl := newTestLog(t, witnessed(t, opts, 2, a, b, c))
+	if err := tl.Ready(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		tl.addN(300)
+		tl.mustPublish(int64(len(tl.data)))
+	}
+
+	// A dead minority delays nothing, and is caught up with afterwards.
+	c.behave(dead)
+	tl.addN(1)
+	tl.mustPublish(901)
+	c.behave(nil)
+	eventually(t, "the third witness's late cosignature is kept", func() bool {
+		return bytes.Count(tl.Published().Note, []byte("\n— ")) == 4
+	})
+	published := tl.Published().Note
+	tl.reopen()
+	if err := tl.Ready(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.HasPrefix(tl.Published().Note, published[:60]) {
+		t.Error("published checkpoint is lost by a restart")
+	}
+	tl.addN(1)
+	tl.mustPublish(902)
+}
+
+func TestSlowWitnessDelaysNobody(t *testing.T) {
+	opts := testOptions(vfs.NewMem())
+	a, b := newFakeWitness(t, opts, 11), newFakeWitness(t, opts, 12)
+	release := make(chan struct{})
+	b.behave(func(http.ResponseWriter, checkpoint.Checkpoint) bool { <-release; return false })
+	opts = witnessed(t, opts, 1, a, b)
+	opts.WitnessTimeout = 30 * time.Second
+	tl := newTestLog(t, opts)
+	// Silent b alone could satisfy 1 of 2: the log must not start.
+	if _, _, err := tl.Append(context.Background(), Entry{}); !errors.Is(err, ErrNotReady) {
+		t.Fatalf("append before the start-up check has ended: %v", err)
+	}
+	if _, err := tl.Head(); !errors.Is(err, ErrNotReady) {
+		t.Fatalf("head before the start-up check has ended: %v", err)
+	}
+	release <- struct{}{}
+	if err := tl.Ready(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	// From now on a alone satisfies the policy, while b hangs.
+	for range 3 {
+		tl.addN(10)
+		tl.mustPublish(int64(len(tl.data)))
+	}
+	b.behave(nil)
+	close(release)
+	eventually(t, "the slow witness's late cosignature is kept", func() bool {
+		return bytes.Count(tl.Published().Note, []byte("\n— ")) == 3
+	})
+}
+
+func TestFailClosedAndOpen(t *testing.T) {
+	for _, open := range []bool{false, true} {
+		opts := testOptions(vfs.NewMem())
+		a, b := newFakeWitness(t, opts, 11), newFakeWitness(t, opts, 12)
+		opts = witnessed(t, opts, 2, a, b)
+		opts.FailOpen, opts.WitnessTimeout = open, 200*time.Millisecond
+		tl := newTestLog(t, opts)
+		if err := tl.Ready(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		tl.addN(5)
+		tl.mustPublish(5)
+		b.behave(dead)
+		tl.addN(5)
+		if open {
+			if err := tl.Wait(within(t), 10); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := opts.Policy.Verify(tl.Published().Note); !errors.Is(err, checkpoint.ErrQuorum) {
+				t.Fatalf("published: %v", err)
+			}
+		} else {
+			eventually(t, "two rounds without b", func() bool { return a.size() == 10 && tl.metrics.failedRounds() >= 2 })
+			if tl.Published().Size != 5 {
+				t.Fatal("published without the quorum")
+			}
+		}
+		// Appends and signatures go on; what was not witnessed is not kept.
+		if _, err := tl.FirstPublishedCovering(5); !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+		b.behave(nil)
+		eventually(t, "witnessed after all", func() bool {
+			first, err := tl.FirstPublishedCovering(5)
+			return err == nil && first.Size == 10
+		})
+		tl.mustPublish(10)
+		tl.check()
+	}
+}
+
+func TestRefresh(t *testing.T) {
+	opts := testOptions(vfs.NewMem())
+	a := newFakeWitness(t, opts, 11)
+	opts = witnessed(t, opts, 1, a)
+	opts.RefreshInterval = time.Millisecond
+	tl := newTestLog(t, opts)
+	if err := tl.Ready(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	tl.addN(3)
+	tl.mustPublish(3)
+	signed := tl.Signed().Note
+	var last int64
+	eventually(t, "fresh cosignatures of the same note", func() bool {
+		v, err := opts.Policy.Verify(tl.Published().Note)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = max(last, v.Cosignatures[0].Timestamp)
+		return last > 1020
+	})
+	if !bytes.Equal(tl.Signed().Note, signed) {
+		t.Error("a refresh signed again")
+	}
+}
+
+func TestMisbehavingWitnesses(t *testing.T) {
+	for name, answer := range map[string]func(f *fakeWitness, w http.ResponseWriter, c checkpoint.Checkpoint){
+		"garbage": func(_ *fakeWitness, w http.ResponseWriter, _ checkpoint.Checkpoint) { io.WriteString(w, "garbage") },
+		"empty":   func(*fakeWitness, http.ResponseWriter, checkpoint.Checkpoint) {},
+		"wrong tree": func(f *fakeWitness, w http.ResponseWriter, c checkpoint.Checkpoint) {
+			c.Size++
+			w.Write(f.cosign(c, 5))
+		},
+		"ahead": func(_ *fakeWitness, w http.ResponseWriter, c checkpoint.Checkpoint) {
+			w.WriteHeader(http.StatusConflict)
+			fmt.Fprint(w, c.Size+1)
+		},
+		"always conflict": func(_ *fakeWitness, w http.ResponseWriter, _ checkpoint.Checkpoint) {
+			w.WriteHeader(http.StatusConflict)
+			fmt.Fprint(w, 0)
+		},
+		"conflict garbage": func(_ *fakeWitness, w http.ResponseWriter, _ checkpoint.Checkpoint) {
+			w.WriteHeader(http.StatusConflict)
+			fmt.Fprint(w, "-1")
+		},
+		"inconsistent": func(_ *fakeWitness, w http.ResponseWriter, _ checkpoint.Checkpoint) { w.WriteHeader(422) },
+		"redirect": func(_ *fakeWitness, w http.ResponseWriter, _ checkpoint.Checkpoint) {
+			w.Header().Set("Location", "http://127.0.0.1:1/")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		},
+		"endless": func(_ *fakeWitness, w http.ResponseWriter, _ checkpoint.Checkpoint) {
+			w.Write(make([]byte, 2*maxWitnessBody))
+		},
+		"retry later": func(_ *fakeWitness, w http.ResponseWriter, _ checkpoint.Checkpoint) {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusTooManyRequests)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts := testOptions(vfs.NewMem())
+			a, b := newFakeWitness(t, opts, 11), newFakeWitness(t, opts, 12)
+			tl := newTestLog(t, witnessed(t, opts, 1, a, b))
+			if err := tl.Ready(within(t)); err != nil {
+				t.Fatal(err)
+			}
+			// A running log depends on no single witness's word.
+			b.behave(func(w http.ResponseWriter, c checkpoint.Checkpoint) bool { answer(b, w, c); return true })
+			tl.addN(2)
+			tl.mustPublish(2)
+			tl.addN(2)
+			tl.mustPublish(4)
+			if n := bytes.Count(tl.Published().Note, []byte("\n— ")); n != 2 {
+				t.Errorf("%d signatures, want the log's and one witness's:\n%s", n, tl.Published().Note)
+			}
+		})
+	}
+}
+
+func TestTolerance(t *testing.T) {
+	opts := testOptions(vfs.NewMem())
+	a, b := newFakeWitness(t, opts, 11), newFakeWitness(t, opts, 12)
+	// One submission prefix for both: a answers for b too, in between lines
+	// that mean nothing to us.
+	b.server.Config.Handler = a
+	a.behave(func(w http.ResponseWriter, c checkpoint.Checkpoint) bool {
+		fmt.Fprintf(w, "%s\n— someone.else/x AAAAAAAA\nnoise\r\n%s", bytes.TrimSpace(a.cosign(c, 7)), b.cosign(c, 8))
+		return true
+	})
+	b.server.URL = a.server.URL
+	tl := newTestLog(t, witnessed(t, opts, 2, a, b))
+	if err := tl.Ready(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	tl.addN(5)
+	tl.mustPublish(5)
+	if bytes.Contains(tl.Published().Note, []byte("someone.else")) {
+		t.Error("an unknown signature was kept")
+	}
+	if len(tl.publisher.witnesses) != 1 {
+		t.Errorf("%d clients for one submission prefix", len(tl.publisher.witnesses))
+	}
+}
+
+func TestStartUpCheck(t *testing.T) {
+	// A log with history that both witnesses have seen.
+	prepare := func(t *testing.T) (*testLog, *fakeWitness, *fakeWitness) {
+		opts := testOptions(vfs.NewCrashableMem())
+		a, b := newFakeWitness(t, opts, 11), newFakeWitness(t, opts, 12)
+		tl := newTestLog(t, witnessed(t, opts, 2, a, b))
+		if err := tl.Ready(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		tl.addN(10)
+		tl.mustPublish(10)
+		return tl, a, b
+	}
+	t.Run("restored from an old copy", func(t *testing.T) {
+		tl, _, _ := prepare(t)
+		old := tl.opts
+		old.fs = tl.opts.fs.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
+		tl.addN(5)
+		tl.mustPublish(15)
+		tl.close()
+
+		tl.opts = old
+		tl.open()
+		if err := tl.Ready(within(t)); !errors.Is(err, ErrForked) {
+			t.Fatalf("ready: %v, want ErrForked", err)
+		}
+		if _, _, err := tl.Append(context.Background(), Entry{}); !errors.Is(err, ErrForked) {
+			t.Fatalf("append: %v, want ErrForked", err)
+		}
+		if _, err := tl.EntryAt(9); err != nil { // reads go on
+			t.Fatal(err)
+		}
+	})
+	t.Run("forked", func(t *testing.T) {
+		tl, a, _ := prepare(t)
+		tl.close()
+		a.mu.Lock()
+		a.mu.seen.Root[0] ^= 1
+		a.mu.Unlock()
+		tl.open()
+		if err := tl.Ready(within(t)); !errors.Is(err, ErrForked) {
+			t.Fatalf("ready: %v, want ErrForked", err)
+		}
+	})
+	t.Run("silence is no answer", func(t *testing.T) {
+		tl, a, b := prepare(t)
+		tl.close()
+		for _, status := range []int{400, 403, 404, 500, 503} {
+			f := func(w http.ResponseWriter, _ checkpoint.Checkpoint) bool { w.WriteHeader(status); return true }
+			a.behave(f)
+			b.behave(f)
+			before := a.requestsSeen()
+			tl.open()
+			eventually(t, "asked again", func() bool { return a.requestsSeen() >= before+2 })
+			if err := tl.publisher.appendable(); err != ErrNotReady {
+				t.Fatalf("status %d counts as an answer: %v", status, err)
+			}
+			tl.close()
+		}
+		// One that answers is enough under 2 of 2: the silent one alone could
+		// not have witnessed another history.
+		a.behave(nil)
+		tl.open()
+		if err := tl.Ready(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		tl.addN(1)
+		b.behave(nil)
+		tl.mustPublish(11)
+	})
+}
+
+func (f *fakeWitness) requestsSeen() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mu.requests
+}
+
+func TestHoldWitness(t *testing.T) {
+	opts := testOptions(vfs.NewMem())
+	a := newFakeWitness(t, opts, 11)
+	opts = witnessed(t, opts, 1, a)
+	opts.HoldWitness = true
+	tl := newTestLog(t, opts)
+	if err := tl.Ready(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	tl.addN(10)
+	tl.AllowWitness(4)
+	tl.mustPublish(4)
+	tl.AllowWitness(3) // never falls
+	tl.reopen()
+	if err := tl.Ready(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	tl.addN(5)
+	tl.AllowWitness(7)
+	tl.mustPublish(7)
+	if a.size() != 7 || tl.Signed().Size != 7 {
+		t.Errorf("witness saw size %d, signed is %d; 7 was allowed", a.size(), tl.Signed().Size)
+	}
+	tl.AllowWitness(100)
+	tl.mustPublish(15)
+}
+
+func TestPolicyRefusedAtOpen(t *testing.T) {
+	opts := testOptions(vfs.NewMem())
+	if err := Create(opts); err != nil {
+		t.Fatal(err)
+	}
+	a, b := newFakeWitness(t, opts, 11), newFakeWitness(t, opts, 12)
+	parse := func(text string) *checkpoint.Policy {
+		p, err := checkpoint.ParsePolicy([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	signer, err := newHeadSigner(opts.Origin, opts.Origin, opts.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wa := "witness a " + a.cosigner.Key().Vkey()
+	wb := "witness b " + b.cosigner.Key().Vkey()
+	for name, text := range map[string]string{
+		"no log line":        wa + " http://x\nquorum a\n",
+		"needs one w/o URL":  "log " + signer.vkey + "\n" + wa + "\nquorum a\n",
+		"one w/o URL enough": "log " + signer.vkey + "\n" + wa + "\n" + wb + " http://x\ngroup g any a b\nquorum g\n",
+	} {
+		o := opts
+		o.Policy = parse(text)
+		if l, err := Open(o); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v, %v", name, l, err)
+		}
+	}
+	opts.Policy = parse("log " + signer.vkey + "\nquorum none\n")
+	tl := &testLog{t: t, opts: opts, model: newModel()}
+	tl.open()
+	tl.addN(3)
+	tl.mustPublish(3)
+	tl.close()
+}
+
+func TestCloseDrains(t *testing.T) {
+	opts := testOptions(vfs.NewMem())
+	a := newFakeWitness(t, opts, 11)
+	opts = witnessed(t, opts, 1, a)
+	opts.MinInterval = time.Hour // only Close brings the next round
+	tl := newTestLog(t, opts)
+	if err := tl.Ready(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	tl.addN(1)
+	tl.mustPublish(1)
+	tl.addN(20)
+	tl.close()
+	if a.size() != 21 {
+		t.Fatalf("witness has size %d after the close, want 21", a.size())
+	}
+	a.behave(dead)
+	tl.opts.MinInterval = 0
+	tl.open()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := tl.Log.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	tl.Log = nil
+}
