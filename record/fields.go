@@ -3,6 +3,7 @@ package record
 import (
 	"fmt"
 
+	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 )
@@ -223,7 +224,7 @@ func (v *validator) envelope(field string, b []byte) {
 }
 
 func (v *validator) id(field, s string) {
-	if !isIdentifier(s) {
+	if !contract.ValidIdentifier(s) {
 		v.fail(field, "%q is not an identifier", clip(s))
 	}
 }
@@ -255,21 +256,6 @@ func (v *validator) code(field, s string) {
 			v.fail(field, "%q is not a code of lower-case letters, digits and _", clip(s))
 		}
 	}
-}
-
-// isIdentifier reports whether s names a cluster, principal or contract:
-// [a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?.
-func isIdentifier(s string) bool {
-	if len(s) < 1 || len(s) > 63 {
-		return false
-	}
-	for i, c := range []byte(s) {
-		alnum := 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
-		if !alnum && (i == 0 || i == len(s)-1 || c != '.' && c != '_' && c != '-') {
-			return false
-		}
-	}
-	return true
 }
 
 // clip shortens suspect text for an error.
