@@ -1,0 +1,137 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+func nodesCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "nodes",
+		Short: "List the nodes of the cluster",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, c, err := a.client()
+			if err != nil {
+				return err
+			}
+			res, err := c.Control.ListClusterNodes(cmd.Context(), connect.NewRequest(&pb.ListClusterNodesRequest{}))
+			if err != nil {
+				return err
+			}
+			return a.printer.message(res.Msg, func(w io.Writer) { printNodes(w, res.Msg) })
+		},
+	}
+}
+
+func printNodes(w io.Writer, m *pb.ListClusterNodesResponse) {
+	var rows [][]string
+	for _, n := range m.Nodes {
+		connected := "away"
+		if n.Connected {
+			connected = "connected"
+		}
+		info := n.GetInfo()
+		rows = append(rows, []string{n.Id, n.Name, strconv.FormatUint(n.TrustLevel, 10), labels(n.Labels), connected,
+			info.GetArchitecture(), info.GetEngine(), strings.Join(info.GetIsolation(), ","), strconv.FormatUint(n.ExecutionsAttested, 10)})
+	}
+	table(w, "NODE|NAME|TRUST|LABELS|STATE|ARCH|ENGINE|ISOLATION|ATTESTED", rows)
+	fmt.Fprintf(w, "\nepoch %d, quorum %d of %d nodes\n", m.Epoch, m.NodeQuorum, len(m.Nodes))
+}
+
+func labels(m map[string]string) string {
+	var parts []string
+	for _, k := range sortedKeys(m) {
+		parts = append(parts, k+"="+m[k])
+	}
+	return strings.Join(parts, ",")
+}
+
+func rootHashCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "root",
+		Short: "Show the cluster root: membership and audit checkpoints with their cosignatures",
+		Long: `Show the cluster membership root and the audit root. The checkpoints are
+checked here against the profile's policies; what does not satisfy them is an
+error.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, c, err := a.client()
+			if err != nil {
+				return err
+			}
+			res, err := c.Control.GetClusterRoot(cmd.Context(), connect.NewRequest(&pb.GetClusterRootRequest{}))
+			if err != nil {
+				return err
+			}
+			m := res.Msg
+			membership, err := p.verify(p.MembershipPolicy, m.MembershipCheckpoint)
+			if err != nil {
+				return fmt.Errorf("membership checkpoint: %w", err)
+			}
+			audit, err := p.verify(p.AuditPolicy, m.AuditCheckpoint)
+			if err != nil {
+				return fmt.Errorf("audit checkpoint: %w", err)
+			}
+			return a.printer.message(m, func(w io.Writer) {
+				fmt.Fprintf(w, "cluster           %s\n", m.Cluster)
+				fmt.Fprintf(w, "epoch             %d\n", m.Epoch)
+				fmt.Fprintf(w, "membership hash   %s (%d principals)\n", m.MembershipHash, m.MembershipCount)
+				fmt.Fprintf(w, "cluster identity  %s\n", m.ClusterIdentityHash)
+				fmt.Fprintf(w, "quorum            %d of %d nodes, admin threshold %d\n", m.NodeQuorum, m.MemberNodes, m.AdminThreshold)
+				printVerified(w, "membership root", membership)
+				printVerified(w, "audit root", audit)
+			})
+		},
+	}
+}
+
+// verify checks a checkpoint against one of the profile's policies.
+func (p *profile) verify(policyFile string, signed []byte) (*checkpoint.Verified, error) {
+	policy, err := p.policy(policyFile)
+	if err != nil {
+		return nil, err
+	}
+	return policy.Verify(signed)
+}
+
+func printVerified(w io.Writer, title string, v *checkpoint.Verified) {
+	fmt.Fprintf(w, "\n%s   size %d, root hash %s\n", title, v.Checkpoint.Size, v.Checkpoint.Root)
+	for _, c := range v.Cosignatures {
+		fmt.Fprintf(w, "  cosigned by %-20s %s\n", c.Witness, time.Unix(c.Timestamp, 0).UTC().Format(time.RFC3339))
+	}
+}
+
+func tokenCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "token",
+		Short: "Print a short-lived bearer token for other tools",
+		Long: `Print a token by which the profile's principal proves itself to the control
+plane for ten minutes. For example:
+
+  curl -H "Authorization: Bearer $(tally token)" -H "Content-Type: application/json" \
+       -d '{}' http://127.0.0.1:8420/tallystick.v1.Control/GetClusterRoot`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, c, err := a.client()
+			if err != nil {
+				return err
+			}
+			t, err := c.Token()
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), t)
+			return nil
+		},
+	}
+}

@@ -1,0 +1,320 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/client"
+	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+)
+
+func statusCommand(a *app) *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
+		Use:   "status EXECUTION",
+		Short: "Show how an execution stands",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, c, err := a.client()
+			if err != nil {
+				return err
+			}
+			var status *pb.ExecutionStatus
+			if watch {
+				status, err = await(cmd.Context(), c, args[0])
+			} else {
+				status, err = query(cmd.Context(), c, args[0])
+			}
+			if err != nil {
+				return err
+			}
+			if err := a.printer.message(status, func(w io.Writer) { printStatus(w, status) }); err != nil {
+				return err
+			}
+			return endedWell(status)
+		},
+	}
+	cmd.Flags().BoolVar(&watch, "watch", false, "wait until it has ended")
+	return cmd
+}
+
+func query(ctx context.Context, c *client.Client, id string) (*pb.ExecutionStatus, error) {
+	res, err := c.Control.QueryExecutionStatus(ctx, connect.NewRequest(&pb.QueryExecutionStatusRequest{ExecutionId: id}))
+	if err != nil {
+		return nil, err
+	}
+	return res.Msg.Status, nil
+}
+
+// await follows an execution until it has ended, complete or not, and if
+// complete until its proof can be retrieved. A broken stream is taken up again.
+func await(ctx context.Context, c *client.Client, id string) (*pb.ExecutionStatus, error) {
+	bar := newProgress()
+	defer bar.done()
+	var last *pb.ExecutionStatus
+	for {
+		stream, err := c.Control.WatchExecution(ctx, connect.NewRequest(&pb.WatchExecutionRequest{ExecutionId: id}))
+		if err != nil {
+			return nil, err
+		}
+		for stream.Receive() {
+			last = stream.Msg().Status
+			bar.show(describe(last))
+		}
+		err = stream.Err()
+		_ = stream.Close()
+		if last != nil && ended(last) {
+			return last, nil
+		}
+		if err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
+			return nil, err
+		}
+		bar.show("connection lost, trying again")
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func ended(s *pb.ExecutionStatus) bool {
+	switch s.State {
+	case pb.ExecutionState_EXECUTION_STATE_COMPLETE:
+		return s.ProofReady
+	case pb.ExecutionState_EXECUTION_STATE_OPEN, pb.ExecutionState_EXECUTION_STATE_UNSPECIFIED:
+		return false
+	}
+	return true
+}
+
+func endedWell(s *pb.ExecutionStatus) error {
+	switch s.State {
+	case pb.ExecutionState_EXECUTION_STATE_OPEN, pb.ExecutionState_EXECUTION_STATE_COMPLETE:
+		return nil
+	}
+	return &codeError{fmt.Errorf("the execution is %s", stateName(s.State)), exitFailed}
+}
+
+func stateName(s pb.ExecutionState) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "EXECUTION_STATE_"))
+}
+
+// describe is one line for the progress display.
+func describe(s *pb.ExecutionStatus) string {
+	switch {
+	case s.State == pb.ExecutionState_EXECUTION_STATE_COMPLETE && !s.ProofReady:
+		return "agreed; waiting for witnesses to cosign the provenance record"
+	case s.State != pb.ExecutionState_EXECUTION_STATE_OPEN:
+		return stateName(s.State)
+	case !s.Witnessed:
+		return "requested; waiting for witnesses to cosign the request"
+	}
+	return fmt.Sprintf("attempt %d on %s: %d of them reported", s.Attempt, strings.Join(s.AssignedNodes, ", "), len(s.Reports))
+}
+
+func printStatus(w io.Writer, s *pb.ExecutionStatus) {
+	fmt.Fprintf(w, "execution       %s\n", s.ExecutionId)
+	fmt.Fprintf(w, "state           %s\n", stateName(s.State))
+	fmt.Fprintf(w, "contract        %s\n", s.ContractHash)
+	fmt.Fprintf(w, "input           %s\n", s.InputDigest)
+	fmt.Fprintf(w, "request         index %d, epoch %d, witnessed %t\n", s.RequestIndex, s.Epoch, s.Witnessed)
+	fmt.Fprintf(w, "schedule        %s, attempt %d\n", s.ClusterScheduleHash, s.Attempt)
+	fmt.Fprintf(w, "assigned        %s\n", strings.Join(s.AssignedNodes, ", "))
+	for _, r := range s.Reports {
+		note := ""
+		switch {
+		case r.Void:
+			note = "void: attested twice with different results"
+		case r.Agrees:
+			note = "agrees"
+		}
+		fmt.Fprintf(w, "  %-14s result %s  index %d  %s\n", r.Node, short(r.ResultDigest), r.Index, note)
+	}
+	if o := s.Outcome; o != nil {
+		outcome := o.Kind
+		if o.ExitCode != nil {
+			outcome += fmt.Sprintf(" (code %d)", *o.ExitCode)
+		}
+		fmt.Fprintf(w, "outcome         %s, output %d bytes, %d pages of memory\n", outcome, o.OutputLength, o.PeakPages)
+		fmt.Fprintf(w, "output          %s\n", o.OutputDigest)
+		fmt.Fprintf(w, "result digest   %s\n", o.ResultDigest)
+		fmt.Fprintf(w, "execution proof %s\n", s.ExecutionProof)
+		if s.ProofReady {
+			fmt.Fprintf(w, "\nfetch the proof with: tally proof %s\n", s.ExecutionId)
+		}
+	}
+}
+
+func executionsCommand(a *app) *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "executions",
+		Short: "List executions, newest first",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, c, err := a.client()
+			if err != nil {
+				return err
+			}
+			list := &pb.ListExecutionsResponse{}
+			req := &pb.ListExecutionsRequest{PageSize: 100}
+			for {
+				res, err := c.Control.ListExecutions(cmd.Context(), connect.NewRequest(req))
+				if err != nil {
+					return err
+				}
+				list.Executions = append(list.Executions, res.Msg.Executions...)
+				req.PageToken = res.Msg.NextPageToken
+				if !all || req.PageToken == "" {
+					break
+				}
+			}
+			list.NextPageToken = req.PageToken
+			return a.printer.message(list, func(w io.Writer) {
+				var rows [][]string
+				for _, s := range list.Executions {
+					rows = append(rows, []string{s.ExecutionId, stateName(s.State), short(s.ContractHash),
+						time.UnixMilli(int64(s.SubmittedUnixMs)).UTC().Format(time.RFC3339)})
+				}
+				table(w, "EXECUTION|STATE|CONTRACT|SUBMITTED", rows)
+				if list.NextPageToken != "" {
+					fmt.Fprintln(w, "\nthere are more: use --all")
+				}
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "every execution, not only the newest 100")
+	return cmd
+}
+
+func proofCommand(a *app) *cobra.Command {
+	var output string
+	var wait bool
+	cmd := &cobra.Command{
+		Use:   "proof EXECUTION",
+		Short: "Fetch the proof bundle of an execution",
+		Long: `Fetch the proof bundle: one file that "verifier proof" checks offline with the
+two policies and the genesis.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, c, err := a.client()
+			if err != nil {
+				return err
+			}
+			id := args[0]
+			if wait {
+				status, err := await(cmd.Context(), c, id)
+				if err != nil {
+					return err
+				}
+				if err := endedWell(status); err != nil {
+					return err
+				}
+			}
+			res, err := c.Control.RetrieveExecutionProof(cmd.Context(), connect.NewRequest(&pb.RetrieveExecutionProofRequest{ExecutionId: id}))
+			if err != nil {
+				return err
+			}
+			if output == "" {
+				output = short(id) + ".tallyproof"
+			}
+			return a.save(output, res.Msg.Bundle, "proof bundle")
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write, - for standard output (default the id's first 16 characters and .tallyproof)")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the execution has ended and the proof is there")
+	return cmd
+}
+
+// save writes data to a file or standard output and says so.
+func (a *app) save(path string, data []byte, what string) error {
+	if path == "-" {
+		_, err := a.printer.out.Write(data)
+		return err
+	}
+	if err := writeFile(path, data); err != nil {
+		return fmt.Errorf("writing %s: %w", what, err)
+	}
+	return a.printer.value(map[string]any{"file": path, "bytes": len(data)}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s: %s (%d bytes)\n", what, path, len(data))
+	})
+}
+
+func blobCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "blob", Short: "Store and fetch payloads of your tenant"}
+	put := &cobra.Command{
+		Use:   "put FILE",
+		Short: "Store a payload and print its digest",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, c, err := a.client()
+			if err != nil {
+				return err
+			}
+			data, err := readInput(args[0])
+			if err != nil {
+				return err
+			}
+			res, err := c.Control.PutBlob(cmd.Context(), connect.NewRequest(&pb.PutBlobRequest{Data: data}))
+			if err != nil {
+				return err
+			}
+			return a.printer.message(res.Msg, func(w io.Writer) { fmt.Fprintln(w, res.Msg.Digest) })
+		},
+	}
+	var output string
+	get := &cobra.Command{
+		Use:   "get DIGEST",
+		Short: "Fetch a payload by its digest, for example an execution's output",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, c, err := a.client()
+			if err != nil {
+				return err
+			}
+			res, err := c.Control.GetBlob(cmd.Context(), connect.NewRequest(&pb.GetBlobRequest{Digest: args[0]}))
+			if err != nil {
+				return err
+			}
+			if got := digestOf(res.Msg.Data); got != args[0] {
+				return fmt.Errorf("the server answered with other bytes: their digest is %s", got)
+			}
+			return a.save(output, res.Msg.Data, "payload")
+		},
+	}
+	get.Flags().StringVarP(&output, "output", "o", "-", "file to write, - for standard output")
+	cmd.AddCommand(put, get)
+	return cmd
+}
+
+// maxInput bounds what is read from a file or standard input, in bytes.
+const maxInput = 64 << 20
+
+// readInput reads a file, or standard input for "-".
+func readInput(path string) ([]byte, error) {
+	f := os.Stdin
+	if path != "-" {
+		var err error
+		if f, err = os.Open(path); err != nil {
+			return nil, err
+		}
+		defer f.Close()
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxInput+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxInput {
+		return nil, errors.New("the input is larger than 64 MiB, which no cluster takes")
+	}
+	return data, nil
+}

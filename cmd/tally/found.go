@@ -1,0 +1,196 @@
+package main
+
+import (
+	"crypto"
+	"crypto/ed25519"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/internal/dsse"
+	"github.com/tallystick/tallystick/internal/strictjson"
+	"github.com/tallystick/tallystick/keyfile"
+	"github.com/tallystick/tallystick/membership"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+// founding is what a new cluster begins with.
+type founding struct {
+	cluster    string
+	logs       membership.Logs
+	admins     []string
+	nodes      []string
+	tenants    []string
+	auditors   []string
+	threshold  uint64
+	nodeQuorum uint64
+	limits     contract.ClusterLimits
+}
+
+// Names of the files that founding writes into a cluster's folder.
+const (
+	genesisName          = "genesis.json"
+	auditPolicyName      = "audit.policy"
+	membershipPolicyName = "membership.policy"
+	keysName             = "keys"
+	maxLogsFile          = 64 << 10
+)
+
+// keyPath is where the private key of a principal for one use lives, relative
+// to the cluster's folder.
+func keyPath(principal string, use membership.Use) string {
+	return filepath.Join(keysName, principal+"-"+string(use)+".pem")
+}
+
+// usesByKind says which keys founding makes: one for each use, so that a
+// stolen one signs nothing else.
+var usesByKind = map[membership.Kind][]membership.Use{
+	membership.KindAdmin:   {membership.UseChange, membership.UseToken},
+	membership.KindAuditor: {membership.UseToken},
+	membership.KindNode:    {membership.UseAttestation, membership.UseToken},
+	membership.KindTenant:  {membership.UseContract, membership.UseSubmission, membership.UseToken},
+}
+
+// readLogs reads the "logs" object that `controlapi init` wrote.
+func readLogs(path string) (membership.Logs, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return membership.Logs{}, fmt.Errorf("reading the logs' keys: %w", err)
+	}
+	var logs membership.Logs
+	if err := strictjson.Unmarshal(data, &logs, maxLogsFile); err != nil {
+		return membership.Logs{}, fmt.Errorf("%q: %w", path, err)
+	}
+	return logs, nil
+}
+
+// found makes a key for each use of each principal under dir/keys, or loads the
+// one that is there, and writes the signed genesis.
+func found(dir string, f founding) error {
+	var principals []membership.Principal
+	var signers []dsse.Signer
+	add := func(kind membership.Kind, ids []string) error {
+		for _, id := range ids {
+			p := membership.Principal{ID: id, Kind: kind}
+			if kind == membership.KindNode {
+				p.Labels = map[string]string{"arch": runtime.GOARCH}
+			}
+			for _, use := range usesByKind[kind] {
+				key, err := loadOrCreate(filepath.Join(dir, keyPath(id, use)))
+				if err != nil {
+					return err
+				}
+				signer, err := dsse.NewSigner(key)
+				if err != nil {
+					return err
+				}
+				signers = append(signers, signer)
+				p.Keys = append(p.Keys, membership.Key{
+					Algorithm: membership.AlgorithmEd25519,
+					PublicKey: signer.Public(),
+					Uses:      []membership.Use{use},
+				})
+			}
+			principals = append(principals, p)
+		}
+		return nil
+	}
+	for _, group := range []struct {
+		kind membership.Kind
+		ids  []string
+	}{
+		{membership.KindAdmin, f.admins}, {membership.KindNode, f.nodes},
+		{membership.KindTenant, f.tenants}, {membership.KindAuditor, f.auditors},
+	} {
+		if err := add(group.kind, group.ids); err != nil {
+			return err
+		}
+	}
+	payload, err := membership.ProposeGenesis(f.cluster, membership.Founding{
+		AdminThreshold: f.threshold,
+		Limits:         f.limits,
+		Logs:           f.logs,
+		NodeQuorum:     f.nodeQuorum,
+		Principals:     principals,
+	})
+	if err != nil {
+		return fmt.Errorf("genesis: %w", err)
+	}
+	envelope, err := dsse.Sign(membership.PayloadType, payload, signers...)
+	if err != nil {
+		return fmt.Errorf("signing the genesis: %w", err)
+	}
+	data, err := envelope.Marshal()
+	if err != nil {
+		return err
+	}
+	if _, _, err := membership.Genesis(data); err != nil {
+		return fmt.Errorf("the genesis would be refused: %w", err)
+	}
+	return writeFile(filepath.Join(dir, genesisName), data)
+}
+
+// loadOrCreate returns the key in a file, which it makes when there is none.
+func loadOrCreate(path string) (crypto.Signer, error) {
+	if _, err := os.Stat(path); err == nil {
+		return keyfile.LoadEd25519(path, passphraseFromEnv())
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	key, err := keyfile.CreateEd25519(path, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := keyfile.WritePublic(path+".pub", key.Public().(ed25519.PublicKey)); err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
+// policies writes one policy file for each log: any k of the witnesses.
+func policies(dir string, logs membership.Logs, witnesses []checkpoint.Witness, k int) error {
+	for name, log := range map[string]membership.Log{auditPolicyName: logs.Audit, membershipPolicyName: logs.Membership} {
+		var keys []checkpoint.LogKey
+		for _, vkey := range log.Keys {
+			keys = append(keys, checkpoint.LogKey{Vkey: vkey, Origin: log.Origin})
+		}
+		text, err := checkpoint.FormatPolicy(keys, witnesses, k)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if err := writeFile(filepath.Join(dir, name), text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// profiles writes a profile for each principal of the kinds that use tally:
+// PRINCIPAL.json in dir, as if server were the control plane's address.
+func profiles(dir, server string, f founding) error {
+	write := func(kind membership.Kind, ids []string) error {
+		for _, id := range ids {
+			p := &profile{
+				Server: server, Cluster: f.cluster, Principal: id, Keys: map[string]string{},
+				Genesis: genesisName, AuditPolicy: auditPolicyName, MembershipPolicy: membershipPolicyName,
+			}
+			for _, use := range usesByKind[kind] {
+				p.Keys[string(use)] = keyPath(id, use)
+			}
+			if err := writeProfile(filepath.Join(dir, id+".json"), p); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := write(membership.KindTenant, f.tenants); err != nil {
+		return err
+	}
+	if err := write(membership.KindAdmin, f.admins); err != nil {
+		return err
+	}
+	return write(membership.KindAuditor, f.auditors)
+}

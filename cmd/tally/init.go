@@ -1,0 +1,126 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+func clusterCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "cluster", Short: "Found a cluster"}
+	cmd.AddCommand(clusterInitCommand(a))
+	return cmd
+}
+
+func clusterInitCommand(a *app) *cobra.Command {
+	var dir, logsFile, server string
+	var witnesses []string
+	var witnessQuorum int
+	f := founding{limits: contract.DefaultClusterLimits()}
+	cmd := &cobra.Command{
+		Use:   "init --cluster ID --logs FILE --admin ID...",
+		Short: "Make the keys, genesis, policies and profiles of a new cluster",
+		Long: `Make a cluster: keys for every principal named, a genesis that all of them sign,
+one policy file for each log, and a profile for each admin, tenant and auditor.
+The logs' keys come from "controlapi init". Afterwards give the control plane
+genesis.json and the policies, each node its two keys, and keep the admins' keys
+apart from each other and from the servers.
+
+A witness is NAME=VKEY[,URL], with the submission prefix as URL.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if f.logs, err = readLogs(logsFile); err != nil {
+				return err
+			}
+			list, err := parseWitnesses(witnesses)
+			if err != nil {
+				return usage(cmd, err)
+			}
+			if err := f.weak(len(list), witnessQuorum); err != nil {
+				return err
+			}
+			if err := found(dir, f); err != nil {
+				return err
+			}
+			if err := policies(dir, f.logs, list, witnessQuorum); err != nil {
+				return err
+			}
+			if err := profiles(dir, server, f); err != nil {
+				return err
+			}
+			return a.printer.value(map[string]any{"dir": dir, "cluster": f.cluster}, func(w io.Writer) {
+				fmt.Fprintf(w, "cluster %q is in %s: genesis.json, audit.policy, membership.policy, keys/, and a profile for each user\n", f.cluster, dir)
+				if f.threshold == 1 {
+					fmt.Fprintln(w, "one admin can govern it alone: that is for development")
+				}
+			})
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&dir, "dir", ".", "folder to write into")
+	fl.StringVar(&f.cluster, "cluster", "", "the cluster's id")
+	fl.StringVar(&logsFile, "logs", "", "logs.json of `controlapi init`")
+	fl.StringVar(&server, "server", "http://127.0.0.1:8420", "address of the control plane, for the profiles")
+	fl.StringArrayVar(&f.admins, "admin", nil, "id of an admin")
+	fl.StringArrayVar(&f.nodes, "node", nil, "id of a node")
+	fl.StringArrayVar(&f.tenants, "tenant", nil, "id of a tenant")
+	fl.StringArrayVar(&f.auditors, "auditor", nil, "id of an auditor")
+	fl.Uint64Var(&f.threshold, "admin-threshold", 0, "admins that must sign a change (default more than half)")
+	fl.Uint64Var(&f.nodeQuorum, "node-quorum", 0, "nodes that must be members for work to be accepted (default more than half)")
+	fl.StringArrayVar(&witnesses, "witness", nil, "a witness: NAME=VKEY[,URL]")
+	fl.IntVar(&witnessQuorum, "witness-quorum", 0, "witnesses that must cosign (default more than half)")
+	for _, name := range []string{"cluster", "logs", "admin"} {
+		_ = cmd.MarkFlagRequired(name)
+	}
+	cmd.PreRun = func(*cobra.Command, []string) {
+		if f.threshold == 0 {
+			f.threshold = uint64(len(f.admins)/2 + 1)
+		}
+		if f.nodeQuorum == 0 {
+			f.nodeQuorum = uint64(len(f.nodes)/2 + 1)
+		}
+		if witnessQuorum == 0 && len(witnesses) > 0 {
+			witnessQuorum = len(witnesses)/2 + 1
+		}
+	}
+	return cmd
+}
+
+// weak refuses what would look safe and is not.
+func (f *founding) weak(witnesses, quorum int) error {
+	switch {
+	case witnesses == 0:
+		return withHint(errors.New("no witness: nothing would keep the logs from showing two histories"), "name at least one with --witness")
+	case quorum < 1 || quorum > witnesses:
+		return fmt.Errorf("a quorum of %d of %d witnesses cannot be", quorum, witnesses)
+	case 2*quorum <= witnesses:
+		return withHint(fmt.Errorf("a quorum of %d of %d witnesses lets two histories be witnessed", quorum, witnesses), "take more than half")
+	case len(f.admins) > 1 && f.threshold == 1:
+		return withHint(errors.New("a threshold of 1 with several admins: each could remove the others"), "take at least 2")
+	}
+	return nil
+}
+
+func parseWitnesses(specs []string) ([]checkpoint.Witness, error) {
+	var list []checkpoint.Witness
+	for _, spec := range specs {
+		name, rest, ok := strings.Cut(spec, "=")
+		if !ok {
+			return nil, fmt.Errorf("witness %q is not NAME=VKEY[,URL]", spec)
+		}
+		vkey, url, _ := strings.Cut(rest, ",")
+		key, err := checkpoint.ParseCosignerVkey(vkey)
+		if err != nil {
+			return nil, fmt.Errorf("witness %q: %w", name, err)
+		}
+		list = append(list, checkpoint.Witness{Name: name, Vkey: vkey, Key: key, URL: url})
+	}
+	return list, nil
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"crypto"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/tallystick/tallystick/internal/strictjson"
+	"github.com/tallystick/tallystick/keyfile"
+)
+
+// maxProfile bounds a profile file; real ones are under a kilobyte.
+const maxProfile = 64 << 10
+
+// profile says who the user is and what they trust. Paths are relative to the
+// profile's own folder. It holds no secret: keys are files that it names.
+type profile struct {
+	Server    string `json:"server"`
+	Cluster   string `json:"cluster"`
+	Principal string `json:"principal"`
+	// Keys maps a key use to the PEM file of the private key that has it.
+	Keys             map[string]string `json:"keys"`
+	Genesis          string            `json:"genesis"`
+	AuditPolicy      string            `json:"audit_policy"`
+	MembershipPolicy string            `json:"membership_policy"`
+
+	path string
+}
+
+// profileNames are tried in order when neither flag nor environment names one.
+var profileNames = []string{"tally.json", "tally-dev/tenant.json"}
+
+// loadProfile reads the profile that flag, TALLY_PROFILE or the current folder
+// names, in this order.
+func loadProfile(flag string) (*profile, error) {
+	path := flag
+	if path == "" {
+		path = os.Getenv("TALLY_PROFILE")
+	}
+	if path == "" {
+		for _, name := range profileNames {
+			if _, err := os.Stat(name); err == nil {
+				path = name
+				break
+			}
+		}
+	}
+	if path == "" {
+		return nil, withHint(errors.New("no profile given"),
+			"name one with --profile or TALLY_PROFILE; `tally dev` writes profiles into its folder")
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, withHint(fmt.Errorf("profile %q does not exist", path), "`tally dev` or `tally cluster init` writes one")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading profile: %w", err)
+	}
+	p := &profile{path: path}
+	if err := strictjson.Unmarshal(data, p, maxProfile); err != nil {
+		return nil, fmt.Errorf("profile %q: %w", path, err)
+	}
+	return p, nil
+}
+
+// file resolves a path of the profile.
+func (p *profile) file(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(p.path), name)
+}
+
+// key loads the private key for one use.
+func (p *profile) key(use string) (crypto.Signer, error) {
+	name, ok := p.Keys[use]
+	if !ok {
+		return nil, withHint(fmt.Errorf("profile %q names no key for %q", p.path, use),
+			fmt.Sprintf("add it under \"keys\", or use the profile of a principal that may sign with %q", use))
+	}
+	key, err := keyfile.LoadEd25519(p.file(name), passphraseFromEnv())
+	if err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
+// passphraseFromEnv reads the passphrase of encrypted keys from the file that
+// TALLY_PASSPHRASE_FILE names; without it only plain keys can be loaded.
+func passphraseFromEnv() keyfile.Passphrase {
+	if path := os.Getenv("TALLY_PASSPHRASE_FILE"); path != "" {
+		return keyfile.PassphraseFile(path)
+	}
+	return nil
+}
+
+// writeProfile writes p as indented JSON.
+func writeProfile(path string, p *profile) error {
+	data, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(path, append(data, '\n'))
+}
+
+// writeFile replaces a file in one step, so that a reader sees the old content
+// or the new.
+func writeFile(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	if _, err := tmp.Write(data); err != nil {
+		tmp.Close()
+		return err
+	}
+	if err := tmp.Chmod(0o644); err != nil {
+		tmp.Close()
+		return err
+	}
+	if err := tmp.Close(); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/internal/strictjson"
+	"github.com/tallystick/tallystick/membership"
+)
+
+func memberProposeCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "propose",
+		Short: "Write a change to be signed",
+	}
+	var output string
+	cmd.PersistentFlags().StringVarP(&output, "output", "o", "change.json", "file to write")
+	propose := func(cmd *cobra.Command, effect membership.Effect) error {
+		p, c, err := a.client()
+		if err != nil {
+			return err
+		}
+		h, err := history(cmd.Context(), p, c)
+		if err != nil {
+			return err
+		}
+		payload, err := h.Current().Propose(effect)
+		if err != nil {
+			return err
+		}
+		if err := writeFile(output, payload); err != nil {
+			return err
+		}
+		change, err := membership.ParseChange(payload)
+		if err != nil {
+			return err
+		}
+		return a.printer.value(map[string]any{"file": output, "epoch": change.Epoch}, func(w io.Writer) {
+			fmt.Fprintf(w, "%s would make epoch %d:\n", output, change.Epoch)
+			for _, text := range h.Current().Describe(change) {
+				fmt.Fprintf(w, "    %s\n", text)
+			}
+			fmt.Fprintf(w, "it needs the signatures of %d admins, and of each key that it adds: tally member sign %s\n",
+				h.Current().AdminThreshold(), output)
+		})
+	}
+	cmd.AddCommand(
+		proposeAdd(propose), proposeRemove(propose), proposeUpdate(propose), proposeRotate(propose),
+		proposeNumber(propose, "admin-threshold N", "Set how many admins must sign a change",
+			func(n uint64) membership.Effect { return membership.SetAdminThreshold{Threshold: n} }),
+		proposeNumber(propose, "node-quorum N", "Set how many nodes must be members for work to be accepted",
+			func(n uint64) membership.Effect { return membership.SetNodeQuorum{Quorum: n} }),
+		proposeLimits(propose), proposeLogKeys(propose),
+	)
+	return cmd
+}
+
+type proposer func(cmd *cobra.Command, effect membership.Effect) error
+
+func proposeAdd(propose proposer) *cobra.Command {
+	var keys, nodeLabels []string
+	var p membership.Principal
+	cmd := &cobra.Command{
+		Use:   "add KIND ID --key USE[,USE]=FILE...",
+		Short: "Add an admin, node, tenant or auditor",
+		Long: `Add a principal. Each --key names what the key may sign and the file of its public
+key; its holder signs the change too:
+
+  tally member propose add node node-4 --key attestation=node-4.pub --key token=node-4-token.pub`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p.Kind, p.ID = membership.Kind(args[0]), args[1]
+			for _, spec := range keys {
+				k, err := newKey(spec)
+				if err != nil {
+					return usage(cmd, err)
+				}
+				p.Keys = append(p.Keys, k)
+			}
+			var err error
+			if p.Labels, err = labelMap(nodeLabels); err != nil {
+				return usage(cmd, err)
+			}
+			return propose(cmd, membership.AddPrincipal{Principal: p})
+		},
+	}
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "a key of it: USE[,USE]=FILE; uses are change, contract, submission, attestation, token")
+	descriptionFlags(cmd, &p.Name, &p.TrustLevel, &nodeLabels)
+	_ = cmd.MarkFlagRequired("key")
+	return cmd
+}
+
+func descriptionFlags(cmd *cobra.Command, name *string, trust *uint64, nodeLabels *[]string) {
+	cmd.Flags().StringVar(name, "name", "", "a node's name, for people")
+	cmd.Flags().Uint64Var(trust, "trust-level", 0, "a node's trust level")
+	cmd.Flags().StringArrayVar(nodeLabels, "label", nil, "a node's label: KEY=VALUE")
+}
+
+func labelMap(list []string) (map[string]string, error) {
+	parts, err := pairs(list)
+	if err != nil || len(parts) == 0 {
+		return nil, err
+	}
+	m := map[string]string{}
+	for _, part := range parts {
+		m[part[0]] = part[1]
+	}
+	return m, nil
+}
+
+func proposeRemove(propose proposer) *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove ID",
+		Short: "Remove a principal: all its keys stop working at the new epoch",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return propose(cmd, membership.RemovePrincipal{ID: args[0]})
+		},
+	}
+}
+
+func proposeUpdate(propose proposer) *cobra.Command {
+	var u membership.UpdatePrincipal
+	var nodeLabels []string
+	cmd := &cobra.Command{
+		Use:   "update ID",
+		Short: "Describe a node anew: name, trust level and labels as given here",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			u.ID = args[0]
+			var err error
+			if u.Labels, err = labelMap(nodeLabels); err != nil {
+				return usage(cmd, err)
+			}
+			return propose(cmd, u)
+		},
+	}
+	descriptionFlags(cmd, &u.Name, &u.TrustLevel, &nodeLabels)
+	return cmd
+}
+
+func proposeRotate(propose proposer) *cobra.Command {
+	var add, remove string
+	cmd := &cobra.Command{
+		Use:   "rotate-key ID",
+		Short: "Add a key, remove one, or both at once",
+		Long: `Add a key, remove one, or both at once. Both at once is a rotation: what the old key
+signed before stays good. A removal alone revokes the key.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r := membership.RotateKey{ID: args[0], Remove: remove}
+			if add != "" {
+				k, err := newKey(add)
+				if err != nil {
+					return usage(cmd, err)
+				}
+				r.Add = &k
+			}
+			return propose(cmd, r)
+		},
+	}
+	cmd.Flags().StringVar(&add, "add", "", "the new key: USE[,USE]=FILE")
+	cmd.Flags().StringVar(&remove, "remove", "", "key id of the key that goes (`tally member list --json`)")
+	cmd.MarkFlagsOneRequired("add", "remove")
+	return cmd
+}
+
+func proposeNumber(propose proposer, use, short string, effect func(uint64) membership.Effect) *cobra.Command {
+	return &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := strconv.ParseUint(args[0], 10, 31)
+			if err != nil {
+				return usage(cmd, fmt.Errorf("%q is not a number", args[0]))
+			}
+			return propose(cmd, effect(n))
+		},
+	}
+}
+
+func proposeLimits(propose proposer) *cobra.Command {
+	return &cobra.Command{
+		Use:   "limits FILE",
+		Short: "Replace the cluster's limits by those of a JSON file",
+		Long: `Replace the limits that contracts are held to. The file has all members of the
+"limits" object in docs/formats/membership.md.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			data, err := readInput(args[0])
+			if err != nil {
+				return err
+			}
+			var e membership.SetClusterLimits
+			if err := strictjson.Unmarshal(data, &e.Limits, maxProfile); err != nil {
+				return fmt.Errorf("%q: %w", args[0], err)
+			}
+			return propose(cmd, e)
+		},
+	}
+}
+
+func proposeLogKeys(propose proposer) *cobra.Command {
+	var keys, receipts []string
+	cmd := &cobra.Command{
+		Use:   "log-keys audit|membership --key VKEY...",
+		Short: "Replace the keys of a log; it keeps its origin",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return propose(cmd, membership.SetLogKeys{Log: membership.LogName(args[0]), Keys: keys, ReceiptKeys: receipts})
+		},
+	}
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "a log key (vkey)")
+	cmd.Flags().StringArrayVar(&receipts, "receipt-key", nil, "a receipt key (vkey)")
+	_ = cmd.MarkFlagRequired("key")
+	return cmd
+}
