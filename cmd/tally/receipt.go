@@ -8,13 +8,14 @@ import (
 	"os"
 
 	"github.com/tallystick/tallystick/client"
+	"github.com/tallystick/tallystick/internal/dsse"
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 )
 
 // checkReceipt holds the control plane to its answer: the receipt must bind the
-// log that the user's genesis names to a record that holds, byte for byte, what
-// the user signed. Log keys may have been rotated since the genesis; then the
+// log that the user's genesis names to a record of exactly what the user
+// signed. Log keys may have been rotated since the genesis; then the
 // replayed membership says which ones count now.
 func checkReceipt(ctx context.Context, p *profile, c *client.Client, r *pb.Receipt, envelope []byte) error {
 	genesis, err := os.ReadFile(p.file(p.Genesis))
@@ -43,7 +44,17 @@ func checkReceipt(ctx context.Context, p *profile, c *client.Client, r *pb.Recei
 	case rec.GetContract() != nil:
 		recorded = rec.GetContract().Envelope
 	}
-	if !bytes.Equal(recorded, envelope) {
+	// A duplicate's record holds the envelope of the first time, perhaps signed
+	// with another key: what was signed must be the same.
+	theirs, err := dsse.Parse(recorded)
+	if err != nil {
+		return fmt.Errorf("%w: %w", client.ErrReceipt, err)
+	}
+	ours, err := dsse.Parse(envelope)
+	if err != nil {
+		return err
+	}
+	if theirs.PayloadType != ours.PayloadType || !bytes.Equal(theirs.Payload, ours.Payload) {
 		return fmt.Errorf("%w: its record holds something else than what you signed", client.ErrReceipt)
 	}
 	return nil
