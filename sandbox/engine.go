@@ -105,22 +105,33 @@ func (e *Engine) Run(ctx context.Context, job Job) (*Result, error) {
 	if err := job.check(); err != nil {
 		return nil, err
 	}
-	if err := checkModuleDigest(job.Module, job.ModuleDigest); err != nil {
-		return nil, err
-	}
+	return e.runChecked(ctx, &job, nil)
+}
+
+// runChecked runs a job that passed its check. It calls running, if not nil,
+// when the module is compiled and the guest is about to start.
+func (e *Engine) runChecked(ctx context.Context, job *Job, running func() error) (*Result, error) {
 	start := time.Now()
+	warm := e.warm(job.key())
 	p, err := e.load(ctx, job.Module, job.key())
 	if err != nil {
 		return nil, err
 	}
 	compiled := time.Since(start)
+	if running != nil {
+		if err := running(); err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, job.Limits.wallClock())
 	defer cancel()
-	r, err := e.run(ctx, p, &job)
+	r, err := e.run(ctx, p, job)
 	if err != nil {
 		return nil, err
 	}
-	r.Engine.CompileTime = compiled
+	if !warm {
+		r.Engine.CompileTime = compiled
+	}
 	return r, nil
 }
 
@@ -161,6 +172,9 @@ func (e *Engine) load(ctx context.Context, module []byte, key programKey) (*prog
 		p := e.programs[i]
 		e.programs = slices.Insert(slices.Delete(e.programs, i, i+1), 0, p)
 		return p, nil
+	}
+	if got := sha256.Sum256(module); got != key.module {
+		return nil, invalidJob("module is %x, the job names %x", got[:8], key.module[:8])
 	}
 	admission, err := admit(module, key)
 	if err != nil {
@@ -314,7 +328,11 @@ func (e *Engine) run(ctx context.Context, p *program, job *Job) (*Result, error)
 		sum := sha256.Sum256(b)
 		outcome.Memory = &sum
 	}
-	info := EngineInfo{Name: "wazero", Version: engineVersion, Mode: e.mode(), GOARCH: runtime.GOARCH, WallTime: wall}
+	info := compilerInfo()
+	info.WallTime = wall
+	if e.config.Interpreter {
+		info.Mode = "interpreter"
+	}
 	if outcome.Kind == KindTrap {
 		info.Trap = trapText(runErr)
 	}
@@ -323,11 +341,9 @@ func (e *Engine) run(ctx context.Context, p *program, job *Job) (*Result, error)
 
 const pageSize = 64 << 10
 
-func (e *Engine) mode() string {
-	if e.config.Interpreter {
-		return "interpreter"
-	}
-	return "compiler"
+// compilerInfo describes this engine in its ordinary mode.
+func compilerInfo() EngineInfo {
+	return EngineInfo{Name: "wazero", Version: engineVersion, Mode: "compiler", GOARCH: runtime.GOARCH}
 }
 
 // classify decides how a run ended. The host's own state rules; the engine's
@@ -377,7 +393,8 @@ func trapText(err error) string {
 	for next := err; next != nil; next = errors.Unwrap(next) {
 		err = next
 	}
-	return err.Error()
+	text := err.Error()
+	return text[:min(len(text), maxTrapText)]
 }
 
 // stackOverflow returns the error value by which the engine, in both modes,

@@ -1,0 +1,171 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// The limits a worker sets on itself.
+const (
+	// workerFiles is enough for the pipes, the runtime's poller and a cache file.
+	workerFiles = 24
+	// workerCacheFile bounds one file of the compilation cache: native code is
+	// four times its module in practice.
+	workerCacheFile = 256 << 20
+)
+
+// selfPath is this binary, also after it was replaced on disk.
+const selfPath = "/proc/self/exe"
+
+// prepareChild makes a worker's process start in a group of its own and end
+// with the thread that starts it, until it has set up the same for itself.
+func prepareChild(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+// killGroup kills a worker's process group. The group exists until the worker
+// has been waited for, so the number cannot be another's.
+func killGroup(p *os.Process) {
+	_ = syscall.Kill(-p.Pid, syscall.SIGKILL)
+}
+
+// confineAndExec restricts this thread in ways that only threads have, and
+// starts the binary anew from it as name, so that every thread of the worker
+// inherits them; descriptors other than the standard streams are closed on the
+// way. It returns only on failure.
+func confineAndExec(name string) error {
+	runtime.LockOSThread()
+	for _, step := range []struct {
+		what string
+		err  error
+	}{
+		{"parent death signal", unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)},
+		{"no new privileges", unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)},
+		{"closing descriptors", unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)},
+	} {
+		if step.err != nil {
+			return fmt.Errorf("%s: %w", step.what, step.err)
+		}
+	}
+	return syscall.Exec(selfPath, []string{name}, nil)
+}
+
+// confine restricts this process, a worker that came through confineAndExec,
+// and reports what holds. A restriction that the system does not accept is
+// reported and not fatal: what to demand is the operator's choice.
+func confine(c workerConfig) Enforcement {
+	var e Enforcement
+	var notes []string
+	holds := func(what string, err error) bool {
+		if err != nil {
+			notes = append(notes, fmt.Sprintf("%s: %v", what, err))
+		}
+		return err == nil
+	}
+	e.Process = holds("process", onlyPipes())
+	e.ProcessGroup = unix.Getpgrp() == os.Getpid()
+	e.EmptyDirectory = holds("directory", inEmptyDirectory())
+	e.ParentDeath = true // confineAndExec fails without it
+	privs, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	e.NoNewPrivs = holds("no new privileges", err) && privs == 1
+
+	e.NoCoreDumps = holds("core dumps", setLimit(unix.RLIMIT_CORE, 0))
+	fileSize := uint64(0)
+	if c.cacheDir != "" {
+		fileSize = workerCacheFile
+	}
+	e.NoFileWrites = holds("file size", setLimit(unix.RLIMIT_FSIZE, fileSize)) && fileSize == 0
+	e.OpenFiles = holds("open files", setLimit(unix.RLIMIT_NOFILE, workerFiles))
+	if c.memoryBytes > 0 && holds("memory", limitMemory(c.memoryBytes)) {
+		e.MemoryBytes = c.memoryBytes
+	}
+	e.Note = strings.Join(notes, "; ")
+	return e
+}
+
+func setLimit(resource int, value uint64) error {
+	return unix.Setrlimit(resource, &unix.Rlimit{Cur: value, Max: value})
+}
+
+// limitMemory bounds the process's private writable memory, and asks the
+// garbage collector to stay below. A process that is over the limit already
+// (the race detector's shadow memory) cannot be limited.
+func limitMemory(limit int64) error {
+	used, err := dataSize()
+	if err != nil {
+		return err
+	}
+	if used > limit {
+		return fmt.Errorf("%d bytes are in use before the start, the limit is %d", used, limit)
+	}
+	debug.SetMemoryLimit(limit - limit/8)
+	return setLimit(unix.RLIMIT_DATA, uint64(limit))
+}
+
+// dataSize is what RLIMIT_DATA counts.
+func dataSize() (int64, error) {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	_, rest, ok := strings.Cut(string(b), "\nVmData:")
+	if !ok {
+		return 0, errors.New("no VmData in /proc/self/status")
+	}
+	var kb int64
+	if _, err := fmt.Sscan(rest, &kb); err != nil {
+		return 0, err
+	}
+	return kb << 10, nil
+}
+
+// onlyPipes checks that the standard streams are pipes (or, for diagnostics,
+// the null device), that there is no environment, and that no other descriptor
+// was inherited.
+func onlyPipes() error {
+	if n := len(os.Environ()); n > 0 {
+		return fmt.Errorf("%d environment variables", n)
+	}
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
+		if err != nil {
+			continue // the directory's own descriptor, closed by now
+		}
+		pipe := strings.HasPrefix(target, "pipe:") && len(entry.Name()) == 1 && entry.Name() <= "2"
+		if !pipe && !runtimeFile(target) {
+			return fmt.Errorf("descriptor %s is %q", entry.Name(), target)
+		}
+	}
+	return nil
+}
+
+// runtimeFile reports whether a descriptor's target is one that the Go runtime
+// opens for itself: its poller, and the processor quota of its control group.
+func runtimeFile(target string) bool {
+	return strings.HasPrefix(target, "anon_inode:") || strings.HasPrefix(target, "/sys/fs/cgroup/") ||
+		strings.HasPrefix(target, "/proc/")
+}
+
+func inEmptyDirectory() error {
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("%d entries in the working directory", len(entries))
+	}
+	return nil
+}

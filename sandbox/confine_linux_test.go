@@ -1,0 +1,188 @@
+package sandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tallystick/tallystick/sandbox/wasmtest"
+)
+
+// raceEnabled tells a test binary of the race detector, whose shadow memory
+// cannot be limited, by its size.
+func raceEnabled(t *testing.T) bool {
+	used, err := dataSize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return used > 1<<30
+}
+
+// TestWorkerConfinement looks at a worker from outside and compares with what
+// it says of itself. The pool's process has an environment, and descriptors
+// that are not marked close-on-exec.
+func TestWorkerConfinement(t *testing.T) {
+	t.Setenv("TALLYSTICK_SECRET", "secret")
+	leak, err := syscall.Open("/etc/passwd", syscall.O_RDONLY, 0) // inherited by any child
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(leak)
+	p := testPool(t, PoolConfig{})
+	proc := fmt.Sprintf("/proc/%d/", p.pids()[0])
+
+	want := Enforcement{
+		Process: true, ProcessGroup: true, EmptyDirectory: true, ParentDeath: true, NoNewPrivs: true,
+		NoCoreDumps: true, NoFileWrites: true, OpenFiles: true, MemoryBytes: DefaultWorkerMemory,
+	}
+	got := p.Enforcement()
+	if raceEnabled(t) {
+		want.MemoryBytes, want.Note = 0, got.Note
+	}
+	if got != want {
+		t.Errorf("enforcement is %+v", got)
+	}
+	read := func(name string) string {
+		b, err := os.ReadFile(proc + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	if env := read("environ"); env != "" {
+		t.Errorf("environment is %q", env)
+	}
+	if args := read("cmdline"); args != workerNameConfined+"\x00" {
+		t.Errorf("command line is %q", args)
+	}
+	cwd, err := os.Readlink(proc + "cwd")
+	if err != nil || filepath.Base(cwd) != filepath.Base(p.dir) {
+		t.Errorf("working directory is %q, %v", cwd, err)
+	}
+	fds, err := os.ReadDir(proc + "fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pipes := 0
+	for _, fd := range fds {
+		target, _ := os.Readlink(proc + "fd/" + fd.Name())
+		switch {
+		case strings.HasPrefix(target, "pipe:"):
+			pipes++
+		case !runtimeFile(target):
+			t.Errorf("descriptor %s is %q", fd.Name(), target)
+		}
+	}
+	if pipes != 3 {
+		t.Errorf("%d pipes", pipes)
+	}
+	status := read("status")
+	if !strings.Contains(status, "NoNewPrivs:\t1") {
+		t.Error("new privileges are possible")
+	}
+	limits := strings.Join(strings.Fields(read("limits")), " ")
+	for _, limit := range []string{"Max core file size 0 0", "Max file size 0 0", fmt.Sprintf("Max open files %d %d", workerFiles, workerFiles)} {
+		if !strings.Contains(limits, limit) {
+			t.Errorf("limits lack %q", limit)
+		}
+	}
+}
+
+// TestOnlyPipes checks that the worker's own check finds what should not be
+// there: this test process has an environment.
+func TestOnlyPipes(t *testing.T) {
+	if err := onlyPipes(); err == nil {
+		t.Error("a test process passes for a worker")
+	}
+	if err := inEmptyDirectory(); err == nil {
+		t.Error("this directory passes for empty")
+	}
+}
+
+// TestMemoryLimit gives a worker less memory than its job needs: the worker
+// dies, and that is an engine fault, not an outcome.
+func TestMemoryLimit(t *testing.T) {
+	if raceEnabled(t) {
+		t.Skip("memory cannot be limited under the race detector")
+	}
+	b := wasmtest.Command()
+	b.Start("", wasmtest.I32Const(MaxMemoryPages-1), wasmtest.Op(0x40, 0, 0x1a))
+	p := testPool(t, PoolConfig{WorkerMemory: 160 << 20})
+	job := newJob(b.Bytes())
+	job.Limits.MemoryPages = MaxMemoryPages
+	if r, err := p.Run(t.Context(), job); !errors.Is(err, ErrEngineFault) {
+		t.Errorf("result %v, error %v; want an engine fault (enforced: %+v)", r, err, p.Enforcement())
+	}
+	job.Limits.MemoryPages = 256
+	r, err := p.Run(t.Context(), job)
+	if err != nil || r.Outcome.PeakPages != 1 {
+		t.Errorf("with a smaller limit growing should fail in the guest: %v, %v", r, err)
+	}
+}
+
+// TestParentDeathKillsWorkers kills a process that holds a pool whose worker is
+// busy, and waits for the worker to end.
+func TestParentDeathKillsWorkers(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := &exec.Cmd{Path: exe, Args: []string{badWorkerName + "pool holder"}}
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Fscan(out, &pid); err != nil || pid == 0 {
+		t.Fatalf("worker's process is %d, %v", pid, err)
+	}
+	if err := parent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	parent.Wait()
+	// Its parent is gone, so it is not ours to wait for: ask until it is gone.
+	deadline := time.Now().Add(10 * time.Second)
+	for running(pid) {
+		if time.Now().After(deadline) {
+			syscall.Kill(pid, syscall.SIGKILL)
+			t.Fatal("the worker outlived its parent")
+		}
+	}
+}
+
+func running(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, state, _ := bytes.Cut(b, []byte(") "))
+	return len(state) > 0 && state[0] != 'Z' && state[0] != 'X'
+}
+
+func init() {
+	// A process with a pool, whose worker computes for ever.
+	badWorkers["pool holder"] = func() {
+		p, err := NewPool(PoolConfig{Workers: 1})
+		if err != nil {
+			os.Exit(1)
+		}
+		c := p.idle[0]
+		go p.Run(p.ctx, newJob(spinner()))
+		for !c.heard.Load() {
+			runtime.Gosched()
+		}
+		fmt.Println(c.cmd.Process.Pid)
+		select {}
+	}
+}

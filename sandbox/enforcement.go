@@ -1,0 +1,24 @@
+package sandbox
+
+// Enforcement says what confines a worker process, as the worker itself found
+// it: each field is set only after the system accepted the restriction. It is
+// for operators to see; a worker that was taken over later could not lift what
+// the system enforces.
+type Enforcement struct {
+	Process        bool // a process of its own, with an empty environment and no descriptors but its pipes
+	ProcessGroup   bool // a process group of its own, killed as a whole
+	EmptyDirectory bool // works in an empty private directory
+	ParentDeath    bool // the system kills it when the pool's process ends
+	NoNewPrivs     bool // cannot gain privileges by executing files
+	NoCoreDumps    bool
+	NoFileWrites   bool // cannot extend any file; false with a compilation cache directory
+	OpenFiles      bool // descriptors are limited to a handful
+	// MemoryBytes is the enforced limit on the worker's data; 0 if it is not enforced.
+	MemoryBytes int64
+	Note        string // why something is not enforced, if anything is not
+}
+
+func (e *Enforcement) flags() []*bool {
+	return []*bool{&e.Process, &e.ProcessGroup, &e.EmptyDirectory, &e.ParentDeath, &e.NoNewPrivs,
+		&e.NoCoreDumps, &e.NoFileWrites, &e.OpenFiles}
+}
