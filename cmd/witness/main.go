@@ -41,6 +41,7 @@ func rootCommand() *cobra.Command {
 		Use:           "witness",
 		Short:         "Cosign the checkpoints of transparency logs (c2sp.org/tlog-witness)",
 		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
