@@ -61,13 +61,13 @@ type Attestation struct {
 
 // Provenance returns the provenance record that the fold derived, nil unless
 // the execution is complete.
-func (e *Execution) Provenance() *pb.ProvenanceRecord { return e.Derived.GetProvenance() }
+func (e Execution) Provenance() *pb.ProvenanceRecord { return e.Derived.GetProvenance() }
 
 // Assigned returns the nodes that attempts 0 to Attempt assign, in rank order.
-func (e *Execution) Assigned() []string { return e.Schedule.Assigned(e.Attempt) }
+func (e Execution) Assigned() []string { return e.Schedule.Assigned(e.Attempt) }
 
 // ChainHead is the hash of the chain so far.
-func (e *Execution) ChainHead() digest.Digest {
+func (e Execution) ChainHead() digest.Digest {
 	if len(e.Chain) == 0 {
 		return ChainStart(e.ID)
 	}
@@ -75,12 +75,12 @@ func (e *Execution) ChainHead() digest.Digest {
 }
 
 // link appends a record to the chain.
-func (e *Execution) link(index int64, entry [record.EntrySize]byte, kind record.Kind) {
+func (e *execution) link(index int64, entry [record.EntrySize]byte, kind record.Kind) {
 	e.Chain = append(e.Chain, Link{Index: index, Kind: kind, Hash: ChainNext(e.ChainHead(), index, entry)})
 }
 
 // complete fills in what follows from an agreement.
-func (e *Execution) complete(index int64, won opinion, voices map[string]voice) {
+func (e *execution) complete(index int64, won opinion, voices map[string]voice) {
 	e.State, e.DecidedAt = StateComplete, index
 	var agreeing []Attestation
 	for i := range e.Attestations {
@@ -120,7 +120,7 @@ func (e *Execution) complete(index int64, won opinion, voices map[string]voice) 
 }
 
 // diverge fills in what follows when no agreement is possible any more.
-func (e *Execution) diverge(index int64) {
+func (e *execution) diverge(index int64) {
 	e.State, e.DecidedAt = StateDiverged, index
 	d := &pb.DivergenceRecord{ExecutionId: raw(e.ID), DivergedAt: uint64(index)}
 	for _, a := range e.Attestations {
