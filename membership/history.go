@@ -21,7 +21,7 @@ type History struct {
 	appending sync.Mutex
 
 	mu     sync.RWMutex // guards all below; written under appending only
-	epochs []epoch // epochs[i] is epoch i+1
+	epochs []epoch      // epochs[i] is epoch i+1
 	// hashes are the stored hashes of the membership log, as tlog orders them.
 	hashes []tlog.Hash
 	spans  map[string][]keySpan // by key id, ascending by epoch
@@ -78,7 +78,7 @@ func (h *History) Append(envelope []byte) (*ChangeInfo, error) {
 	h.hashes = append(h.hashes, stored...)
 	h.recordKeys(next, info.Change.Effect)
 	h.epochs = append(h.epochs, epoch{state: next, info: info, envelope: bytes.Clone(envelope)})
-	if cold := len(h.epochs) - 1 - warmEpochs; cold >= 0 {
+	if cold := len(h.epochs) - warmEpochs - 1; cold >= 0 {
 		h.epochs[cold].state = h.epochs[cold].state.light()
 	}
 	return info, nil
@@ -161,7 +161,7 @@ func (h *History) StateAt(number uint64) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	if number+warmEpochs < uint64(len(h.epochs)) {
+	if number+warmEpochs <= uint64(len(h.epochs)) {
 		// What the caller makes it derive goes away with the caller's copy.
 		return e.state.light(), nil
 	}

@@ -1,0 +1,90 @@
+package membership
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/internal/digest"
+)
+
+// largeState has n nodes beside the admins, made without n signatures.
+func largeState(b *testing.B, n int) *State {
+	b.Helper()
+	f := foundingOf(b, testCluster)
+	for i := range n {
+		pub := digest.Of([]byte(fmt.Sprint(i)))
+		pub[31] &= 0x3f // below the field prime
+		f.Principals = append(f.Principals, Principal{
+			ID: fmt.Sprintf("node-%06d", 2*i+1), Kind: KindNode, TrustLevel: 1, Labels: map[string]string{"arch": "amd64"},
+			Keys: []Key{{AlgorithmEd25519, pub[:], []Use{UseAttestation, UseToken}}},
+		})
+	}
+	d := newGenesisDraft(testCluster)
+	if err := f.normal().apply(d); err != nil {
+		b.Fatal(err)
+	}
+	s, err := d.seal()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return s
+}
+
+// The principals' worst place for an insertion is the front: all move.
+func BenchmarkApplyAdd100k(b *testing.B) {
+	s := largeState(b, 99_000)
+	envelope := proposeSigned(b, s, AddPrincipal{nodeOf("aaa")}, "aaa")
+	for b.Loop() {
+		if _, _, err := s.Apply(envelope); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkApplyUpdate100k(b *testing.B) {
+	s := largeState(b, 99_000)
+	envelope := proposeSigned(b, s, UpdatePrincipal{ID: "node-050001", TrustLevel: 2})
+	for b.Loop() {
+		if _, _, err := s.Apply(envelope); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkProveMember100k(b *testing.B) {
+	s := largeState(b, 99_000)
+	for b.Loop() {
+		if _, err := s.ProveMember("node-050001"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkCheckMember100k(b *testing.B) {
+	s := largeState(b, 99_000)
+	leaf, err := s.ProveMember("node-050001")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := CheckMember(s.MembershipHash(), s.Count(), "node-050001", leaf); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkSchedule1000(b *testing.B) {
+	s := largeState(b, 1000)
+	req := ScheduleRequest{Nodes: 3, Step: 2, MaxAssigned: contract.MaxAssigned, MinTrust: 1, Labels: map[string]string{"arch": "amd64"}}
+	var id digest.Digest
+	for b.Loop() {
+		id[0]++
+		id[1] += id[0]
+		sch, err := s.Schedule(id, req)
+		if err != nil {
+			b.Fatal(err)
+		}
+		sch.Hash()
+	}
+}
