@@ -233,11 +233,13 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening log %q: %w", o.Origin, err), l.store.close())
 	}
-	if l.publisher, err = newPublisher(l, notes); err != nil {
+	if l.publisher, err = newPublisher(l, notes); err == nil {
+		err = l.publisher.start()
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening log %q: %w", o.Origin, err), l.store.close())
 	}
 	go seq.run()
-	l.publisher.start()
 	return l, nil
 }
 

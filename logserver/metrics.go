@@ -1,17 +1,138 @@
 package logserver
 
-import "sync/atomic"
+import (
+	"errors"
+	"net/http"
 
-type metrics struct{ failed atomic.Int64 }
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
 
-func newMetrics(*Log) *metrics { return &metrics{} }
+// metrics counts what the log does. Labels are bounded: outcomes are a closed
+// set, and witnesses those of the policy.
+type metrics struct {
+	entries   prometheus.Counter
+	groups    prometheus.Histogram
+	refusals  *prometheus.CounterVec
+	rounds    *prometheus.CounterVec
+	answers   *prometheus.CounterVec
+	collector []prometheus.Collector
+}
 
-func (m *metrics) group(*batch, *answer) {}
-func (m *metrics) refused(error)         {}
-func (m *metrics) round(ok bool) {
-	if !ok {
-		m.failed.Add(1)
+// outcomes are the labels of refusals, in the order in which they are tried.
+var outcomes = []struct {
+	err   error
+	label string
+}{
+	{ErrPushback, "pushback"}, {ErrGuard, "guard"}, {ErrAborted, "aborted"}, {ErrInvalid, "invalid"},
+	{ErrNotReady, "not_ready"}, {ErrForked, "forked"}, {ErrCorrupt, "corrupt"}, {ErrReload, "reload"}, {ErrClosed, "closed"},
+}
+
+func newMetrics(l *Log) *metrics {
+	labels := prometheus.Labels{"log": l.opts.Origin}
+	counter := func(name, help string) prometheus.CounterOpts {
+		return prometheus.CounterOpts{Namespace: "tallystick", Subsystem: "log", Name: name, Help: help, ConstLabels: labels}
+	}
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "tallystick", Subsystem: "log", Name: name, Help: help, ConstLabels: labels}, value)
+	}
+	m := &metrics{
+		entries:  prometheus.NewCounter(counter("entries_total", "Entries sequenced since the log was opened.")),
+		refusals: prometheus.NewCounterVec(counter("refusals_total", "Entries and calls that were refused."), []string{"outcome"}),
+		rounds:   prometheus.NewCounterVec(counter("rounds_total", "Rounds, by whether the policy was satisfied."), []string{"outcome"}),
+		answers:  prometheus.NewCounterVec(counter("witness_answers_total", "Submissions to witnesses."), []string{"witness", "outcome"}),
+		groups: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "tallystick", Subsystem: "log", Name: "group_entries", ConstLabels: labels,
+			Help:    "Entries in a commit group.",
+			Buckets: prometheus.ExponentialBuckets(1, 4, 8),
+		}),
+	}
+	m.collector = []prometheus.Collector{
+		m.entries, m.refusals, m.rounds, m.answers, m.groups,
+		gauge("integrated_size", "Tree size that is durable.", func() float64 { return float64(l.Size()) }),
+		gauge("signed_size", "Tree size of the last checkpoint that the log key signed.", func() float64 { return float64(l.Signed().Size) }),
+		gauge("published_size", "Tree size of the published checkpoint.", func() float64 { return float64(l.Published().Size) }),
+		gauge("behind_seconds", "How long a witnessed checkpoint has been due.", func() float64 { return l.publisher.behind().Seconds() }),
+		gauge("healthy", "1 if the log accepts entries and publishes.", func() float64 {
+			if l.Health() != nil {
+				return 0
+			}
+			return 1
+		}),
+	}
+	return m
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range m.collector {
+		c.Describe(ch)
 	}
 }
-func (m *metrics) answer(witnessAnswer) {}
-func (m *metrics) failedRounds() int64  { return m.failed.Load() }
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range m.collector {
+		c.Collect(ch)
+	}
+}
+
+// Metrics returns the log's metrics, all with the label log=<origin>, for the
+// embedder's registry.
+func (l *Log) Metrics() prometheus.Collector { return l.metrics }
+
+func metricsHandler(l *Log) http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(l.metrics)
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
+}
+
+// group counts a commit group that has been answered.
+func (m *metrics) group(a *answer) {
+	if a.err != nil {
+		m.refused(a.err)
+		return
+	}
+	fresh := 0
+	for i := range a.results {
+		switch r := &a.results[i]; {
+		case r.Err != nil:
+			m.refused(r.Err)
+		case !r.Duplicate:
+			fresh++
+		}
+	}
+	m.entries.Add(float64(fresh))
+	m.groups.Observe(float64(len(a.results)))
+}
+
+func (m *metrics) refused(err error) {
+	for _, o := range outcomes {
+		if errors.Is(err, o.err) {
+			m.refusals.WithLabelValues(o.label).Inc()
+			return
+		}
+	}
+	m.refusals.WithLabelValues("other").Inc()
+}
+
+func (m *metrics) round(satisfied bool) {
+	outcome := "witnessed"
+	if !satisfied {
+		outcome = "unsatisfied"
+	}
+	m.rounds.WithLabelValues(outcome).Inc()
+}
+
+func (m *metrics) answer(a witnessAnswer) {
+	outcome := "cosigned"
+	switch {
+	case errors.Is(a.err, ErrForked):
+		outcome = "conflict"
+	case a.err != nil:
+		outcome = "failed"
+	}
+	for _, w := range a.client.witnesses {
+		m.answers.WithLabelValues(w.Name, outcome).Inc()
+	}
+}

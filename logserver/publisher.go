@@ -109,11 +109,19 @@ func checkPolicy(policy *checkpoint.Policy, signed []byte) error {
 	return nil
 }
 
-func (p *publisher) start() {
+// start runs the publisher. A log without witnesses publishes what it has
+// before that, so that it serves a checkpoint from birth.
+func (p *publisher) start() error {
+	if p.policy == nil && p.target() > p.witnessed {
+		if err := p.round(); err != nil {
+			return err
+		}
+	}
 	for _, w := range p.witnesses {
 		p.workers.Go(func() { w.run(p.ctx) })
 	}
 	p.workers.Go(p.run)
+	return nil
 }
 
 // stop lets the publisher end with a last round, cancels that when ctx ends,

@@ -32,7 +32,7 @@ func (s *sequencer) run() {
 			a.results, a.err = nil, s.log.fail(err)
 		}
 		close(a.done)
-		s.log.metrics.group(b, a)
+		s.log.metrics.group(a)
 		s.log.queue.release(b)
 	}
 }

@@ -3,7 +3,6 @@ package logserver
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -210,13 +209,8 @@ func (c *witnessClient) request(n SignedNote) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("proving consistency to the witness: %w", err)
 	}
-	b := fmt.Appendf(nil, "old %d\n", c.size)
-	for _, h := range proof {
-		b = base64.StdEncoding.AppendEncode(b, h[:])
-		b = append(b, '\n')
-	}
-	b = append(b, '\n')
-	return append(b, n.Note...), nil
+	r := checkpoint.AddRequest{OldSize: c.size, Hashes: proof, Checkpoint: n.Note}
+	return r.Format(), nil
 }
 
 // valid picks the signature lines that verify, and says whose they are. Lines

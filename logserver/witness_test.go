@@ -3,7 +3,6 @@ package logserver
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/tallystick/tallystick/verifier/checkpoint"
@@ -82,21 +83,12 @@ func (f *fakeWitness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/add-checkpoint") {
 		f.t.Errorf("%s %s", r.Method, r.URL)
 	}
-	head, signed, ok := bytes.Cut(body, []byte("\n\n"))
-	lines := strings.Split(string(head), "\n")
-	var old int64
-	if _, err := fmt.Sscanf(lines[0], "old %d", &old); err != nil || !ok {
-		f.t.Errorf("malformed request %q", body)
+	request, err := checkpoint.ParseAddRequest(body)
+	if err != nil {
+		f.t.Errorf("malformed request %q: %v", body, err)
+		return
 	}
-	var proof []Hash
-	for _, line := range lines[1:] {
-		h, err := base64.StdEncoding.DecodeString(line)
-		if err != nil || len(h) != HashSize {
-			f.t.Errorf("malformed proof line %q", line)
-			return
-		}
-		proof = append(proof, Hash(h))
-	}
+	old, signed := request.OldSize, request.Checkpoint
 	if bytes.Count(signed, []byte("— ")) != 1 {
 		f.t.Errorf("submitted note has more than the log's signature:\n%s", signed)
 	}
@@ -123,7 +115,7 @@ func (f *fakeWitness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/x.tlog.size")
 		w.WriteHeader(http.StatusConflict)
 		fmt.Fprintf(w, "%d\n", seen.Size)
-	case checkpoint.VerifyConsistency(seen.Tree(), c.Tree(), proof) != nil:
+	case checkpoint.VerifyConsistency(seen.Tree(), c.Tree(), request.Hashes) != nil:
 		http.Error(w, "inconsistent", http.StatusUnprocessableEntity)
 	default:
 		f.mu.seen = c
@@ -185,6 +177,15 @@ func eventually(t testing.TB, what string, cond func() bool) {
 			t.Fatalf("never happened: %s", what)
 		}
 	}
+}
+
+func counted(t testing.TB, c prometheus.Counter) float64 {
+	t.Helper()
+	var m dto.Metric
+	if err := c.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetCounter().GetValue()
 }
 
 func (tl *testLog) mustPublish(size int64) {
@@ -313,7 +314,9 @@ func TestFailClosedAndOpen(t *testing.T) {
 				t.Fatalf("published: %v", err)
 			}
 		} else {
-			eventually(t, "two rounds without b", func() bool { return a.size() == 10 && tl.metrics.failedRounds() >= 2 })
+			eventually(t, "two rounds without b", func() bool {
+				return a.size() == 10 && counted(t, tl.metrics.rounds.WithLabelValues("unsatisfied")) >= 2
+			})
 			if tl.Published().Size != 5 {
 				t.Fatal("published without the quorum")
 			}
