@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
+	"encoding"
+	"encoding/binary"
 	"fmt"
+	"hash"
 	"slices"
+	"sort"
 
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
@@ -48,20 +52,36 @@ type Schedule struct {
 // this trust level and every one of the labels.
 func (s *State) Eligible(minTrust uint64, labels map[string]string) []string {
 	var ids []string
+	want := newConstraint(minTrust, labels)
 	for _, m := range s.attesters() {
-		if m.qualifies(minTrust, labels) {
+		if want.admits(m) {
 			ids = append(ids, m.ID)
 		}
 	}
 	return ids
 }
 
-func (m *member) qualifies(minTrust uint64, labels map[string]string) bool {
-	if m.TrustLevel < minTrust {
+// A constraint is what makes a node eligible. Its labels are a list because
+// every node of the state is held against them.
+type constraint struct {
+	minTrust uint64
+	labels   [][2]string
+}
+
+func newConstraint(minTrust uint64, labels map[string]string) constraint {
+	c := constraint{minTrust: minTrust}
+	for key, value := range labels {
+		c.labels = append(c.labels, [2]string{key, value})
+	}
+	return c
+}
+
+func (c constraint) admits(m *member) bool {
+	if m.TrustLevel < c.minTrust {
 		return false
 	}
-	for key, want := range labels {
-		if have, ok := m.Labels[key]; !ok || have != want {
+	for _, label := range c.labels {
+		if have, ok := m.Labels[label[0]]; !ok || have != label[1] {
 			return false
 		}
 	}
@@ -74,24 +94,24 @@ func (s *State) Schedule(executionID digest.Digest, req ScheduleRequest) (*Sched
 	if err := req.validate(); err != nil {
 		return nil, err
 	}
-	best := make([]ranked, 0, req.MaxAssigned+1)
+	nodes, want := s.attesters(), newConstraint(req.MinTrust, req.Labels)
+	best := make([]ranked, 0, req.MaxAssigned+1) // the first ranks so far, in order
 	score := newScorer(executionID)
 	eligible := 0
-	for _, m := range s.attesters() {
-		if !m.qualifies(req.MinTrust, req.Labels) {
+	for i, m := range nodes {
+		if !want.admits(m) {
 			continue
 		}
 		eligible++
-		r := ranked{score: score.of(m.ID), id: m.ID}
-		full := len(best) == int(req.MaxAssigned)
-		if full && compareRanks(r, best[len(best)-1]) > 0 {
-			continue
-		}
-		if full {
+		r := ranked{score: score.of(m.ID), node: i}
+		if len(best) == int(req.MaxAssigned) {
+			if compareRanks(&r, &best[len(best)-1]) > 0 {
+				continue
+			}
 			best = best[:len(best)-1]
 		}
-		i, _ := slices.BinarySearchFunc(best, r, compareRanks)
-		best = slices.Insert(best, i, r)
+		at := sort.Search(len(best), func(j int) bool { return compareRanks(&r, &best[j]) < 0 })
+		best = slices.Insert(best, at, r)
 	}
 	if uint64(eligible) < req.Nodes {
 		return nil, fmt.Errorf("%w: %d of %d at epoch %d", ErrTooFewEligible, eligible, req.Nodes, s.epoch)
@@ -105,7 +125,7 @@ func (s *State) Schedule(executionID digest.Digest, req ScheduleRequest) (*Sched
 		step:      int(min(req.Step, contract.MaxAssigned)), // one such step assigns all
 	}
 	for i, r := range best {
-		sch.Ranking[i] = r.id
+		sch.Ranking[i] = nodes[r.node].ID
 	}
 	return sch, nil
 }
@@ -154,37 +174,52 @@ func (s *Schedule) Hash() digest.Digest {
 // ranked is a node with its score; the smallest score comes first.
 type ranked struct {
 	score digest.Digest
-	id    string
+	node  int // place among the attesters, which are ascending by id
 }
 
-func compareRanks(a, b ranked) int {
-	return cmp.Or(bytes.Compare(a.score[:], b.score[:]), cmp.Compare(a.id, b.id))
+func compareRanks(a, b *ranked) int {
+	// Nearly always decided by the first bytes.
+	if c := cmp.Compare(binary.BigEndian.Uint64(a.score[:]), binary.BigEndian.Uint64(b.score[:])); c != 0 {
+		return c
+	}
+	return cmp.Or(bytes.Compare(a.score[:], b.score[:]), cmp.Compare(a.node, b.node))
 }
 
 const scoreDomain = "tallystick/v1/schedule-score"
 
-// A scorer computes H(scoreDomain, execution id, node id) as digest.New does,
-// with the part that all nodes share encoded once: a schedule is one hash for
-// each eligible node, and submissions wait for it.
+// A scorer computes H(scoreDomain, execution id, node id) as package digest
+// does. Domain and execution id fill more than one block of SHA-256, so its
+// state after that block is kept and every node costs one block: a schedule is
+// one hash for each eligible node, and submissions wait for it.
 type scorer struct {
-	buf    [scorerPrefix + 63]byte // 63 bytes are the longest identifier
-	prefix int
+	hash   hash.Hash
+	block  []byte // state of hash after the first block
+	rest   []byte // what follows it up to the node id, with space for the id
+	prefix int    // length of rest without the id
+	sum    digest.Digest
 }
 
-const scorerPrefix = 4 + len(scoreDomain) + 4 + digest.Size + 4
-
 func newScorer(executionID digest.Digest) *scorer {
-	s := new(scorer)
-	b := append(s.buf[:0], 0, 0, 0, byte(len(scoreDomain)))
-	b = append(b, scoreDomain...)
-	b = append(b, 0, 0, 0, digest.Size)
-	b = append(b, executionID[:]...)
-	b = append(b, 0, 0, 0)
-	s.prefix = len(b)
+	input := lengthPrefixed(nil, len(scoreDomain))
+	input = append(input, scoreDomain...)
+	input = lengthPrefixed(input, digest.Size)
+	input = append(input, executionID[:]...)
+
+	s := &scorer{hash: sha256.New(), rest: bytes.Clone(input[sha256.BlockSize:])}
+	s.prefix = len(s.rest)
+	s.hash.Write(input[:sha256.BlockSize])
+	// Saving and restoring the state of crypto/sha256 cannot fail.
+	s.block, _ = s.hash.(encoding.BinaryMarshaler).MarshalBinary()
 	return s
 }
 
+// of returns the score of a node.
 func (s *scorer) of(node string) digest.Digest {
-	b := append(s.buf[:s.prefix], byte(len(node)))
-	return sha256.Sum256(append(b, node...))
+	s.rest = append(lengthPrefixed(s.rest[:s.prefix], len(node)), node...)
+	_ = s.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(s.block)
+	s.hash.Write(s.rest)
+	s.hash.Sum(s.sum[:0])
+	return s.sum
 }
+
+func lengthPrefixed(b []byte, n int) []byte { return binary.BigEndian.AppendUint32(b, uint32(n)) }
