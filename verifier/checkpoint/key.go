@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -139,12 +140,8 @@ func parseVkey(vkey string, algs ...byte) (*Key, error) {
 	if !ok || err != nil || len(material) < 2 {
 		return nil, unusable("%.80q is not a verifier key: <name>+<key ID>+<base64>", vkey)
 	}
-	known := false
-	for _, alg := range algs {
-		known = known || alg == material[0]
-	}
-	if !known {
-		return nil, unusable("verifier key %.80q has signature type %#02x, which is none of %#02x", vkey, material[0], algs)
+	if bytes.IndexByte(algs, material[0]) < 0 {
+		return nil, unusable("verifier key %.80q has signature type %#02x, which is none of % #02x", vkey, material[0], algs)
 	}
 	k, err := newKey(name, material[0], material[1:])
 	if err != nil {

@@ -9,9 +9,9 @@ import (
 
 const testOrigin = "example.com/log"
 
-// threeWitnesses is a policy of the test log and any k of three witnesses, one
+// policyOfThree is a policy of the test log and any k of three witnesses, one
 // of them with an ML-DSA-44 key.
-func threeWitnesses(t testing.TB, k int) (*Policy, []*Cosigner) {
+func policyOfThree(t testing.TB, k int) (*Policy, []*Cosigner) {
 	t.Helper()
 	cosigners := []*Cosigner{edCosigner(t, "w.example/1"), mldsaCosigner(t, "w.example/2"), edCosigner(t, "w.example/3")}
 	var witnesses []Witness
@@ -30,7 +30,7 @@ func threeWitnesses(t testing.TB, k int) (*Policy, []*Cosigner) {
 }
 
 func TestPolicyVerify(t *testing.T) {
-	p, cosigners := threeWitnesses(t, 2)
+	p, cosigners := policyOfThree(t, 2)
 	log, c := logSigner(t, testOrigin), testCheckpoint(t, testOrigin, 5)
 
 	v, err := p.Verify(cosigned(t, c, log, 1000, cosigners[1], cosigners[2]))
@@ -55,7 +55,7 @@ func TestPolicyVerify(t *testing.T) {
 }
 
 func TestPolicyVerifyFresh(t *testing.T) {
-	p, cosigners := threeWitnesses(t, 2)
+	p, cosigners := policyOfThree(t, 2)
 	log, c := logSigner(t, testOrigin), testCheckpoint(t, testOrigin, 5)
 	const maxAge = 10 * time.Minute
 	tests := []struct {
