@@ -1,0 +1,119 @@
+package controlapi
+
+import (
+	"io"
+	"net/http"
+)
+
+// answer is the response writer of one operation. It lets nothing out before
+// the operation has been recorded. Whoever writes earlier is Connect itself,
+// about a request that never reached its handler (a body that breaks off or is
+// over its bound, an unknown content type), or a handler that forgot: then the
+// operation is recorded as malformed and answered so, and what was written is
+// dropped.
+//
+// It belongs to the goroutine of its HTTP request.
+type answer struct {
+	http.ResponseWriter
+	server  *Server
+	request *http.Request
+	op      *operation
+
+	begun   bool
+	dropped http.Header // not nil once the answer was replaced; its contents go nowhere
+}
+
+// Header returns the header to fill in.
+func (a *answer) Header() http.Header {
+	if a.dropped != nil {
+		return a.dropped
+	}
+	return a.ResponseWriter.Header()
+}
+
+// WriteHeader sends the header.
+func (a *answer) WriteHeader(status int) {
+	a.begin()
+	if a.dropped == nil {
+		a.ResponseWriter.WriteHeader(status)
+	}
+}
+
+// Write sends a part of the body and charges it to the principal.
+func (a *answer) Write(p []byte) (int, error) {
+	a.begin()
+	if a.dropped != nil {
+		return len(p), nil
+	}
+	n, err := a.ResponseWriter.Write(p)
+	a.op.account.sent(n, a.server.cfg.Now())
+	return n, err
+}
+
+// Flush sends what is buffered.
+func (a *answer) Flush() {
+	a.begin()
+	if a.dropped == nil {
+		// A connection that cannot flush has no streams, so nobody waits.
+		_ = http.NewResponseController(a.ResponseWriter).Flush()
+	}
+}
+
+// Unwrap lets http.ResponseController set deadlines.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// begin holds the invariant of the type: it runs before anything goes out.
+func (a *answer) begin() {
+	if a.begun {
+		return
+	}
+	a.begun = true
+	if a.op.settled {
+		return
+	}
+	err := a.op.bodyErr
+	if err == nil {
+		err = refuse(CodeMalformed, "the body is not one message of this method within %d bytes: check content type, encoding and length",
+			a.server.cfg.bound(a.op.method))
+	}
+	a.replace(err)
+}
+
+// replace answers with err instead of whatever the handler has to say. It must
+// come before anything went out.
+func (a *answer) replace(err error) {
+	a.begun = true
+	a.dropped = make(http.Header)
+	err = a.server.settle(a.request.Context(), a.op, err)
+	a.server.writeError(a.ResponseWriter, a.request, a.server.answerError(a.op, err))
+}
+
+// meter reads a request body within its bound and charges it to the principal.
+type meter struct {
+	io.ReadCloser
+	server *Server
+	op     *operation
+	left   int    // bytes until the bound
+	ended  func() // called once at the end of the body
+}
+
+// Read reads on, or notes in the operation why it may not.
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.ReadCloser.Read(p)
+	if err == io.EOF && m.ended != nil {
+		m.ended()
+		m.ended = nil
+	}
+	if m.left -= n; m.left < 0 {
+		m.op.bodyErr = refuse(CodeBodyTooLarge, "the request is larger than the %d bytes of this method: send less",
+			m.server.cfg.bound(m.op.method))
+		return 0, m.op.bodyErr
+	}
+	if n > 0 {
+		if quotaErr := m.op.account.received(n, m.server.cfg.Now()); quotaErr != nil {
+			m.op.bodyErr = quotaErr
+			return 0, quotaErr
+		}
+	}
+	return n, err
+}

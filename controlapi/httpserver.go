@@ -1,0 +1,33 @@
+package controlapi
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// NewHTTPServer returns a server for h that speaks HTTP/1.1 and HTTP/2, the
+// latter also without TLS, as gRPC clients on loopback do. Its limits are those
+// that a handler cannot set: of headers, idle connections and dead peers. The
+// caller adds TLS wherever it listens on more than loopback.
+func NewHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           h,
+		Protocols:         protocols,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10, // a token and what proxies add
+		HTTP2: &http.HTTP2Config{
+			// Quotas bound what a principal may do at once; this bounds a stranger.
+			MaxConcurrentStreams: 1_000,
+			// An idle stream to a node that is gone is found within a minute.
+			SendPingTimeout: 30 * time.Second,
+			PingTimeout:     15 * time.Second,
+		},
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}

@@ -1,0 +1,91 @@
+package controlapi
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/tallystick/tallystick/controlapi/orchestrator"
+	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+)
+
+type nodeService struct{ *Server }
+
+// WatchAssignments sends the node its work, and empty messages while there is
+// none. It ends when the node opens another stream, loses its key, or does not
+// take a message for writeTimeout.
+func (s nodeService) WatchAssignments(ctx context.Context, req *connect.Request[pb.WatchAssignmentsRequest], stream *connect.ServerStream[pb.WatchAssignmentsResponse]) error {
+	op := operationOf(ctx)
+	if err := refuseUndecoded(req.Msg); err != nil {
+		return err
+	}
+	info := req.Msg.GetInfo()
+	if err := checkInfo(info); err != nil {
+		return err
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	mine := s.sessions.open(op.caller.id, info, end)
+	s.metrics.nodes.Set(float64(s.sessions.count()))
+	defer func() {
+		s.sessions.close(op.caller.id, mine)
+		s.metrics.nodes.Set(float64(s.sessions.count()))
+	}()
+	assignments, err := s.cfg.Core.Assignments(ctx, op.caller.id)
+	if err != nil {
+		return err
+	}
+	if err := s.settle(ctx, op, nil); err != nil {
+		return err
+	}
+	out := sender[pb.WatchAssignmentsResponse]{Server: s.Server, op: op, stream: stream}
+	// At once, so that the node knows that it is connected.
+	if err := out.send(&pb.WatchAssignmentsResponse{}); err != nil {
+		return err
+	}
+	idle := time.NewTicker(s.cfg.KeepAlive)
+	defer idle.Stop()
+	for {
+		message := &pb.WatchAssignmentsResponse{}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case assignment, ok := <-assignments:
+			if !ok {
+				if cause := context.Cause(ctx); cause != nil {
+					return cause
+				}
+				return errEnded
+			}
+			message.Assignment = assignment
+			idle.Reset(s.cfg.KeepAlive)
+		case <-idle.C:
+		}
+		if err := out.send(message); err != nil {
+			return err
+		}
+	}
+}
+
+// errEnded ends a stream that the core ended: it stops, or the node has another
+// stream or is no member any more.
+var errEnded = refuse(orchestrator.CodeUnavailable, "the control plane ended the stream: connect again")
+
+// sender sends the messages of one stream. It belongs to its goroutine.
+type sender[M any] struct {
+	*Server
+	op     *operation
+	stream *connect.ServerStream[M]
+}
+
+// send sends one message, unless the key that opened the stream has been
+// revoked since. (Its token may have expired: a stream outlives its token.)
+func (o sender[M]) send(message *M) error {
+	if !o.auth.valid(o.op.caller.token) {
+		return refuse(CodeTokenKey, "the key that opened the stream is not valid any more: use a key of a current member")
+	}
+	_ = o.op.control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	defer func() { _ = o.op.control.SetWriteDeadline(time.Time{}) }()
+	return o.stream.Send(message)
+}
