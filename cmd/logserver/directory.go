@@ -1,0 +1,105 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/keyfile"
+	"github.com/tallystick/tallystick/logserver"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+// What a log's directory holds. The vkey file is written last: it says that the
+// log is complete, and what its origin is.
+const (
+	logKeyFile     = "log.key"
+	receiptKeyFile = "receipt.key"
+	storeDir       = "store"
+	vkeyFile       = "vkey"
+)
+
+// directory is where a log lives, as the flags say.
+type directory struct {
+	path           string
+	passphraseFile string
+}
+
+func (d *directory) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&d.path, "dir", "", "the log's `directory`: keys and store")
+	cmd.Flags().StringVar(&d.passphraseFile, "passphrase-file", "", "`file` with the passphrase of the private keys (default: they are not encrypted)")
+	cmd.MarkFlagRequired("dir")
+}
+
+// create makes a log and returns its vkey.
+func (d *directory) create(origin string) (string, error) {
+	if _, err := os.Stat(filepath.Join(d.path, vkeyFile)); err == nil {
+		return "", fmt.Errorf("%w: %q", logserver.ErrExists, d.path)
+	}
+	if err := os.MkdirAll(d.path, 0o700); err != nil {
+		return "", err
+	}
+	key, err := d.makeKey(logKeyFile)
+	if err != nil {
+		return "", err
+	}
+	receipt, err := d.makeKey(receiptKeyFile)
+	if err != nil {
+		return "", err
+	}
+	vkey, err := checkpoint.Vkey(origin, key.Public().(ed25519.PublicKey))
+	if err != nil {
+		return "", err
+	}
+	err = logserver.Create(logserver.Options{Dir: filepath.Join(d.path, storeDir), Origin: origin, Key: key, ReceiptKey: receipt})
+	if err != nil && !errors.Is(err, logserver.ErrExists) {
+		return "", err
+	}
+	// A store without a vkey file is what an interrupted init left. If it is of
+	// another origin, opening it finds out.
+	return vkey, os.WriteFile(filepath.Join(d.path, vkeyFile), []byte(vkey+"\n"), 0o644)
+}
+
+// makeKey creates a key, or loads the one that an interrupted init created.
+func (d *directory) makeKey(name string) (ed25519.PrivateKey, error) {
+	path := filepath.Join(d.path, name)
+	key, err := keyfile.CreateEd25519(path, passphrase(d.passphraseFile))
+	if errors.Is(err, keyfile.ErrExists) {
+		return keyfile.LoadEd25519(path, passphrase(d.passphraseFile))
+	}
+	return key, err
+}
+
+// open returns the options that say which log the directory holds.
+func (d *directory) open() (logserver.Options, error) {
+	options := logserver.Options{Dir: filepath.Join(d.path, storeDir)}
+	vkey, err := os.ReadFile(filepath.Join(d.path, vkeyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return options, fmt.Errorf("%q holds no log, run logserver init first", d.path)
+	}
+	if err != nil {
+		return options, err
+	}
+	key, err := checkpoint.ParseVkey(string(trimLine(vkey)))
+	if err != nil {
+		return options, fmt.Errorf("%s: %w", filepath.Join(d.path, vkeyFile), err)
+	}
+	options.Origin = key.Name()
+	if options.Key, err = keyfile.LoadEd25519(filepath.Join(d.path, logKeyFile), passphrase(d.passphraseFile)); err != nil {
+		return options, err
+	}
+	options.ReceiptKey, err = keyfile.LoadEd25519(filepath.Join(d.path, receiptKeyFile), passphrase(d.passphraseFile))
+	return options, err
+}
+
+func trimLine(b []byte) []byte {
+	if n := len(b); n > 0 && b[n-1] == '\n' {
+		return b[:n-1]
+	}
+	return b
+}

@@ -1,0 +1,197 @@
+// Command logserver runs a transparency log of its own.
+//
+//	logserver init --dir D --origin example.com/log
+//	logserver serve --dir D --listen 127.0.0.1:8400 --policy witnesses.policy
+//
+// See package github.com/tallystick/tallystick/logserver for what it promises and
+// for the HTTP endpoints.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/keyfile"
+	"github.com/tallystick/tallystick/logserver"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := rootCommand().ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "logserver: error: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// rootCommand builds the command line.
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "logserver",
+		Short:         "Run a transparency log (c2sp.org/tlog-tiles)",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(initCommand(), serveCommand())
+	return root
+}
+
+func initCommand() *cobra.Command {
+	var dir directory
+	var origin string
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Create a log and print its verifier key",
+		Long: `Create a directory with a log's keys and its store, and sign the checkpoint of
+the empty tree. Standard output receives the verifier key, which clients and
+witnesses need, and nothing else. An interrupted init can be run again.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			vkey, err := dir.create(origin)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), vkey)
+			return nil
+		},
+	}
+	dir.register(cmd)
+	cmd.Flags().StringVar(&origin, "origin", "", "the log's unique `name`, a URL without schema such as example.com/log")
+	cmd.MarkFlagRequired("origin")
+	return cmd
+}
+
+// serveConfig is what the flags of serve say.
+type serveConfig struct {
+	dir         directory
+	listen      string
+	policy      string
+	failOpen    bool
+	minInterval time.Duration
+	addrFile    string
+	verbose     bool
+}
+
+func serveCommand() *cobra.Command {
+	var config serveConfig
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Accept, sign, publish and serve entries",
+		Long: `Serve a log at the root of an address: POST /add and /add-batch, the read paths
+of c2sp.org/tlog-tiles, proofs, /healthz and /metrics. Whoever reaches the
+address can add entries.
+
+With a policy file (c2sp.org/tlog-policy) each witness line needs the witness's
+submission prefix as its URL, and a checkpoint is published when the witnesses
+satisfy the quorum. Before it signs anything the log asks them whether they know
+a head that its store does not.
+
+The log, one JSON object a line, goes to standard error, after a line
+"listening addr=HOST:PORT" once requests are answered. On SIGTERM, what was
+accepted is published if the witnesses allow, and the store is closed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), config, cmd.ErrOrStderr())
+		},
+	}
+	config.dir.register(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&config.listen, "listen", "", "`address` to listen on, HOST:PORT; port 0 takes a free one")
+	flags.StringVar(&config.policy, "policy", "", "c2sp.org/tlog-policy `file` with the log's key, witnesses and quorum (default: no witnesses)")
+	flags.BoolVar(&config.failOpen, "fail-open", false, "publish checkpoints also when the witnesses do not satisfy the policy")
+	flags.DurationVar(&config.minInterval, "min-interval", logserver.DefaultMinInterval, "shortest `time` between two checkpoints; use 1s or more with public witnesses")
+	flags.StringVar(&config.addrFile, "addr-file", "", "`file` to write the listening address to, once listening")
+	flags.BoolVar(&config.verbose, "verbose", false, "log more, also what single witnesses and requests did")
+	cmd.MarkFlagRequired("listen")
+	return cmd
+}
+
+// closeTimeout bounds the last round after a request to stop.
+const closeTimeout = 15 * time.Second
+
+// serve runs a log until ctx ends.
+func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error) {
+	level := slog.LevelInfo
+	if config.verbose {
+		level = slog.LevelDebug
+	}
+	logger := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
+	options, err := config.dir.open()
+	if err != nil {
+		return err
+	}
+	options.FailOpen, options.MinInterval, options.Logger = config.failOpen, config.minInterval, logger
+	if config.policy != "" {
+		if options.Policy, err = readPolicy(config.policy); err != nil {
+			return err
+		}
+	}
+	log, err := logserver.Open(options)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		err = errors.Join(err, log.Close(closing))
+	}()
+	ln, err := net.Listen("tcp", config.listen)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stderr, "listening addr=%s\n", ln.Addr())
+	if config.addrFile != "" {
+		if err := writeAddr(config.addrFile, ln.Addr()); err != nil {
+			ln.Close()
+			return err
+		}
+	}
+	return logserver.Serve(ctx, ln, logserver.Handler(log), logger)
+}
+
+// readPolicy reads a policy file, within the bound of its kind.
+func readPolicy(path string) (*checkpoint.Policy, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, checkpoint.MaxPolicySize+1))
+	if err != nil {
+		return nil, err
+	}
+	policy, err := checkpoint.ParsePolicy(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return policy, nil
+}
+
+// writeAddr writes the address so that a reader never sees half of it.
+func writeAddr(path string, addr net.Addr) error {
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
+	if err := os.WriteFile(tmp, []byte(addr.String()+"\n"), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+// passphrase returns the passphrase that a flag names, nil for none.
+func passphrase(file string) keyfile.Passphrase {
+	if file == "" {
+		return nil
+	}
+	return keyfile.PassphraseFile(file)
+}
