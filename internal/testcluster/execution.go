@@ -41,8 +41,8 @@ func (c *Cluster) ContractRecord(con *contract.Contract) *pb.Record {
 	c.t.Helper()
 	envelope, hash, err := contract.Sign(con, Key(con.Tenant+"/contract"))
 	c.must(err)
-	return &pb.Record{Body: &pb.Record_Contract{Contract: &pb.ContractRecord{Tenant: con.Tenant, ContractHash: hash[:],
-		Epoch: c.Fold.Epoch(), Envelope: envelope, ModuleSize: uint64(len(Module))}}}
+	return c.Fill(&pb.Record{Body: &pb.Record_Contract{Contract: &pb.ContractRecord{Tenant: con.Tenant, ContractHash: hash[:],
+		Epoch: c.Fold.Epoch(), Envelope: envelope, ModuleSize: uint64(len(Module))}}})
 }
 
 // Register appends the record of a contract, nil for Contract().
@@ -79,8 +79,8 @@ func (c *Cluster) RequestRecord(sub *contract.Submission) *pb.Record {
 	envelope, _, err := contract.Sign(sub, Key(sub.Tenant+"/submission"))
 	c.must(err)
 	id := sub.ExecutionID()
-	return &pb.Record{Body: &pb.Record_Request{Request: &pb.RequestRecord{Tenant: sub.Tenant, ExecutionId: id[:],
-		ContractHash: sub.Contract[:], Epoch: c.Fold.Epoch(), Envelope: envelope}}}
+	return c.Fill(&pb.Record{Body: &pb.Record_Request{Request: &pb.RequestRecord{Tenant: sub.Tenant, ExecutionId: id[:],
+		ContractHash: sub.Contract[:], Epoch: c.Fold.Epoch(), Envelope: envelope}}})
 }
 
 // Submit appends a request and returns the execution id.
@@ -94,8 +94,8 @@ func (c *Cluster) Submit(con digest.Digest, input []byte, parents ...digest.Dige
 // RescheduleRecord returns the record of an execution's next attempt.
 func (c *Cluster) RescheduleRecord(id digest.Digest) *pb.Record {
 	c.t.Helper()
-	return &pb.Record{Body: &pb.Record_Reschedule{Reschedule: &pb.RescheduleRecord{ExecutionId: id[:],
-		Attempt: c.Execution(id).Attempt + 1}}}
+	return c.Fill(&pb.Record{Body: &pb.Record_Reschedule{Reschedule: &pb.RescheduleRecord{ExecutionId: id[:],
+		Attempt: c.Execution(id).Attempt + 1}}})
 }
 
 // Execution returns an execution.
@@ -168,9 +168,9 @@ func (c *Cluster) AttestationRecord(s *provenance.Statement) *pb.Record {
 	c.t.Helper()
 	payload, err := s.Marshal()
 	c.must(err)
-	return &pb.Record{Body: &pb.Record_Attestation{Attestation: &pb.AttestationRecord{ExecutionId: s.Execution[:],
+	return c.Fill(&pb.Record{Body: &pb.Record_Attestation{Attestation: &pb.AttestationRecord{ExecutionId: s.Execution[:],
 		Node: s.Node, Epoch: c.Fold.Epoch(),
-		Envelope: c.Envelope(provenance.AttestationType, payload, s.Node+"/attestation")}}}
+		Envelope: c.Envelope(provenance.AttestationType, payload, s.Node+"/attestation")}}})
 }
 
 // Attest appends the attestation of an honest node, and the record that the

@@ -178,8 +178,8 @@ func (c *Cluster) EpochRecord(epoch uint64) *pb.Record {
 	root, err := c.History.Root(epoch)
 	c.must(err)
 	hash, identity := state.MembershipHash(), state.IdentityHash()
-	return &pb.Record{Body: &pb.Record_Epoch{Epoch: &pb.EpochRecord{Epoch: epoch, MembershipSize: epoch,
-		MembershipRoot: root[:], MembershipHash: hash[:], ClusterIdentityHash: identity[:]}}}
+	return c.Fill(&pb.Record{Body: &pb.Record_Epoch{Epoch: &pb.EpochRecord{Epoch: epoch, MembershipSize: epoch,
+		MembershipRoot: root[:], MembershipHash: hash[:], ClusterIdentityHash: identity[:]}}})
 }
 
 // Append commits to a record in the audit log and folds it. Header fields that
@@ -187,7 +187,8 @@ func (c *Cluster) EpochRecord(epoch uint64) *pb.Record {
 func (c *Cluster) Append(r *pb.Record) (int64, provenance.Effect) {
 	c.t.Helper()
 	index := c.Audit.Size()
-	c.fill(r, index)
+	c.Fill(r)
+	r.TimeUnixMs = 1_767_225_600_000 + uint64(index)*1000
 	b, err := record.Marshal(r)
 	c.must(err)
 	opening, err := record.NewOpening(sha256.Sum256([]byte{'s', byte(index >> 8), byte(index)}), b)
@@ -197,15 +198,15 @@ func (c *Cluster) Append(r *pb.Record) (int64, provenance.Effect) {
 	return index, c.Fold.Apply(index, entry, r)
 }
 
-// fill completes the header of a record.
-func (c *Cluster) fill(r *pb.Record, index int64) {
+// Fill completes the header of a record: version, cluster and, where the kind
+// wants one, the actor.
+func (c *Cluster) Fill(r *pb.Record) *pb.Record {
 	if r.ProtocolVersion == "" {
 		r.ProtocolVersion = record.Version
 	}
 	if r.Cluster == "" {
 		r.Cluster = c.Name
 	}
-	r.TimeUnixMs = 1_767_225_600_000 + uint64(index)*1000
 	switch record.KindOf(r) {
 	case record.KindContract, record.KindRetirement, record.KindRequest, record.KindCancellation,
 		record.KindAttestation, record.KindOperation:
@@ -213,6 +214,7 @@ func (c *Cluster) fill(r *pb.Record, index int64) {
 			r.Actor = &pb.Actor{Principal: Tenant, KeyId: dsse.KeyID(Public(Tenant + "/token")), Method: "test"}
 		}
 	}
+	return r
 }
 
 // Envelope signs a payload with the keys of names.
