@@ -30,12 +30,12 @@ const (
 	RefusedFull             RefusalCode = "full"              // the state would have more than MaxPrincipals
 	RefusedCheckpoint       RefusalCode = "checkpoint"        // not a signed checkpoint of the log that is succeeded
 	RefusedLockOut          RefusalCode = "lock_out"          // fewer admins could sign than the threshold asks for
-	RefusedNoChange         RefusalCode = "no_change"         // the state would stay as it is
-	RefusedHash             RefusalCode = "hash"              // count or a hash differs from the state it makes
 	RefusedSigner           RefusalCode = "signer"            // a signature by a key that has no part in it
 	RefusedSignature        RefusalCode = "signature"         // a signature that does not verify
 	RefusedPossession       RefusalCode = "possession"        // an added key has not signed
 	RefusedThreshold        RefusalCode = "threshold"         // too few admins have signed
+	RefusedNoChange         RefusalCode = "no_change"         // the state would stay as it is
+	RefusedHash             RefusalCode = "hash"              // count or a hash differs from the state it makes
 )
 
 // Error returns the code as text.
