@@ -185,7 +185,7 @@ func TestRecoverRefusesRollback(t *testing.T) {
 func TestNeverTwoHistories(t *testing.T) {
 	l := newTestLog(testOrigin, "entry", 16)
 	views := []*testLog{l, l.fork(4, 16)}
-	for seed := range uint64(60) {
+	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			d := newMemDisk()

@@ -1,12 +1,13 @@
 package witness
 
 import (
-	"errors"
+	"crypto/ed25519"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"filippo.io/mldsa"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/tallystick/tallystick/keyfile"
@@ -70,13 +71,15 @@ func Init(dir, name string, pass keyfile.Passphrase) (*Keys, error) {
 		return nil, fmt.Errorf("%w: %q is a witness's directory already (its verifier keys are in its file %q)",
 			keyfile.ErrExists, dir, vkeysFile)
 	}
-	if _, err := keyfile.CreateEd25519(filepath.Join(dir, ed25519File), pass); err != nil {
+	edKey, err := keyfile.CreateEd25519(filepath.Join(dir, ed25519File), pass)
+	if err != nil {
 		return nil, err
 	}
-	if _, err := keyfile.CreateMLDSA44(filepath.Join(dir, mldsaFile), pass); err != nil {
+	mldsaKey, err := keyfile.CreateMLDSA44(filepath.Join(dir, mldsaFile), pass)
+	if err != nil {
 		return nil, err
 	}
-	keys, err := cosigners(dir, name, pass)
+	keys, err := newKeys(name, edKey, mldsaKey)
 	if err != nil {
 		return nil, err
 	}
@@ -99,19 +102,6 @@ func LoadKeys(dir string, pass keyfile.Passphrase) (*Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading verifier keys: %w", err)
 	}
-	name, _, _ := strings.Cut(string(text), "+")
-	keys, err := cosigners(dir, name, pass)
-	if err != nil {
-		return nil, err
-	}
-	if strings.Join(keys.Vkeys(), "\n")+"\n" != string(text) {
-		return nil, errors.New("the private keys are not those of the verifier keys in " + fmt.Sprintf("%q", path))
-	}
-	return keys, nil
-}
-
-// cosigners loads both private keys.
-func cosigners(dir, name string, pass keyfile.Passphrase) (*Keys, error) {
 	edKey, err := keyfile.LoadEd25519(filepath.Join(dir, ed25519File), pass)
 	if err != nil {
 		return nil, err
@@ -120,12 +110,26 @@ func cosigners(dir, name string, pass keyfile.Passphrase) (*Keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys := &Keys{}
-	if keys.Ed25519, err = checkpoint.NewEd25519Cosigner(name, edKey); err != nil {
+	name, _, _ := strings.Cut(string(text), "+")
+	keys, err := newKeys(name, edKey, mldsaKey)
+	if err != nil {
 		return nil, err
 	}
-	if keys.MLDSA44, err = checkpoint.NewMLDSACosigner(name, mldsaKey); err != nil {
-		return nil, err
+	if strings.Join(keys.Vkeys(), "\n")+"\n" != string(text) {
+		return nil, fmt.Errorf("the private keys in %q are not those of the verifier keys in its file %q", dir, vkeysFile)
 	}
 	return keys, nil
+}
+
+// newKeys makes the cosigners of a witness from its private keys.
+func newKeys(name string, edKey ed25519.PrivateKey, mldsaKey *mldsa.PrivateKey) (*Keys, error) {
+	ed, err := checkpoint.NewEd25519Cosigner(name, edKey)
+	if err != nil {
+		return nil, err
+	}
+	ml, err := checkpoint.NewMLDSACosigner(name, mldsaKey)
+	if err != nil {
+		return nil, err
+	}
+	return &Keys{Ed25519: ed, MLDSA44: ml}, nil
 }
