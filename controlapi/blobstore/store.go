@@ -148,21 +148,21 @@ func (s *Store) Get(ctx context.Context, owner string, d digest.Digest) ([]byte,
 	return s.open(ctx, n)
 }
 
-// Has reports whether the payload was put and not erased. It does not look at
-// the payload, which may turn out to be corrupt.
-func (s *Store) Has(_ context.Context, owner string, d digest.Digest) (bool, error) {
+// Size returns the length of a payload in bytes. It does not open the payload,
+// which may turn out to be corrupt.
+func (s *Store) Size(ctx context.Context, owner string, d digest.Digest) (int64, error) {
 	n, err := s.name(owner, d)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	lock := s.lock(n)
 	lock.RLock()
 	defer lock.RUnlock()
-	_, err = os.Stat(s.keyPath(n))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+	if _, err := readKey(s.keyPath(n)); err != nil {
+		return 0, err
 	}
-	return err == nil, err
+	size, err := s.sealedSize(ctx, n)
+	return size - overhead, err
 }
 
 // Erase destroys the payload's key. When it returns nil nobody can read the
@@ -234,22 +234,30 @@ func (s *Store) open(ctx context.Context, n name) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	attributes, err := s.bucket.Attributes(ctx, n.String())
-	if gcerrors.Code(err) == gcerrors.NotFound {
-		return nil, fmt.Errorf("%w: %v has a key but no payload", ErrCorrupt, n)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading payload %v: %w", n, err)
-	}
-	// A bound set lower since must not hide what was stored under the higher.
-	if attributes.Size > max(s.opts.MaxSize, DefaultMaxSize)+overhead {
-		return nil, fmt.Errorf("%w: %v has %d bytes", ErrCorrupt, n, attributes.Size)
+	if _, err := s.sealedSize(ctx, n); err != nil {
+		return nil, err
 	}
 	sealed, err := s.bucket.ReadAll(ctx, n.String())
 	if err != nil {
 		return nil, fmt.Errorf("reading payload %v: %w", n, err)
 	}
 	return unseal(key, n, sealed)
+}
+
+// sealedSize returns the length of a stored payload, whose key is there.
+func (s *Store) sealedSize(ctx context.Context, n name) (int64, error) {
+	attributes, err := s.bucket.Attributes(ctx, n.String())
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		return 0, fmt.Errorf("%w: %v has a key but no payload", ErrCorrupt, n)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("reading payload %v: %w", n, err)
+	}
+	// A bound set lower since must not hide what was stored under the higher.
+	if attributes.Size < overhead || attributes.Size > max(s.opts.MaxSize, DefaultMaxSize)+overhead {
+		return 0, fmt.Errorf("%w: %v has %d bytes", ErrCorrupt, n, attributes.Size)
+	}
+	return attributes.Size, nil
 }
 
 // sync makes key and payload durable.

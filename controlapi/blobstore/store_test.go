@@ -46,8 +46,8 @@ func TestPutGet(t *testing.T) {
 		if err != nil || !bytes.Equal(got, data) {
 			t.Errorf("%d bytes: got %d bytes, %v", len(data), len(got), err)
 		}
-		if has, err := s.Has(ctx, "acme", d); !has || err != nil {
-			t.Errorf("has: %v, %v", has, err)
+		if size, err := s.Size(ctx, "acme", d); size != int64(len(data)) || err != nil {
+			t.Errorf("size: %d, %v", size, err)
 		}
 	}
 }
@@ -76,8 +76,8 @@ func TestNamespaces(t *testing.T) {
 	if _, err := s.Get(ctx, "rival", d); !errors.Is(err, ErrNotFound) {
 		t.Errorf("another owner's get: %v", err)
 	}
-	if has, err := s.Has(ctx, "rival", d); has || err != nil {
-		t.Errorf("another owner's has: %v, %v", has, err)
+	if _, err := s.Size(ctx, "rival", d); !errors.Is(err, ErrNotFound) {
+		t.Errorf("another owner's size: %v", err)
 	}
 	if err := s.Erase(ctx, "rival", d); err != nil {
 		t.Errorf("another owner's erase: %v", err)
@@ -119,8 +119,8 @@ func TestEraseDestroysTheKey(t *testing.T) {
 	if _, err := s.Get(ctx, "acme", d); !errors.Is(err, ErrNotFound) {
 		t.Errorf("after erasure: %v", err)
 	}
-	if has, err := s.Has(ctx, "acme", d); has || err != nil {
-		t.Errorf("has after erasure: %v, %v", has, err)
+	if _, err := s.Size(ctx, "acme", d); !errors.Is(err, ErrNotFound) {
+		t.Errorf("size after erasure: %v", err)
 	}
 	mustPut(t, s, "acme", []byte("to be forgotten"))
 	if _, err := s.Get(ctx, "acme", d); err != nil {
@@ -204,8 +204,8 @@ func TestHostileOwners(t *testing.T) {
 		if _, err := s.Get(ctx, owner, digest.Digest{}); !errors.Is(err, ErrOwner) {
 			t.Errorf("get for %q: %v", owner, err)
 		}
-		if _, err := s.Has(ctx, owner, digest.Digest{}); !errors.Is(err, ErrOwner) {
-			t.Errorf("has for %q: %v", owner, err)
+		if _, err := s.Size(ctx, owner, digest.Digest{}); !errors.Is(err, ErrOwner) {
+			t.Errorf("size for %q: %v", owner, err)
 		}
 		if err := s.Erase(ctx, owner, digest.Digest{}); !errors.Is(err, ErrOwner) {
 			t.Errorf("erase for %q: %v", owner, err)

@@ -46,8 +46,8 @@ type Blobs interface {
 	Put(ctx context.Context, owner string, data []byte) (digest.Digest, error)
 	// Get returns the payload, or ErrNoBlob.
 	Get(ctx context.Context, owner string, d digest.Digest) ([]byte, error)
-	// Has reports whether Get would find it.
-	Has(ctx context.Context, owner string, d digest.Digest) (bool, error)
+	// Size returns the payload's length in bytes, or ErrNoBlob.
+	Size(ctx context.Context, owner string, d digest.Digest) (int64, error)
 	// Erase destroys the payload's key and returns when nobody can read it any
 	// more. Erasing what is not there is no error.
 	Erase(ctx context.Context, owner string, d digest.Digest) error

@@ -3,6 +3,8 @@ package orchestrator
 import (
 	"errors"
 	"fmt"
+
+	"github.com/tallystick/tallystick/provenance"
 )
 
 // Code names why an operation was refused. The set is closed, a code never
@@ -85,4 +87,39 @@ func refuse(code Code, format string, args ...any) *Error {
 
 func refuseCause(code Code, cause error, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...), Cause: cause}
+}
+
+// voidRefusal tells why the fold would find a record void.
+func voidRefusal(effect provenance.Effect) *Error {
+	code, hint := CodeBusy, "try again"
+	switch effect.Code {
+	case provenance.CodeContractInvalid, provenance.CodeRetirementInvalid, provenance.CodeSubmissionInvalid,
+		provenance.CodeCancellationInvalid:
+		// Form and rules were checked before: what remains is who signed.
+		code, hint = CodeSignature, "sign it with a key of the caller that is valid now and may sign this"
+	case provenance.CodeContractUnknown:
+		return refuse(CodeContractUnknown, "no such contract for this caller: register it first")
+	case provenance.CodeContractRetired:
+		code, hint = CodeContractRetired, "register another contract"
+	case provenance.CodeContractExpired, provenance.CodeContractRevoked:
+		code, hint = CodeContractInvalid, "sign and register a new contract"
+	case provenance.CodeContractLimits:
+		code, hint = CodeContractRules, "ask for less, or have the cluster's limits raised"
+	case provenance.CodeSubmissionExpired:
+		code, hint = CodeEpochPassed, "sign a submission with a later last_epoch"
+	case provenance.CodeParent:
+		code, hint = CodeParent, "name completed executions of this tenant that ended ok"
+	case provenance.CodeQuorum:
+		code, hint = CodeQuorum, "wait until more nodes have been admitted"
+	case provenance.CodeEligible:
+		code, hint = CodeEligible, "ask for fewer nodes or fewer constraints, or have nodes admitted"
+	case provenance.CodeExecutionUnknown, provenance.CodeNotAssigned:
+		// A node that is not assigned learns nothing about the execution.
+		return errUnknownExecution().(*Error)
+	case provenance.CodeDecided:
+		code, hint = CodeExecutionClosed, "nothing needs to be done"
+	case provenance.CodeAttestationInvalid, provenance.CodeAttestationDiffers, provenance.CodeRepeated:
+		code, hint = CodeAttestation, "attest only what was assigned and verified, once"
+	}
+	return refuse(code, "%s: %s", effect.Detail, hint)
 }

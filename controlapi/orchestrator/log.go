@@ -72,8 +72,10 @@ type Appender interface {
 
 // Reader reads what is integrated.
 type Reader interface {
-	// Entries calls visit for start ≤ index < end in order, where end is at most
-	// the size of a head seen before. The slices are valid during the call only.
+	// Size is the number of integrated entries. It never falls.
+	Size() int64
+	// Entries calls visit for start ≤ index < end ≤ Size in order. The slices are
+	// valid during the call only.
 	Entries(ctx context.Context, start, end int64, visit func(index int64, data, opening []byte) error) error
 	// InclusionProof is the RFC 6962 proof of the entry at index in the tree of
 	// the given size.

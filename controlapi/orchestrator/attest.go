@@ -1,0 +1,141 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+
+	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/internal/dsse"
+	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+	"github.com/tallystick/tallystick/provenance"
+)
+
+// Attest takes a node's attestation envelope. The digest is the execution id;
+// the state is that after the attestation. What comes after the execution was
+// decided is kept as evidence.
+func (o *Orchestrator) Attest(ctx context.Context, actor Actor, node string, envelope []byte) (digest.Digest, Appended, pb.ExecutionState, error) {
+	if err := o.usable(); err != nil {
+		return digest.Digest{}, Appended{}, 0, err
+	}
+	e, err := dsse.Parse(envelope)
+	if err != nil {
+		return digest.Digest{}, Appended{}, 0, refuseCause(CodeEnvelope, err, "%v: send the envelope as it was signed", err)
+	}
+	s, err := provenance.ParseStatement(e.Payload)
+	if err != nil {
+		return digest.Digest{}, Appended{}, 0, refuseCause(CodeEnvelope, err, "%v", err)
+	}
+	if s.Node != node {
+		return s.Execution, Appended{}, 0, refuse(CodeForeign, "attestation of node %q, the caller is %q: attest as the caller", s.Node, node)
+	}
+	appended, err := o.attest(ctx, actor, attestation{s, digest.Of(e.Payload), envelope})
+	if err != nil {
+		return s.Execution, Appended{}, 0, err
+	}
+	o.view.mu.RLock()
+	ex, _ := o.view.fold.Execution(s.Execution)
+	o.view.mu.RUnlock()
+	return s.Execution, appended, stateOf(ex.State), nil
+}
+
+// attestation is a node's statement, before its signature is verified.
+type attestation struct {
+	statement *provenance.Statement
+	digest    digest.Digest // of the payload
+	envelope  []byte
+}
+
+func (o *Orchestrator) attest(ctx context.Context, actor Actor, a attestation) (Appended, error) {
+	id := a.statement.Execution
+	judge := func(v *view) (proposal, error) {
+		epoch := v.fold.Epoch()
+		r := header(actor)
+		r.Body = &pb.Record_Attestation{Attestation: &pb.AttestationRecord{
+			ExecutionId: id[:], Node: a.statement.Node, Epoch: epoch, Envelope: a.envelope,
+		}}
+		version := v.version(id)
+		p := proposal{record: r, guards: []Register{guardEpoch(epoch), {registerExecution(id[:]), version}}}
+		p, err := o.judged(v, p)
+		if err != nil {
+			return proposal{}, err
+		}
+		if ex, _ := v.fold.Execution(id); ex.State == provenance.StateOpen {
+			p.sets = []Register{{registerExecution(id[:]), version + 1}}
+		} else {
+			// Evidence takes no effect, and must not use up the key of a record
+			// that does.
+			p.repeatable = true
+		}
+		return p, nil
+	}
+	if index, ok := o.attestedAt(a); ok {
+		return o.earlier(ctx, index)
+	}
+	// Outputs first, while the attestation is still the node's to repeat: when
+	// the execution is complete its output is there.
+	o.view.mu.RLock()
+	_, err := judge(o.view)
+	tenant := ""
+	if x, ok := o.view.executions[id]; ok {
+		tenant = x.tenant
+	}
+	o.view.mu.RUnlock()
+	if err != nil {
+		return Appended{}, err
+	}
+	if err := o.adoptOutputs(ctx, a.statement, tenant); err != nil {
+		return Appended{}, err
+	}
+	appended, err := o.commit(ctx, judge)
+	if CodeOf(err) == CodeAttestation {
+		// The same attestation, on another connection, may have been faster.
+		if index, ok := o.attestedAt(a); ok {
+			return o.earlier(ctx, index)
+		}
+	}
+	return appended, err
+}
+
+// attestedAt returns the index of the node's earlier attestation of the same
+// result. A statement that differs in nothing that matters, for example in the
+// membership checkpoint that a restarted node saw, repeats it.
+func (o *Orchestrator) attestedAt(a attestation) (int64, bool) {
+	o.view.mu.RLock()
+	defer o.view.mu.RUnlock()
+	ex, ok := o.view.fold.Execution(a.statement.Execution)
+	if !ok {
+		return 0, false
+	}
+	for _, earlier := range ex.Attestations {
+		if earlier.Node == a.statement.Node && (earlier.Digest == a.digest || !earlier.Void &&
+			earlier.Statement.RequestCheckpoint == a.statement.RequestCheckpoint &&
+			earlier.Statement.Outcome.ResultDigest() == a.statement.Outcome.ResultDigest()) {
+			return earlier.Index, true
+		}
+	}
+	return 0, false
+}
+
+// adoptOutputs copies what a node has put, output and diagnostics of its run,
+// into the namespace of the tenant, who may read them and whose later
+// executions may need them. A node that put nothing is no error: others will.
+func (o *Orchestrator) adoptOutputs(ctx context.Context, s *provenance.Statement, tenant string) error {
+	for _, d := range []digest.Digest{s.Outcome.OutputDigest, s.Outcome.DiagnosticsDigest} {
+		if _, err := o.cfg.Blobs.Size(ctx, tenant, d); err == nil {
+			continue
+		} else if !errors.Is(err, ErrNoBlob) {
+			return o.blobError(ctx, err)
+		}
+		data, err := o.cfg.Blobs.Get(ctx, s.Node, d)
+		if errors.Is(err, ErrNoBlob) {
+			continue
+		}
+		if err != nil {
+			return o.blobError(ctx, err)
+		}
+		if _, err := o.PutBlob(ctx, tenant, data); err != nil {
+			return err
+		}
+	}
+	return nil
+}

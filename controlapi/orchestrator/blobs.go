@@ -1,0 +1,91 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+
+	"github.com/tallystick/tallystick/internal/digest"
+	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+)
+
+// PutBlob stores a payload in the owner's namespace.
+func (o *Orchestrator) PutBlob(ctx context.Context, owner string, data []byte) (digest.Digest, error) {
+	if err := o.usable(); err != nil {
+		return digest.Digest{}, err
+	}
+	d, err := o.cfg.Blobs.Put(ctx, owner, data)
+	if err != nil {
+		return digest.Digest{}, o.blobError(ctx, err)
+	}
+	return d, nil
+}
+
+// GetBlob returns a payload of the owner.
+func (o *Orchestrator) GetBlob(ctx context.Context, owner string, d digest.Digest) ([]byte, error) {
+	if err := o.usable(); err != nil {
+		return nil, err
+	}
+	data, err := o.cfg.Blobs.Get(ctx, owner, d)
+	if err != nil {
+		return nil, o.blobError(ctx, err)
+	}
+	return data, nil
+}
+
+// GetAssignedBlob returns a payload that an open assignment of the node refers
+// to: module, input, or the output of a parent.
+func (o *Orchestrator) GetAssignedBlob(ctx context.Context, node string, d digest.Digest) ([]byte, error) {
+	owner, ok := o.assignedOwner(node, d)
+	if !ok {
+		return nil, errNoBlob()
+	}
+	return o.GetBlob(ctx, owner, d)
+}
+
+// assignedOwner finds the tenant of an open execution that is assigned to the
+// node and needs the payload.
+func (o *Orchestrator) assignedOwner(node string, d digest.Digest) (string, bool) {
+	o.view.mu.RLock()
+	defer o.view.mu.RUnlock()
+	for x := range o.view.needed[d] {
+		if o.view.assignedTo(x, node) {
+			return x.tenant, true
+		}
+	}
+	return "", false
+}
+
+// EraseBlob destroys the key of a tenant's payload and appends the erasure
+// record. If it fails in between, the payload is gone and erasing it again
+// makes the record.
+func (o *Orchestrator) EraseBlob(ctx context.Context, actor Actor, tenant string, d digest.Digest, reason string) (Appended, error) {
+	if err := o.usable(); err != nil {
+		return Appended{}, err
+	}
+	if err := o.cfg.Blobs.Erase(ctx, tenant, d); err != nil {
+		return Appended{}, o.blobError(ctx, err)
+	}
+	return o.commit(ctx, func(v *view) (proposal, error) {
+		r := header(actor)
+		r.Body = &pb.Record_Erasure{Erasure: &pb.ErasureRecord{Tenant: tenant, Digest: d[:], Reason: reason}}
+		return o.judged(v, proposal{record: r})
+	})
+}
+
+func errNoBlob() error {
+	return refuse(CodeBlobUnknown, "no such payload for this caller: put it first")
+}
+
+// blobError turns what the blob store failed with into what the caller is told.
+func (o *Orchestrator) blobError(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, ErrNoBlob):
+		return errNoBlob()
+	case errors.Is(err, ErrBlobTooLarge):
+		return refuseCause(CodeTooLarge, err, "the payload is over the store's limit: send less")
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	o.log.Error("using the blob store", "err", err)
+	return refuseCause(CodeUnavailable, err, "the payload store failed: try again, or tell the operator")
+}

@@ -1,0 +1,217 @@
+package orchestrator
+
+import (
+	"sync"
+	"time"
+
+	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/membership"
+	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+	"github.com/tallystick/tallystick/provenance"
+	"github.com/tallystick/tallystick/record"
+)
+
+// view is what the audit log says, as far as it has been applied: the fold, and
+// indexes into it. The applier alone writes, under the lock; readers hold the
+// read lock and do no I/O under it. Nothing is here that the log does not imply,
+// apart from covered and the timers.
+type view struct {
+	mu   sync.RWMutex
+	fold *provenance.Fold
+	// epochs[i] is the index of the epoch record of epoch i+1.
+	epochs  []int64
+	current *membership.State // of the epoch in force; nil before audit entry 0
+
+	executions map[digest.Digest]*tracked
+	all        listing
+	tenants    map[string]*listing
+	attested   map[string]uint64 // valid attestations by node
+
+	// open holds the executions that are not decided; needed, by the digest of
+	// a payload, those of them whose nodes may fetch it.
+	open   map[digest.Digest]*tracked
+	needed map[digest.Digest]map[*tracked]struct{}
+
+	// covered is the size of the newest witnessed checkpoint; marks are the
+	// records at or above it that something waits for, ascending by index.
+	covered int64
+	marks   []mark
+
+	history *membership.History
+}
+
+// listing is what one tenant may list, in log order.
+type listing struct {
+	executions []*tracked
+	contracts  []digest.Digest
+}
+
+// tracked is an execution in the view.
+type tracked struct {
+	id        digest.Digest
+	tenant    string
+	index     int64  // of the request record
+	submitted uint64 // milliseconds, by the writer's clock
+	closed    int64  // index of the provenance record; -1 before
+	// begun is how many attempts may be worked on: those whose request or
+	// reschedule record is covered.
+	begun uint64
+	// deadline fires when the nodes of the last attempt have stayed away too
+	// long; nil while none has begun.
+	deadline *time.Timer
+}
+
+// mark says that an execution is to be looked at once its record is covered.
+type mark struct {
+	index int64
+	x     *tracked
+}
+
+func newView(cluster string, history *membership.History) *view {
+	return &view{
+		fold:       provenance.NewFold(cluster, history),
+		executions: make(map[digest.Digest]*tracked),
+		tenants:    make(map[string]*listing),
+		attested:   make(map[string]uint64),
+		open:       make(map[digest.Digest]*tracked),
+		needed:     make(map[digest.Digest]map[*tracked]struct{}),
+		history:    history,
+	}
+}
+
+// applyRecord folds the entry at index. A nil record stands for one that cannot
+// be read. The caller holds the write lock.
+func (v *view) applyRecord(index int64, entry [record.EntrySize]byte, r *pb.Record) (provenance.Effect, *tracked) {
+	effect := v.fold.Apply(index, entry, r)
+	if effect.Void {
+		return effect, nil
+	}
+	switch body := r.GetBody().(type) {
+	case *pb.Record_Epoch:
+		v.epochs = append(v.epochs, index)
+		v.current, _ = v.history.StateAt(body.Epoch.GetEpoch())
+	case *pb.Record_Contract:
+		hash := digest.Digest(body.Contract.GetContractHash())
+		v.all.contracts = append(v.all.contracts, hash)
+		own := v.own(body.Contract.GetTenant())
+		own.contracts = append(own.contracts, hash)
+	case *pb.Record_Request:
+		x := &tracked{id: *effect.Execution, tenant: body.Request.GetTenant(), index: index,
+			submitted: r.GetTimeUnixMs(), closed: -1}
+		v.executions[x.id] = x
+		v.all.executions = append(v.all.executions, x)
+		own := v.own(x.tenant)
+		own.executions = append(own.executions, x)
+		v.setOpen(x)
+		v.marks = append(v.marks, mark{index, x})
+	case *pb.Record_Attestation:
+		v.attested[body.Attestation.GetNode()]++
+	case *pb.Record_Reschedule:
+		v.marks = append(v.marks, mark{index, v.executions[*effect.Execution]})
+	case *pb.Record_Provenance:
+		x := v.executions[*effect.Execution]
+		x.closed = index
+		v.marks = append(v.marks, mark{index, x})
+	}
+	if effect.Execution == nil {
+		return effect, nil
+	}
+	x := v.executions[*effect.Execution]
+	if effect.After != provenance.StateOpen {
+		v.setDecided(x)
+	}
+	return effect, x
+}
+
+func (v *view) setOpen(x *tracked) {
+	v.open[x.id] = x
+	for _, d := range v.payloads(x) {
+		if v.needed[d] == nil {
+			v.needed[d] = make(map[*tracked]struct{})
+		}
+		v.needed[d][x] = struct{}{}
+	}
+}
+
+func (v *view) setDecided(x *tracked) {
+	if _, ok := v.open[x.id]; !ok {
+		return
+	}
+	delete(v.open, x.id)
+	for _, d := range v.payloads(x) {
+		delete(v.needed[d], x)
+		if len(v.needed[d]) == 0 {
+			delete(v.needed, d)
+		}
+	}
+}
+
+// payloads returns the digests of what the nodes of an execution fetch.
+func (v *view) payloads(x *tracked) []digest.Digest {
+	ex, _ := v.fold.Execution(x.id)
+	return append([]digest.Digest{ex.Contract.Module, ex.Submission.Input}, ex.ParentOutputs...)
+}
+
+// assignedTo reports whether an attempt that has begun assigns the node.
+func (v *view) assignedTo(x *tracked, node string) bool {
+	ex, _ := v.fold.Execution(x.id)
+	attempt, ok := ex.Schedule.FirstAttempt(node)
+	return ok && attempt < x.begun
+}
+
+func (v *view) own(tenant string) *listing {
+	l, ok := v.tenants[tenant]
+	if !ok {
+		l = new(listing)
+		v.tenants[tenant] = l
+	}
+	return l
+}
+
+// visible returns an execution if the tenant may see it; "" sees all. A foreign
+// one takes the same path as an unknown one.
+func (v *view) visible(id digest.Digest, tenant string) (provenance.Execution, *tracked, error) {
+	x, ok := v.executions[id]
+	if !ok || (tenant != "" && x.tenant != tenant) {
+		return provenance.Execution{}, nil, errUnknownExecution()
+	}
+	ex, _ := v.fold.Execution(id)
+	return ex, x, nil
+}
+
+func errUnknownExecution() error {
+	return refuse(CodeExecutionUnknown, "no such execution for this caller: check the execution id")
+}
+
+// epochIndexAt returns which epoch is in force for a record at index, and the
+// index of its epoch record.
+func (v *view) epochAt(index int64) (epoch uint64, at int64) {
+	lo, hi := 0, len(v.epochs) // epochs[:lo] are before index
+	for lo < hi {
+		if mid := (lo + hi) / 2; v.epochs[mid] < index {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	if lo == 0 {
+		return 0, -1
+	}
+	return uint64(lo), v.epochs[lo-1]
+}
+
+// cover notes a witnessed checkpoint and returns the executions whose records
+// it newly covers. The caller holds the write lock.
+func (v *view) cover(size int64) []mark {
+	if size <= v.covered {
+		return nil
+	}
+	v.covered = size
+	n := 0
+	for n < len(v.marks) && v.marks[n].index < size {
+		n++
+	}
+	due := v.marks[:n:n]
+	v.marks = v.marks[n:]
+	return due
+}
