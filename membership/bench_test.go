@@ -1,35 +1,11 @@
 package membership
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
 )
-
-// largeState has n nodes beside the admins, made without n signatures.
-func largeState(b *testing.B, n int) *State {
-	b.Helper()
-	f := foundingOf(b, testCluster)
-	for i := range n {
-		pub := digest.Of([]byte(fmt.Sprint(i)))
-		pub[31] &= 0x3f // below the field prime
-		f.Principals = append(f.Principals, Principal{
-			ID: fmt.Sprintf("node-%06d", 2*i+1), Kind: KindNode, TrustLevel: 1, Labels: map[string]string{"arch": "amd64"},
-			Keys: []Key{{AlgorithmEd25519, pub[:], []Use{UseAttestation, UseToken}}},
-		})
-	}
-	d := newGenesisDraft(testCluster)
-	if err := f.normal().apply(d); err != nil {
-		b.Fatal(err)
-	}
-	s, err := d.seal()
-	if err != nil {
-		b.Fatal(err)
-	}
-	return s
-}
 
 // The principals' worst place for an insertion is the front: all move.
 func BenchmarkApplyAdd100k(b *testing.B) {

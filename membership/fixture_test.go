@@ -11,6 +11,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/dsse"
 )
 
@@ -177,4 +178,27 @@ func skeyOf(t testing.TB, name, key string) string {
 		t.Fatal(err)
 	}
 	return skey
+}
+
+// largeState has n nodes beside the admins, made without n signatures.
+func largeState(t testing.TB, n int) *State {
+	t.Helper()
+	f := foundingOf(t, testCluster)
+	for i := range n {
+		pub := digest.Of([]byte(fmt.Sprint(i)))
+		pub[31] &= 0x3f // below the field prime
+		f.Principals = append(f.Principals, Principal{
+			ID: fmt.Sprintf("node-%06d", 2*i+1), Kind: KindNode, TrustLevel: 1, Labels: map[string]string{"arch": "amd64"},
+			Keys: []Key{{AlgorithmEd25519, pub[:], []Use{UseAttestation, UseToken}}},
+		})
+	}
+	d := newGenesisDraft(testCluster)
+	if err := f.normal().apply(d); err != nil {
+		t.Fatal(err)
+	}
+	s, err := d.seal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

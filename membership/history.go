@@ -195,11 +195,13 @@ func (h *History) Root(size uint64) (tlog.Hash, error) {
 // KeyValidAt reports whether at an epoch the principal held the key with this
 // id and could use it so. An epoch that is not in the history has no keys.
 func (h *History) KeyValidAt(principal, keyID string, use Use, number uint64) bool {
-	s, err := h.StateAt(number)
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	e, err := h.epoch(number)
 	if err != nil {
 		return false
 	}
-	p, ok := s.Principal(principal)
+	p, ok := e.state.Principal(principal)
 	if !ok {
 		return false
 	}

@@ -229,17 +229,14 @@ func TestHistoryMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds thousands of states")
 	}
-	s := mustGenesis(t)
-	for i := range 1000 {
-		s = mustUnsigned(t, s, AddPrincipal{nodeOf(fmt.Sprintf("node-%d", i+1))})
-	}
+	s := largeState(t, 1000)
 	var before, after runtime.MemStats
-	const epochs = 2000
+	const epochs = 1000
 	states := make([]*State, 0, epochs)
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	for i := range epochs {
-		s = mustUnsigned(t, s, UpdatePrincipal{ID: fmt.Sprintf("node-%d", i%1000+1), TrustLevel: uint64(1 + i/1000)})
+		s = mustUnsigned(t, s, UpdatePrincipal{ID: fmt.Sprintf("node-%06d", 2*i+1), TrustLevel: 2})
 		states = append(states, s.light())
 	}
 	runtime.GC()

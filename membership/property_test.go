@@ -88,7 +88,7 @@ func TestStateEqualsReference(t *testing.T) {
 			}
 			s = after
 		}
-		if s.Epoch()%8 == 0 {
+		if s.Epoch()%16 == 0 {
 			checkState(t, s)
 		}
 	}
