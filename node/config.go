@@ -1,0 +1,182 @@
+package node
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/membership"
+	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+// ControlPlane is what a node asks of the control plane, with the names of the
+// generated Connect clients. Nothing that it answers is believed. Calls carry
+// the node's token.
+type ControlPlane interface {
+	WatchAssignments(context.Context, *connect.Request[pb.WatchAssignmentsRequest]) (*connect.ServerStreamForClient[pb.WatchAssignmentsResponse], error)
+	GetBlob(context.Context, *connect.Request[pb.GetBlobRequest]) (*connect.Response[pb.GetBlobResponse], error)
+	PutBlob(context.Context, *connect.Request[pb.PutBlobRequest]) (*connect.Response[pb.PutBlobResponse], error)
+	RecordExecutionProvenance(context.Context, *connect.Request[pb.RecordExecutionProvenanceRequest]) (*connect.Response[pb.RecordExecutionProvenanceResponse], error)
+}
+
+// LogSource reads the public resources of the cluster's two logs
+// (c2sp.org/tlog-tiles). What it returns is suspect until it has been hashed.
+type LogSource interface {
+	// Get returns a resource of at most limit bytes, for example "checkpoint" or
+	// "tile/0/000". An absent one is ErrNotFound.
+	Get(ctx context.Context, log membership.LogName, path string, limit int64) ([]byte, error)
+}
+
+// ErrNotFound says that a log does not have a resource.
+var ErrNotFound = errors.New("no such resource")
+
+// Runner runs modules. It is trusted to find the same outcome for the same run
+// on every machine.
+type Runner interface {
+	// Supports reports why this runner cannot run contracts with these versions,
+	// nil if it can.
+	Supports(contract.Versions) error
+	// Run runs the module. An error that wraps ErrNotAdmitted is a property of the
+	// module; any other (stopped, engine fault) is one of this machine.
+	Run(ctx context.Context, run Run) (*Result, error)
+}
+
+// ErrNotAdmitted is what a Runner's error wraps when the module itself may not
+// run under the contract.
+var ErrNotAdmitted = errors.New("module not admitted")
+
+// A Run is one application of a contract's module to an input, all of it
+// verified. The runner must not change it.
+type Run struct {
+	Contract *contract.Contract
+	Module   []byte
+	Input    []byte // standard input: the parents' outputs and the submission's own input
+}
+
+// A Result is an outcome with the bytes that it covers.
+type Result struct {
+	Outcome             contract.Outcome
+	Output, Diagnostics []byte
+	RewrittenModule     *digest.Digest // nil with rewriter 0
+}
+
+// BundleVerifier checks the proof bundles of parents.
+type BundleVerifier interface {
+	// VerifyBundle verifies that the bundle proves a completed execution with this
+	// id, under the node's own policies and genesis, and says what it proves.
+	VerifyBundle(bundle []byte, execution digest.Digest) (Parent, error)
+}
+
+// A Parent is a completed execution as its proof bundle shows it.
+type Parent struct {
+	Tenant  string
+	Outcome contract.Outcome
+}
+
+// Keys are who a node is.
+type Keys struct {
+	// Attestation signs statements: an Ed25519 key that the membership lists for
+	// the node with use "attestation".
+	Attestation crypto.Signer
+}
+
+// Trust is what a node believes without proof.
+type Trust struct {
+	Genesis          []byte // envelope of the first change
+	AuditPolicy      *checkpoint.Policy
+	MembershipPolicy *checkpoint.Policy
+	// MaxAge is how old the cosignatures of the membership checkpoint may be; 0
+	// means DefaultMaxAge.
+	MaxAge time.Duration
+}
+
+// Config is what a node is made of. Fields are required unless they say what
+// their zero value means.
+type Config struct {
+	ID           string // principal id
+	Dir          string // the node's own directory, see Open
+	Keys         Keys
+	Trust        Trust
+	ControlPlane ControlPlane
+	Logs         LogSource
+	Runner       Runner
+	Bundles      BundleVerifier
+
+	// Limits is the most this node takes, whatever the cluster allows; the zero
+	// value means contract.DefaultClusterLimits.
+	Limits contract.ClusterLimits
+	// Capacity is how many assignments are worked on at a time; 0 means 1.
+	Capacity int
+	// Info is told to the control plane, for people. Capacity is filled in.
+	Info *pb.NodeInfo
+	// Timing has its defaults where it is zero.
+	Timing Timing
+
+	Now    func() time.Time // nil means time.Now
+	Logger *slog.Logger     // nil discards
+}
+
+// Timing says how long a node waits.
+type Timing struct {
+	BackoffMin time.Duration // first pause after a failure; 0 means 500 ms
+	BackoffMax time.Duration // longest pause; 0 means 30 s
+	// Idle is how long the stream may be silent, keep-alive messages included,
+	// before it is given up; 0 means 90 s.
+	Idle time.Duration
+	// Call bounds one call to the control plane or a log; 0 means 60 s.
+	Call time.Duration
+	// Drain bounds the time that work in progress gets when the node is stopped;
+	// 0 means 60 s, the longest a run at the default limits takes.
+	Drain time.Duration
+}
+
+// DefaultMaxAge is how old the cosignatures of a membership checkpoint may be:
+// three refresh rounds of the membership log.
+const DefaultMaxAge = 15 * time.Minute
+
+func (c *Config) validate() error {
+	switch {
+	case !contract.ValidIdentifier(c.ID):
+		return fmt.Errorf("node: id %q is no identifier", c.ID)
+	case c.Keys.Attestation == nil:
+		return errors.New("node: no attestation key")
+	case c.Trust.AuditPolicy == nil || c.Trust.MembershipPolicy == nil:
+		return errors.New("node: a policy is missing")
+	case c.ControlPlane == nil || c.Logs == nil || c.Runner == nil || c.Bundles == nil:
+		return errors.New("node: control plane, logs, runner or bundle verifier is missing")
+	}
+	if c.Limits == (contract.ClusterLimits{}) {
+		c.Limits = contract.DefaultClusterLimits()
+	}
+	if err := c.Limits.Validate(); err != nil {
+		return fmt.Errorf("node: limits: %w", err)
+	}
+	c.Capacity = max(c.Capacity, 1)
+	orDuration(&c.Trust.MaxAge, DefaultMaxAge)
+	orDuration(&c.Timing.BackoffMin, 500*time.Millisecond)
+	orDuration(&c.Timing.BackoffMax, 30*time.Second)
+	orDuration(&c.Timing.Idle, 90*time.Second)
+	orDuration(&c.Timing.Call, time.Minute)
+	orDuration(&c.Timing.Drain, time.Minute)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+func orDuration(d *time.Duration, otherwise time.Duration) {
+	if *d <= 0 {
+		*d = otherwise
+	}
+}

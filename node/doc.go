@@ -1,0 +1,44 @@
+// Package node is the worker of a cluster: it takes assignments from a control
+// plane that it does not trust, verifies each against the witnessed logs, runs
+// what the tenant asked for, and attests to the outcome.
+//
+// # What is verified before anything runs
+//
+// An assignment is a claim. Before it runs anything the node has
+//
+//   - the membership checkpoint under its policy, with fresh cosignatures, and
+//     every change up to it, folded from the pinned genesis;
+//   - the audit and request checkpoints under theirs, signed by a key that the
+//     membership names, and consistent with every checkpoint it has kept;
+//   - contract, request, epoch and reschedule records: each opening's entry
+//     proven to be in the log, and all of them folded by the rules that verifiers
+//     use (package provenance), which covers the tenant's signatures, the
+//     contract's limits, and the schedule;
+//   - that the schedule names this node, with an attestation key that is valid at
+//     the pinned epoch and now;
+//   - that every epoch it knows of is mirrored in the audit log, and the request
+//     stands before the record of the epoch that follows its pin;
+//   - the proof bundles of the parents;
+//   - the digests of module and input.
+//
+// Whatever fails has a [RefusalCode], is logged and counted, and nothing runs.
+//
+// # What is never done
+//
+// No two different attestations of one execution leave the node: the envelope is
+// durable before it is sent, and what is stored is sent again, also after a
+// restart. A checkpoint that contradicts a kept one is refused and kept with it
+// as evidence. A node that has learned of its own removal attests no more.
+//
+// # Trust
+//
+// Trusted are the two policies, the genesis, the node's directory and its keys.
+// The control plane and everything that it serves, tiles included, are not. The
+// runner is trusted to be deterministic; who else runs the same is the
+// schedule's matter.
+//
+// # Concurrency
+//
+// [Node.Run] owns all goroutines: one reads the stream, up to Capacity work on
+// one assignment each. See [Node] for who owns which state.
+package node

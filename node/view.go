@@ -1,0 +1,368 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/tallystick/tallystick/membership"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+// view is what the node knows of the cluster's logs: the largest checkpoint of
+// each that it has accepted, the membership folded up to it, and where the audit
+// log has each epoch. All of it is verified, and durable before it is used.
+//
+// One goroutine at a time holds turn and may call the methods; it keeps it while
+// it fetches, since what it fetches is judged against the state that it found.
+// history is safe to read without.
+type view struct {
+	store   *store
+	source  LogSource
+	trust   Trust
+	logger  *slog.Logger
+	history *membership.History
+
+	turn   chan struct{}
+	logs   map[membership.LogName]*logView
+	epochs map[uint64]int64 // least proven index of each epoch's record
+	keyed  uint64           // epochs whose log keys are in logs
+}
+
+// logView is what is known of one log.
+type logView struct {
+	name   membership.LogName
+	policy *checkpoint.Policy
+	// head is the largest checkpoint accepted, note its bytes; nil before any.
+	head  *checkpoint.Checkpoint
+	note  []byte
+	cache *tileCache
+	// keys are those that any epoch so far named for an origin.
+	keys map[string][]note.Verifier
+}
+
+// openView restores the view that the store holds.
+func openView(s *store, source LogSource, trust Trust, logger *slog.Logger) (*view, error) {
+	v := &view{
+		store: s, source: source, trust: trust, logger: logger,
+		history: membership.NewHistory(),
+		turn:    make(chan struct{}, 1),
+		logs:    make(map[membership.LogName]*logView),
+	}
+	for name, policy := range map[membership.LogName]*checkpoint.Policy{
+		membership.LogAudit: trust.AuditPolicy, membership.LogMembership: trust.MembershipPolicy,
+	} {
+		if _, err := policy.Origin(); err != nil {
+			return nil, fmt.Errorf("%s policy: %w", name, err)
+		}
+		v.logs[name] = &logView{name: name, policy: policy, cache: newTileCache(), keys: make(map[string][]note.Verifier)}
+	}
+	if _, err := v.history.Append(trust.Genesis); err != nil {
+		return nil, fmt.Errorf("genesis: %w", err)
+	}
+	if err := s.changes(func(envelope []byte) error {
+		_, err := v.history.Append(envelope)
+		if err != nil {
+			err = storeError(fmt.Errorf("change %d, under this genesis: %w", v.history.Size(), err))
+		}
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	if err := v.learnKeys(); err != nil {
+		return nil, err
+	}
+	for _, l := range v.logs {
+		if err := v.restoreHead(l); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	v.epochs, err = s.epochs(v.auditOrigin())
+	return v, err
+}
+
+// restoreHead reads the kept checkpoint of a log. It was accepted when it was
+// kept; a policy that has changed since does not matter for what it forbids.
+func (v *view) restoreHead(l *logView) error {
+	signed, err := v.store.head(l.name)
+	if err != nil || signed == nil {
+		return err
+	}
+	n, err := checkpoint.ParseNote(signed)
+	if err != nil {
+		return storeError(fmt.Errorf("file %q: %w", headName(l.name), err))
+	}
+	c, err := checkpoint.Parse(n.Text)
+	if err != nil {
+		return storeError(fmt.Errorf("file %q: %w", headName(l.name), err))
+	}
+	if l.name == membership.LogMembership {
+		root, err := v.history.Root(uint64(c.Size))
+		if err != nil || root != c.Root {
+			return storeError(fmt.Errorf("file %q is of size %d and does not match the %d changes kept; move the directory away to start anew",
+				headName(l.name), c.Size, v.history.Size()))
+		}
+	}
+	l.head, l.note = &c, signed
+	return nil
+}
+
+// take waits for the turn; give ends it.
+func (v *view) take(ctx context.Context) error {
+	select {
+	case v.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	}
+	if err := v.store.failed(); err != nil {
+		v.give()
+		return err
+	}
+	return nil
+}
+
+func (v *view) give() { <-v.turn }
+
+// acceptMembership judges a checkpoint of the membership log and folds the
+// changes up to it. now is the time for its freshness.
+func (v *view) acceptMembership(ctx context.Context, signed []byte, now time.Time) (checkpoint.Checkpoint, error) {
+	l := v.logs[membership.LogMembership]
+	verified, err := l.policy.VerifyFresh(signed, now, v.trust.MaxAge)
+	if errors.Is(err, checkpoint.ErrStale) {
+		return checkpoint.Checkpoint{}, refuseCause(RefusedStale, err)
+	}
+	if err != nil {
+		return checkpoint.Checkpoint{}, refuseCause(RefusedMembership, err)
+	}
+	c := verified.Checkpoint
+	if err := v.consistent(ctx, l, c, signed); err != nil {
+		return checkpoint.Checkpoint{}, err
+	}
+	if uint64(c.Size) > v.history.Size() {
+		if err := v.extendHistory(ctx, l, c); err != nil {
+			return checkpoint.Checkpoint{}, err
+		}
+	}
+	if root, err := v.history.Root(uint64(c.Size)); err != nil || root != c.Root {
+		return checkpoint.Checkpoint{}, refuse(RefusedChanges, "the changes of this genesis do not hash to the checkpoint of size %d: another cluster's log, or a wrong genesis", c.Size)
+	}
+	if err := v.signedByNamedKey(l, c, signed); err != nil {
+		return checkpoint.Checkpoint{}, err
+	}
+	return c, v.keep(l, c, signed)
+}
+
+// acceptAudit judges a checkpoint of the audit log, after the membership, which
+// names the log's keys. code is the refusal for one that the policy refuses.
+func (v *view) acceptAudit(ctx context.Context, signed []byte, code RefusalCode) (checkpoint.Checkpoint, error) {
+	l := v.logs[membership.LogAudit]
+	verified, err := l.policy.Verify(signed)
+	if err != nil {
+		return checkpoint.Checkpoint{}, refuseCause(code, err)
+	}
+	c := verified.Checkpoint
+	if err := v.signedByNamedKey(l, c, signed); err != nil {
+		return checkpoint.Checkpoint{}, err
+	}
+	if err := v.consistent(ctx, l, c, signed); err != nil {
+		return checkpoint.Checkpoint{}, err
+	}
+	return c, v.keep(l, c, signed)
+}
+
+// consistent checks a cosigned checkpoint against the kept one of its log: the
+// root hash that the larger tree has at the smaller size, computed from tiles
+// that hash to the larger tree's root, must be the smaller one's.
+func (v *view) consistent(ctx context.Context, l *logView, c checkpoint.Checkpoint, signed []byte) error {
+	if l.head == nil || l.head.Origin != c.Origin {
+		return nil // nothing kept, or kept of a log that this one succeeds
+	}
+	older, newer := l.head.Tree(), c.Tree()
+	if older.N > newer.N {
+		older, newer = newer, older
+	}
+	root := newer.Hash
+	var hashes []tlog.Hash
+	if older.N == 0 {
+		root = checkpoint.EmptyRoot
+	} else if older.N < newer.N {
+		tiles := &logTiles{ctx: ctx, source: v.source, log: l.name, cache: l.cache}
+		reader := tlog.TileHashReader(newer, tiles)
+		var err error
+		if root, err = tlog.TreeHash(older.N, reader); err == nil {
+			hashes, err = tlog.ProveTree(newer.N, older.N, reader)
+		}
+		if err != nil {
+			return tileError(tiles, err)
+		}
+	}
+	if root == older.Hash {
+		return nil
+	}
+	return v.forked(l, c, signed, hashes)
+}
+
+// tileError tells a log that could not be reached from one that serves tiles
+// which do not hash to what was cosigned.
+func tileError(tiles *logTiles, err error) error {
+	if tiles.failed != nil {
+		return tiles.failed
+	}
+	return refuseCause(RefusedConsistency, err)
+}
+
+// forked keeps two checkpoints that contradict each other, as received.
+func (v *view) forked(l *logView, c checkpoint.Checkpoint, signed []byte, hashes []tlog.Hash) error {
+	e := checkpoint.Evidence{Known: l.note, Submitted: signed, Hashes: hashes}
+	for _, key := range l.policy.Logs() {
+		e.Vkeys = append(e.Vkeys, key.Vkey)
+	}
+	data, err := e.Format()
+	if err == nil {
+		var path string
+		if path, err = v.store.keepEvidence(data); err == nil {
+			v.logger.Error("the log has forked", "log", l.name, "size", c.Size, "kept_size", l.head.Size, "evidence", path)
+			return refuse(RefusedFork, "%s checkpoint of size %d contradicts the kept one of size %d; evidence is in %q", l.name, c.Size, l.head.Size, path)
+		}
+	}
+	v.logger.Error("the log has forked, and the evidence could not be kept", "log", l.name, "size", c.Size, "kept_size", l.head.Size, "error", err)
+	return refuse(RefusedFork, "%s checkpoint of size %d contradicts the kept one of size %d", l.name, c.Size, l.head.Size)
+}
+
+// signedByNamedKey: a policy says whom its owner believes; that this is a log of
+// the cluster is for the membership to say.
+func (v *view) signedByNamedKey(l *logView, c checkpoint.Checkpoint, signed []byte) error {
+	if _, err := checkpoint.Open(signed, c.Origin, l.keys[c.Origin]); err != nil {
+		return refuseCause(RefusedLogKey, err)
+	}
+	return nil
+}
+
+// keep makes a checkpoint the kept one if it is larger.
+func (v *view) keep(l *logView, c checkpoint.Checkpoint, signed []byte) error {
+	if l.head != nil && l.head.Origin == c.Origin && l.head.Size >= c.Size {
+		return nil
+	}
+	if err := v.store.setHead(l.name, signed); err != nil {
+		return err
+	}
+	l.head, l.note = &c, bytes.Clone(signed)
+	return nil
+}
+
+// extendHistory folds the entries up to a cosigned checkpoint that is consistent
+// with the kept one.
+func (v *view) extendHistory(ctx context.Context, l *logView, c checkpoint.Checkpoint) error {
+	if c.Size > membership.MaxPrincipals*100 { // more changes than a cluster could ever make
+		return refuse(RefusedChanges, "membership log of %d changes", c.Size)
+	}
+	tiles := &logTiles{ctx: ctx, source: v.source, log: l.name, cache: l.cache}
+	reader := tlog.TileHashReader(c.Tree(), tiles)
+	have := int64(v.history.Size())
+	if root, err := tlog.TreeHash(have, reader); err != nil {
+		return tileError(tiles, err)
+	} else if mine, err := v.history.Root(uint64(have)); err != nil || mine != root {
+		return refuse(RefusedChanges, "the membership log does not begin with the %d changes that this node knows: another cluster's log, or a wrong genesis", have)
+	}
+	for have < c.Size {
+		end := min(have/tileWidth*tileWidth+tileWidth, c.Size)
+		entries, err := v.authenticEntries(tiles, reader, have, end)
+		if err != nil {
+			return err
+		}
+		for i, envelope := range entries {
+			if _, err := v.history.Append(envelope); err != nil {
+				// The entries before it are lawful and authentic: keep those.
+				refusal := refuseCause(RefusedChanges, fmt.Errorf("entry %d of the membership log: %w", have+int64(i), err))
+				return errors.Join(refusal, v.store.appendChanges(entries[:i]), v.learnKeys())
+			}
+		}
+		if err := v.store.appendChanges(entries); err != nil {
+			return err
+		}
+		have = end
+	}
+	v.logger.Info("membership changed", "epoch", v.history.Size())
+	return v.learnKeys()
+}
+
+// authenticEntries reads entries start to end−1 and compares their hashes with
+// those of the tree.
+func (v *view) authenticEntries(tiles *logTiles, reader tlog.HashReader, start, end int64) ([][]byte, error) {
+	var indexes []int64
+	for i := start; i < end; i++ {
+		indexes = append(indexes, tlog.StoredHashIndex(0, i))
+	}
+	hashes, err := reader.ReadHashes(indexes)
+	if err != nil {
+		return nil, tileError(tiles, err)
+	}
+	entries, err := tiles.entries(start, end)
+	if errors.Is(err, ErrUnavailable) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, refuseCause(RefusedConsistency, err)
+	}
+	for i, e := range entries {
+		if tlog.RecordHash(e) != hashes[i] {
+			return nil, refuse(RefusedConsistency, "entry %d of the %s log does not have the hash that was cosigned", start+int64(i), tiles.log)
+		}
+	}
+	return entries, nil
+}
+
+// learnKeys collects the keys that the epochs since the last call name for the
+// logs. A key stays: what it signed before it was replaced remains good.
+func (v *view) learnKeys() error {
+	for v.keyed < v.history.Size() {
+		state, err := v.history.StateAt(v.keyed + 1)
+		if err != nil {
+			return storeError(err)
+		}
+		for name, l := range v.logs {
+			named := state.Logs().Named(name)
+			for _, vkey := range named.Keys {
+				key, err := checkpoint.ParseVkey(vkey)
+				if err != nil {
+					return storeError(err)
+				}
+				if !slices.ContainsFunc(l.keys[named.Origin], func(k note.Verifier) bool { return k.(*checkpoint.Key).Vkey() == vkey }) {
+					l.keys[named.Origin] = append(l.keys[named.Origin], key)
+				}
+			}
+		}
+		v.keyed++
+	}
+	return nil
+}
+
+// auditOrigin is the origin of the one log that the audit policy is about.
+func (v *view) auditOrigin() string {
+	origin, _ := v.trust.AuditPolicy.Origin() // openView has checked it
+	return origin
+}
+
+// learnEpochs notes where the audit log has the records of epochs. The first one
+// of an epoch counts, so only a smaller index replaces what is known.
+func (v *view) learnEpochs(proven map[uint64]int64) error {
+	changed := false
+	for epoch, index := range proven {
+		if known, ok := v.epochs[epoch]; !ok || index < known {
+			v.epochs[epoch] = index
+			changed = true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return v.store.setEpochs(v.auditOrigin(), v.epochs)
+}
