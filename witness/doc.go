@@ -31,6 +31,11 @@
 //	heads/<origin hash>         the signed note cosigned last, with cosignatures
 //	evidence/<origin hash>-...  checkpoints of a log that do not go together
 //
+// # HTTP
+//
+// Requests and answers are signed and public, so the server speaks plain HTTP.
+// Put a proxy in front of it for TLS; what a proxy can do is keep silent.
+//
 // # Concurrency
 //
 // A Witness is safe for concurrent use. Requests for different origins do not

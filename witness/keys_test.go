@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,44 +13,35 @@ import (
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
+// TestInitAndLoad is about keys that are not encrypted; those that are take
+// their time, and package keyfile and the scripts of cmd/witness have them.
 func TestInitAndLoad(t *testing.T) {
-	passphrase := filepath.Join(t.TempDir(), "passphrase")
-	if err := os.WriteFile(passphrase, []byte("correct horse\n"), 0o600); err != nil {
+	dir := filepath.Join(t.TempDir(), "witness")
+	made, err := Init(dir, witnessName, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for name, pass := range map[string]keyfile.Passphrase{"plain": nil, "encrypted": keyfile.PassphraseFile(passphrase)} {
-		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "witness")
-			made, err := Init(dir, witnessName, pass)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i, alg := range []byte{checkpoint.AlgEd25519Cosignature, checkpoint.AlgMLDSA44Cosignature} {
-				key, err := checkpoint.ParseCosignerVkey(made.Vkeys()[i])
-				if err != nil || key.Alg() != alg || key.Name() != witnessName {
-					t.Errorf("verifier key %d: %v, %v", i, key, err)
-				}
-			}
-			loaded, err := LoadKeys(dir, pass)
-			if err != nil || strings.Join(loaded.Vkeys(), " ") != strings.Join(made.Vkeys(), " ") {
-				t.Errorf("loaded %v, %v", loaded, err)
-			}
-			if pass != nil {
-				return // the rest is the same, and decrypting takes its time
-			}
-			if _, err := Init(dir, witnessName, pass); !errors.Is(err, keyfile.ErrExists) {
-				t.Errorf("second time: %v", err)
-			}
-			if err := os.Remove(filepath.Join(dir, vkeysFile)); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := Init(dir, witnessName, pass); !errors.Is(err, keyfile.ErrExists) {
-				t.Errorf("over keys that are there: %v", err)
-			}
-			if _, err := LoadKeys(dir, pass); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("unfinished directory: %v", err)
-			}
-		})
+	for i, alg := range []byte{checkpoint.AlgEd25519Cosignature, checkpoint.AlgMLDSA44Cosignature} {
+		key, err := checkpoint.ParseCosignerVkey(made.Vkeys()[i])
+		if err != nil || key.Alg() != alg || key.Name() != witnessName {
+			t.Errorf("verifier key %d: %v, %v", i, key, err)
+		}
+	}
+	loaded, err := LoadKeys(dir, nil)
+	if err != nil || !slices.Equal(loaded.Vkeys(), made.Vkeys()) {
+		t.Errorf("loaded %v, %v", loaded, err)
+	}
+	if _, err := Init(dir, witnessName, nil); !errors.Is(err, keyfile.ErrExists) {
+		t.Errorf("second time: %v", err)
+	}
+	if err := os.Remove(filepath.Join(dir, vkeysFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Init(dir, witnessName, nil); !errors.Is(err, keyfile.ErrExists) {
+		t.Errorf("over keys that are there: %v", err)
+	}
+	if _, err := LoadKeys(dir, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("unfinished directory: %v", err)
 	}
 }
 
