@@ -45,9 +45,8 @@ func (a *answer) Write(p []byte) (int, error) {
 	if a.dropped != nil {
 		return len(p), nil
 	}
-	n, err := a.ResponseWriter.Write(p)
-	a.op.account.sent(n, a.server.cfg.Now())
-	return n, err
+	a.op.account.sent(len(p), a.server.cfg.Now())
+	return a.ResponseWriter.Write(p)
 }
 
 // Flush sends what is buffered.
@@ -71,12 +70,16 @@ func (a *answer) begin() {
 	if a.op.settled {
 		return
 	}
-	err := a.op.bodyErr
-	if err == nil {
-		err = refuse(CodeMalformed, "the body is not one message of this method within %d bytes: check content type, encoding and length",
-			a.server.cfg.bound(a.op.method))
+	a.replace(a.server.unread(a.op))
+}
+
+// unread says why a request never reached its handler.
+func (s *Server) unread(op *operation) error {
+	if op.bodyErr != nil {
+		return op.bodyErr
 	}
-	a.replace(err)
+	return refuse(CodeMalformed, "the body is not one message of this method within %d bytes: check content type, encoding and length",
+		s.cfg.bound(op.method))
 }
 
 // replace answers with err instead of whatever the handler has to say. It must

@@ -35,7 +35,6 @@ const (
 // when nothing was asked.
 type collector struct {
 	record Recorder
-	now    func() time.Time
 	items  func(n int) // observes the size of each batch
 
 	queue chan entry
@@ -59,10 +58,9 @@ type entry struct {
 	done      chan error // buffered; nil if nobody waits
 }
 
-func newCollector(record Recorder, now func() time.Time, items func(int)) *collector {
+func newCollector(record Recorder, items func(int)) *collector {
 	c := &collector{
 		record:  record,
-		now:     now,
 		items:   items,
 		queue:   make(chan entry, maxQueued),
 		stop:    make(chan struct{}),
@@ -143,7 +141,7 @@ func (c *collector) drain(taken []entry) []entry {
 
 // untilDue is how long the first parked refusal must still wait.
 func (c *collector) untilDue() time.Duration {
-	now, soonest := c.now(), parkInterval
+	now, soonest := time.Now(), parkInterval
 	for _, e := range c.parked {
 		soonest = min(soonest, c.written[e.principal].Add(parkInterval).Sub(now))
 	}
@@ -154,7 +152,7 @@ func (c *collector) untilDue() time.Duration {
 // principals that get a batch anyway, or whose last such batch is long enough
 // ago. all lets every parked one go.
 func (c *collector) write(fresh []entry, all bool) {
-	now := c.now()
+	now := time.Now()
 	pending := append(c.parked, fresh...)
 	goes := make(map[string]bool)
 	for _, e := range pending {

@@ -2,6 +2,7 @@ package controlapi
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"connectrpc.com/connect"
@@ -87,5 +88,8 @@ func (o sender[M]) send(message *M) error {
 	}
 	_ = o.op.control.SetWriteDeadline(time.Now().Add(writeTimeout))
 	defer func() { _ = o.op.control.SetWriteDeadline(time.Time{}) }()
-	return o.stream.Send(message)
+	if err := o.stream.Send(message); err != nil {
+		return fmt.Errorf("%w: sending: %w", context.Canceled, err)
+	}
+	return nil
 }

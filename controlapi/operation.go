@@ -2,6 +2,7 @@ package controlapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -176,6 +177,12 @@ func (s *Server) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect
 		}
 		if cause := context.Cause(ctx); cause == errStopping && err != nil {
 			err = errStopping
+		}
+		// An error of Connect itself, before the stream has begun, is about the
+		// request; a handler's errors are refusals.
+		var fault *connect.Error
+		if !op.settled && errors.As(err, &fault) {
+			err = s.unread(op)
 		}
 		if err = s.settle(ctx, op, err); err != nil {
 			return s.answerError(op, err)

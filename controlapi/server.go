@@ -73,7 +73,7 @@ func New(cfg Config) (*Server, error) {
 		errors:   connect.NewErrorWriter(),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
-	s.collector = newCollector(cfg.Core, cfg.Now, func(n int) { metrics.batchItems.Observe(float64(n)) })
+	s.collector = newCollector(cfg.Core, func(n int) { metrics.batchItems.Observe(float64(n)) })
 	s.routes = s.newRoutes()
 	return s, nil
 }

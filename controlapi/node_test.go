@@ -1,0 +1,129 @@
+package controlapi
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+	rpc "github.com/tallystick/tallystick/proto/tallystick/v1/tallystickv1connect"
+)
+
+func (w *world) watch(ctx context.Context, node string, info *pb.NodeInfo) (*connect.ServerStreamForClient[pb.WatchAssignmentsResponse], error) {
+	w.t.Helper()
+	stream, err := rpc.NewNodeClient(as(node, true), w.url, connect.WithGRPC()).
+		WatchAssignments(ctx, connect.NewRequest(&pb.WatchAssignmentsRequest{Info: info}))
+	if err != nil {
+		return nil, err
+	}
+	if !stream.Receive() { // the message that says: connected
+		return nil, stream.Err()
+	}
+	return stream, nil
+}
+
+func (w *world) nodes() map[string]*pb.ClusterNode {
+	w.t.Helper()
+	res, err := rpc.NewControlClient(as("alice", false), w.url).ListClusterNodes(w.t.Context(), connect.NewRequest(&pb.ListClusterNodesRequest{}))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	found := map[string]*pb.ClusterNode{}
+	for _, n := range res.Msg.GetNodes() {
+		found[n.GetId()] = n
+	}
+	return found
+}
+
+func TestAssignmentStream(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if w.nodes()["node-1"].GetConnected() {
+		t.Error("connected before its stream")
+	}
+	stream, err := w.watch(ctx, "node-1", &pb.NodeInfo{Engine: "compiler", Capacity: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stream.Msg().GetAssignment() != nil {
+		t.Errorf("the first message is %v, want none", stream.Msg())
+	}
+	if n := w.nodes(); !n["node-1"].GetConnected() || n["node-1"].GetInfo().GetEngine() != "compiler" || n["node-2"].GetConnected() {
+		t.Errorf("nodes %v", n)
+	}
+	w.core.work <- &pb.Assignment{ExecutionId: "x"}
+	if !stream.Receive() || stream.Msg().GetAssignment().GetExecutionId() != "x" {
+		t.Errorf("got %v, %v", stream.Msg(), stream.Err())
+	}
+	// A second stream of the node takes the first one's place.
+	second, err := w.watch(ctx, "node-1", &pb.NodeInfo{Engine: "interpreter"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for stream.Receive() {
+	}
+	if connect.CodeOf(stream.Err()) != connect.CodeAborted || !strings.Contains(stream.Err().Error(), "[stream_replaced]") {
+		t.Errorf("the first stream ended with %v", stream.Err())
+	}
+	if n := w.nodes()["node-1"]; !n.GetConnected() || n.GetInfo().GetEngine() != "interpreter" {
+		t.Errorf("after the second stream: %v", n)
+	}
+	// The core ends it.
+	w.core.work <- nil
+	for second.Receive() {
+	}
+	if connect.CodeOf(second.Err()) != connect.CodeUnavailable {
+		t.Errorf("the second stream ended with %v", second.Err())
+	}
+	if n := w.nodes()["node-1"]; n.GetConnected() {
+		t.Errorf("after both: %v", n)
+	}
+}
+
+// TestRevokedKeyEndsStreams: a stream outlives its token, not its key.
+func TestRevokedKeyEndsStreams(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.KeepAlive = time.Millisecond })
+	stream, err := w.watch(t.Context(), "node-1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.core.set(func() { delete(w.core.kinds, "node-1") })
+	for stream.Receive() {
+	}
+	if connect.CodeOf(stream.Err()) != connect.CodeUnauthenticated || !strings.Contains(stream.Err().Error(), "[token_key]") {
+		t.Errorf("the stream ended with %v", stream.Err())
+	}
+}
+
+func TestNodeInfoIsBounded(t *testing.T) {
+	w := newWorld(t, nil)
+	for name, info := range map[string]*pb.NodeInfo{
+		"long text":    {SoftwareVersion: strings.Repeat("x", maxInfoText+1)},
+		"many entries": {Isolation: make([]string, maxIsolation+1)},
+	} {
+		if _, err := w.watch(t.Context(), "node-1", info); err == nil || !strings.Contains(err.Error(), "[request_malformed]") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if w.nodes()["node-1"].GetConnected() {
+		t.Error("connected by a refused stream")
+	}
+}
+
+// TestClientGoesAway: the stream ends and is no fault of anybody.
+func TestClientGoesAway(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.KeepAlive = time.Millisecond })
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := w.watch(ctx, "node-1", nil); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	w.edge.StopAndWait() // waits for the stream
+	if strings.Contains(w.logs.String(), "level=ERROR") {
+		t.Errorf("the log has errors: %s", w.logs)
+	}
+}
