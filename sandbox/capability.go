@@ -16,13 +16,14 @@ const wasiModule = "wasi_snapshot_preview1"
 type capability uint8
 
 const (
-	capStdio  capability = iota // always granted
-	capArgs                     // arguments and environment
+	capArgs   capability = iota // arguments and environment
 	capClock                    // the logical clock and waiting on it
 	capRandom                   // seeded randomness
+	capStdio                    // always granted
 )
 
-var capNames = [...]string{capStdio: "stdio", capArgs: "args", capClock: "clock", capRandom: "random"}
+// capNames is in ascending order, as contracts list them.
+var capNames = [...]string{capArgs: "args", capClock: "clock", capRandom: "random", capStdio: "stdio"}
 
 // A HostFunction is one function of the host interface.
 type HostFunction struct {

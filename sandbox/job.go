@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"crypto/sha256"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -89,7 +88,8 @@ type Job struct {
 	// unique, not empty and without '='.
 	Env [][2]string
 	// Seed is the contract's; with the input's digest it decides all randomness.
-	Seed         [sha256.Size]byte
+	Seed [sha256.Size]byte
+	// Capabilities are granted in addition to stdio, which always is; none twice.
 	Capabilities []string
 	Limits       Limits
 	// MemoryDigest asks for Outcome.Memory: a sharper test for divergence than the
@@ -170,6 +170,7 @@ func capabilitySet(names []string) (capSet, error) {
 
 func (s capSet) has(c capability) bool { return s&(1<<c) != 0 }
 
+// names are the set's names in ascending order.
 func (s capSet) names() []string {
 	var list []string
 	for c, name := range capNames {
@@ -179,5 +180,3 @@ func (s capSet) names() []string {
 	}
 	return list
 }
-
-func (s capSet) String() string { return fmt.Sprint(s.names()) }

@@ -101,8 +101,13 @@ func TestOutcomes(t *testing.T) {
 // outcomes.
 func runBothModes(t *testing.T, job Job) *Result {
 	t.Helper()
+	return runModes(t, job, EngineConfig{}, EngineConfig{Interpreter: true})
+}
+
+func runModes(t *testing.T, job Job, configs ...EngineConfig) *Result {
+	t.Helper()
 	var first *Result
-	for _, config := range []EngineConfig{{}, {Interpreter: true}} {
+	for _, config := range configs {
 		e := NewEngine(config)
 		defer e.Close()
 		for range 2 {

@@ -140,6 +140,12 @@ func (b *Builder) Elem(offset int32, funcs ...uint32) *Builder {
 	return b
 }
 
+// ElemRaw adds an element segment with the given bytes.
+func (b *Builder) ElemRaw(raw ...byte) *Builder {
+	b.elems = append(b.elems, raw)
+	return b
+}
+
 // Data adds an active data segment.
 func (b *Builder) Data(offset int32, data string) *Builder {
 	b.datas = append(b.datas, Name(append(append([]byte{0}, I32Const(offset)...), 0x0b), data))

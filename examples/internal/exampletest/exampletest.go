@@ -27,7 +27,7 @@ func Build(t *testing.T) *Guest {
 		t.Skip("builds a WebAssembly module")
 	}
 	path := filepath.Join(t.TempDir(), "guest.wasm")
-	build := exec.Command("go", "build", "-trimpath", "-o", path, ".")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", path, ".")
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
