@@ -246,7 +246,8 @@ func Open(o Options) (*Log, error) {
 // Close stops accepting entries, waits until what was accepted is durable, runs
 // a last round so that it is published if the witnesses allow, stops, and
 // releases the store. It blocks for as long as a round may take, at most until
-// ctx ends.
+// ctx ends. No other method may be in progress or be called afterwards, except
+// the appends, which are ErrClosed.
 func (l *Log) Close(ctx context.Context) error {
 	l.closing.Do(func() {
 		l.queue.shut()

@@ -158,3 +158,67 @@ func corruptible(t *testing.T, size int) *vfs.MemFS {
 	}
 	return base.CrashClone(vfs.CrashCloneCfg{})
 }
+
+// TestCorruptionFoundBeforeSigning changes stored bytes under a running log:
+// the next round notices and signs nothing.
+func TestCorruptionFoundBeforeSigning(t *testing.T) {
+	const size = 700 // two full tiles and bundles, one unfinished
+	for name, c := range map[string]struct {
+		key    []byte
+		change func([]byte) []byte
+	}{
+		"head":                {metaHead, flip(20)},
+		"head size":           {metaHead, flip(7)},
+		"entry in full":       {indexKey(kindEntry, 256), flip(1000)},
+		"frame in full":       {indexKey(kindEntry, 256), flip(13)},
+		"bundle gone":         {indexKey(kindEntry, 256), remove},
+		"bundle cut":          {indexKey(kindEntry, 256), func(b []byte) []byte { return b[:len(b)-12] }},
+		"leaf hash in full":   {tileKey(0, 256), flip(1000)},
+		"tile gone":           {tileKey(0, 256), remove},
+		"tile cut":            {tileKey(0, 256), func(b []byte) []byte { return b[:len(b)-32] }},
+		"level 1 hash":        {tileKey(1, 0), flip(0)},
+		"entry in unfinished": {indexKey(kindEntry, 512), flip(700)},
+		"hash in unfinished":  {tileKey(0, 512), flip(700)},
+		"before the last":     {tileKey(0, 0), flip(0)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts := testOptions(vfs.NewMem())
+			opts.HoldWitness = true
+			tl := newTestLog(t, opts)
+			tl.addN(100)
+			tl.AllowWitness(100)
+			tl.mustPublish(100)
+			tl.addN(size - 100)
+			v, closer, err := tl.store.db.Get(c.key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			v = c.change(append([]byte(nil), v...))
+			closer.Close()
+			if v == nil {
+				err = tl.store.db.Delete(c.key, pebble.Sync)
+			} else {
+				err = tl.store.db.Set(c.key, v, pebble.Sync)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			tl.AllowWitness(size)
+			if err := tl.Wait(within(t), size); !errors.Is(err, ErrCorrupt) {
+				t.Fatalf("wait: %v, want ErrCorrupt", err)
+			}
+			if tl.Signed().Size != 100 {
+				t.Error("signed on corrupt bytes")
+			}
+			if _, _, err := tl.Append(context.Background(), Entry{}); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("append: %v, want ErrCorrupt", err)
+			}
+			if tl.Health() == nil {
+				t.Error("healthy")
+			}
+			if _, err := tl.EntryAt(5); err != nil { // reads go on
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -132,6 +132,9 @@ func (p *publisher) stop(ctx context.Context) {
 	defer unhook()
 	p.workers.Wait()
 	p.cancel()
+	for _, w := range p.witnesses {
+		w.http.CloseIdleConnections()
+	}
 }
 
 // run confirms the last signed head with the witnesses and then runs rounds.
@@ -276,9 +279,20 @@ func (l *Log) Signed() SignedNote { return *l.publisher.signed.Load() }
 // is nil if none has been published yet.
 func (l *Log) Published() SignedNote { return *l.publisher.published.Load() }
 
-// Wait blocks until a published checkpoint covers the given tree size.
+// Wait blocks until a published checkpoint covers the given tree size. It fails
+// when ctx ends, and when the log has stopped publishing.
 func (l *Log) Wait(ctx context.Context, size int64) error {
-	return l.publisher.covered.wait(ctx, size, l.publisher.ctx.Done())
+	err := l.publisher.covered.wait(ctx, size, l.publisher.ctx.Done())
+	if err != ErrClosed {
+		return err
+	}
+	if failed := l.failed(); failed != nil {
+		return failed
+	}
+	if refused := l.publisher.refused.Load(); refused != nil {
+		return *refused
+	}
+	return ErrClosed
 }
 
 // FirstPublishedCovering returns the first checkpoint ever published that covers

@@ -473,8 +473,9 @@ func TestStartUpCheck(t *testing.T) {
 		}
 	})
 	t.Run("forked", func(t *testing.T) {
-		tl, a, _ := prepare(t)
+		tl, a, b := prepare(t)
 		tl.close()
+		b.behave(dead) // with its answer the log would be safe from any fork
 		a.mu.Lock()
 		a.mu.seen.Root[0] ^= 1
 		a.mu.Unlock()
