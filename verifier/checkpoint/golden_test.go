@@ -209,7 +209,7 @@ func (g *golden) keys() []goldenKey {
 
 func (g *golden) checkpoints() goldenCheckpoints {
 	out := goldenCheckpoints{Comment: keyNote, Keys: g.keys()}
-	for _, b := range []goldenBody{
+	out.Bodies = []goldenBody{
 		{"size 5", string(testCheckpoint(g, testOrigin, 5).Body()), ""},
 		{"empty tree", string(testCheckpoint(g, testOrigin, 0).Body()), ""},
 		{"example of c2sp.org/tlog-checkpoint", "example.com/behind-the-sofa\n20852163\n" + rootLine, ""},
@@ -221,8 +221,6 @@ func (g *golden) checkpoints() goldenCheckpoints {
 		{"not terminated", "example.com/log\n1\n" + rootLine[:44], "malformed"},
 		{"size 0 with another root", "example.com/log\n0\n" + rootLine, "malformed"},
 		{"empty origin", "\n1\n" + rootLine, "malformed"},
-	} {
-		out.Bodies = append(out.Bodies, b)
 	}
 	signed := g.note(5, nil)
 	_, other, _ := bytes.Cut([]byte(g.note(6, nil)), []byte("\n\n"))

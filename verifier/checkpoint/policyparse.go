@@ -144,7 +144,7 @@ func (p *policyParser) witness(args []string) error {
 // group reads "group <name> all|any|<k> <name>...".
 func (p *policyParser) group(args []string) error {
 	if len(args) < 3 {
-		return fmt.Errorf("a group line is: group <name> all|any|<k> <member>...")
+		return fmt.Errorf("a group line is: group <name> all|any|<k> <members>")
 	}
 	if len(p.groups) == MaxPolicyGroups {
 		return fmt.Errorf("more than %d groups", MaxPolicyGroups)
