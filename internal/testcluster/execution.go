@@ -212,6 +212,13 @@ func (c *Cluster) Bundle(id digest.Digest) *pb.ProofBundle {
 	if !ok {
 		c.t.Fatalf("no bundle for execution %s yet", id)
 	}
+	return c.BundleOf(id, content)
+}
+
+// BundleOf returns a bundle with a chosen content, whether or not it proves
+// anything.
+func (c *Cluster) BundleOf(id digest.Digest, content provenance.BundleContent) *pb.ProofBundle {
+	c.t.Helper()
 	size := content.Records[len(content.Records)-1] + 1
 	request, err := c.AuditPolicy.Verify(c.RequestCheckpoint(id))
 	c.must(err)
