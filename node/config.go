@@ -68,19 +68,6 @@ type Result struct {
 	RewrittenModule     *digest.Digest // nil with rewriter 0
 }
 
-// BundleVerifier checks the proof bundles of parents.
-type BundleVerifier interface {
-	// VerifyBundle verifies that the bundle proves a completed execution with this
-	// id, under the node's own policies and genesis, and says what it proves.
-	VerifyBundle(bundle []byte, execution digest.Digest) (Parent, error)
-}
-
-// A Parent is a completed execution as its proof bundle shows it.
-type Parent struct {
-	Tenant  string
-	Outcome contract.Outcome
-}
-
 // Keys are who a node is.
 type Keys struct {
 	// Attestation signs statements: an Ed25519 key that the membership lists for
@@ -108,7 +95,6 @@ type Config struct {
 	ControlPlane ControlPlane
 	Logs         LogSource
 	Runner       Runner
-	Bundles      BundleVerifier
 
 	// Limits is the most this node takes, whatever the cluster allows; the zero
 	// value means contract.DefaultClusterLimits.
@@ -150,8 +136,8 @@ func (c *Config) validate() error {
 		return errors.New("node: no attestation key")
 	case c.Trust.AuditPolicy == nil || c.Trust.MembershipPolicy == nil:
 		return errors.New("node: a policy is missing")
-	case c.ControlPlane == nil || c.Logs == nil || c.Runner == nil || c.Bundles == nil:
-		return errors.New("node: control plane, logs, runner or bundle verifier is missing")
+	case c.ControlPlane == nil || c.Logs == nil || c.Runner == nil:
+		return errors.New("node: control plane, logs or runner is missing")
 	}
 	if c.Limits == (contract.ClusterLimits{}) {
 		c.Limits = contract.DefaultClusterLimits()

@@ -17,6 +17,7 @@ import (
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/record"
+	"github.com/tallystick/tallystick/verifier"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
@@ -31,7 +32,13 @@ type task struct {
 	attempt    uint64 // the first that assigned this node
 	request    checkpoint.Checkpoint
 	membership checkpoint.Checkpoint
-	parents    []Parent // in the order of the submission
+	parents    []parent // in the order of the submission
+}
+
+// A parent is a completed execution as its proof bundle shows it.
+type parent struct {
+	Tenant  string
+	Outcome contract.Outcome
 }
 
 // proven is a record with its place in the audit log.
@@ -102,7 +109,7 @@ func (n *Node) verify(ctx context.Context, a *pb.Assignment) (*task, error) {
 	if a.GetModuleDigest() != ex.Contract.Module.String() || a.GetInputDigest() != ex.Submission.Input.String() {
 		return nil, refuse(RefusedMalformed, "module or input digest differs from those of contract and submission")
 	}
-	parents, err := n.verifyParents(ex, a.GetParentBundles())
+	parents, err := n.verifyParents(ctx, ex, a.GetParentBundles())
 	if err != nil {
 		return nil, err
 	}
@@ -262,18 +269,29 @@ func (n *Node) mayAttest(pinned uint64) error {
 }
 
 // verifyParents checks that every parent is a completed execution of the same
-// tenant whose outcome was ok.
-func (n *Node) verifyParents(ex provenance.Execution, bundles [][]byte) ([]Parent, error) {
+// tenant whose outcome was ok, as its proof bundle shows to this node's policies
+// and genesis, in the one history of the audit log that it has seen.
+func (n *Node) verifyParents(ctx context.Context, ex provenance.Execution, bundles [][]byte) ([]parent, error) {
 	ids := ex.Submission.Parents
 	if len(bundles) != len(ids) {
 		return nil, refuse(RefusedParent, "%d proof bundles for %d parents", len(bundles), len(ids))
 	}
-	var parents []Parent
+	trust := verifier.Trust{AuditPolicy: n.config.Trust.AuditPolicy, MembershipPolicy: n.config.Trust.MembershipPolicy, Genesis: n.config.Trust.Genesis}
+	var parents []parent
 	for i, id := range ids {
-		p, err := n.config.Bundles.VerifyBundle(bundles[i], id)
-		switch {
-		case err != nil:
+		report, err := verifier.VerifyBundle(bundles[i], trust, verifier.Options{Execution: id.String(), Changes: n.view.changes()})
+		if err != nil {
 			return nil, refuseCause(RefusedParent, fmt.Errorf("parent %s: %w", id, err))
+		}
+		b, err := provenance.ParseBundle(bundles[i])
+		if err != nil {
+			return nil, refuseCause(RefusedParent, err)
+		}
+		if _, err := n.view.acceptAudit(ctx, b.GetAuditCheckpoint(), RefusedParent); err != nil {
+			return nil, err
+		}
+		p := parent{Tenant: report.Execution.Tenant, Outcome: report.Execution.Outcome}
+		switch {
 		case p.Tenant != ex.Tenant:
 			return nil, refuse(RefusedParent, "parent %s is of tenant %q, the submission of %q", id, p.Tenant, ex.Tenant)
 		case p.Outcome.Kind != contract.OutcomeOK:

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/tallystick/tallystick/internal/testcluster"
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/record"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
@@ -639,43 +641,88 @@ func TestReschedule(t *testing.T) {
 func TestParents(t *testing.T) {
 	w := newWorld(t, testcluster.Options{})
 	con := w.Register(nil)
+	theirs := w.Contract()
+	theirs.Tenant = testcluster.Other
+	foreignContract := w.Register(theirs)
 	parent, failed := w.Submit(con, []byte("a")), w.Submit(con, []byte("b"))
-	w.Run(parent, testcluster.OK("first "))
+	sub := w.Submission(foreignContract, []byte("c"))
+	sub.Tenant = testcluster.Other
+	w.Append(w.RequestRecord(sub))
+	foreign := sub.ExecutionID()
 	trapped := testcluster.OK("")
 	trapped.Kind = contract.OutcomeTrap
+	w.Run(parent, testcluster.OK("first "))
 	w.Run(failed, trapped)
+	w.Run(foreign, testcluster.OK("theirs"))
 	for _, data := range []string{"first ", "own"} {
 		w.plane.put([]byte(data))
 	}
 	id := w.Submit(con, []byte("own"), parent)
 	name, _ := w.assigned(id)
 	n := w.node(name)
-	for _, tc := range []struct {
-		name string
-		lie  func(a *pb.Assignment)
-	}{
-		{"no bundle", func(a *pb.Assignment) { a.ParentBundles = nil }},
-		{"bundle of another execution", func(a *pb.Assignment) { a.ParentBundles[0] = []byte(failed.String()) }},
+	for name, bundles := range map[string][][]byte{
+		"no bundle":                   nil,
+		"bundle of another execution": {w.bundle(failed)},
+		"damaged bundle":              {w.bundle(parent)[:1000]},
 	} {
+		t.Run(name, func(t *testing.T) {
+			a := w.assignment(id)
+			a.ParentBundles = bundles
+			verify(t, n, a, RefusedParent)
+		})
+	}
+	// The rules on tenant and outcome, which the fold of the whole log applies
+	// too: a log in which such a request stands holds a void one.
+	for _, other := range []digest.Digest{foreign, failed} {
+		index, effect := w.Append(w.RequestRecord(w.Submission(con, []byte("own"), other)))
+		if !effect.Void {
+			t.Fatal("the request is valid")
+		}
+		sub, err := contract.OpenSubmission(w.record(index).GetRequest().GetEnvelope(), contract.Authority{Cluster: w.Name,
+			Keys: func(string) []ed25519.PublicKey {
+				return []ed25519.PublicKey{testcluster.Public(testcluster.Tenant + "/submission")}
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		state := w.History.Current()
+		schedule, err := state.Schedule(sub.Value.ExecutionID(), provenance.ScheduleRequest(w.Contract()))
+		if err != nil {
+			t.Fatal(err)
+		}
 		a := w.assignment(id)
-		tc.lie(a)
-		verify(t, n, a, RefusedParent)
+		w.retarget(a, sub.Value.ExecutionID(), index)
+		a.ParentBundles = [][]byte{w.bundle(other)}
+		verify(t, w.node(schedule.Ranking[0]), a, RefusedParent)
 	}
 	n.work(t.Context(), w.assignment(id))
 	s := w.take((<-w.plane.received).GetEnvelope())
 	if len(s.ParentOutputs) != 1 || s.ParentOutputs[0] != digest.Of([]byte("first ")) || s.Outcome.OutputDigest != digest.Of([]byte("FIRST OWN")) {
 		t.Errorf("attested %+v", s)
 	}
-	for name, p := range map[string]Parent{
-		"other tenant": {Tenant: testcluster.Other, Outcome: testcluster.OK("")},
-		"trapped":      {Tenant: testcluster.Tenant, Outcome: trapped},
-	} {
-		config := w.config(s.Node)
-		config.Bundles = fixedParent{p}
-		t.Run(name, func(t *testing.T) { verify(t, w.open(config), w.assignment(id), RefusedParent) })
-	}
 }
 
-type fixedParent struct{ Parent }
-
-func (f fixedParent) VerifyBundle([]byte, digest.Digest) (Parent, error) { return f.Parent, nil }
+// A parent proven in another history of the log is caught though its bundle is
+// perfect by itself.
+func TestParentOfAnotherHistory(t *testing.T) {
+	w, fork := newWorld(t, testcluster.Options{}), newWorld(t, testcluster.Options{})
+	other := fork.Contract()
+	other.Version = "forked"
+	fork.Register(other)
+	var parents []digest.Digest
+	for _, c := range []*world{w, fork} {
+		id := c.Submit(c.Register(nil), []byte("a"))
+		c.Run(id, testcluster.OK("first "))
+		parents = append(parents, id)
+	}
+	if parents[0] != parents[1] {
+		t.Fatal("the two histories have different executions")
+	}
+	id := w.Submit(w.Execution(parents[0]).ContractHash, []byte("own"), parents[0])
+	a := w.assignment(id)
+	a.ParentBundles = [][]byte{fork.bundle(parents[1])}
+	name, _ := w.assigned(id)
+	n := w.node(name)
+	verify(t, n, a, RefusedFork)
+	verify(t, n, w.assignment(id), nil)
+}

@@ -82,13 +82,12 @@ func (w *world) config(id string) Config {
 			tallystickv1connect.NewControlClient(w.server.Client(), w.server.URL),
 			tallystickv1connect.NewProvenanceClient(w.server.Client(), w.server.URL),
 		},
-		Logs:    w.logs,
-		Runner:  w.runner,
-		Bundles: bundles{w},
-		Info:    &pb.NodeInfo{SoftwareVersion: "v1.0.0"},
-		Timing:  Timing{BackoffMin: time.Millisecond, BackoffMax: 2 * time.Millisecond, Call: 10 * time.Second, Drain: 10 * time.Second},
-		Now:     w.now,
-		Logger:  slog.New(slog.NewTextHandler(w.log, nil)),
+		Logs:   w.logs,
+		Runner: w.runner,
+		Info:   &pb.NodeInfo{SoftwareVersion: "v1.0.0"},
+		Timing: Timing{BackoffMin: time.Millisecond, BackoffMax: 2 * time.Millisecond, Call: 10 * time.Second, Drain: 10 * time.Second},
+		Now:    w.now,
+		Logger: slog.New(slog.NewTextHandler(w.log, nil)),
 	}
 }
 
@@ -149,9 +148,19 @@ func (w *world) assignment(id digest.Digest) *pb.Assignment {
 		}
 	}
 	for _, parent := range ex.Submission.Parents {
-		a.ParentBundles = append(a.ParentBundles, []byte(parent.String()))
+		a.ParentBundles = append(a.ParentBundles, w.bundle(parent))
 	}
 	return a
+}
+
+// bundle returns the proof bundle file of a completed execution.
+func (w *world) bundle(id digest.Digest) []byte {
+	w.t.Helper()
+	file, err := provenance.FormatBundle(w.Bundle(id))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return file
 }
 
 func (w *world) record(index int64) *pb.Record {
@@ -235,21 +244,6 @@ func (u *upper) Run(ctx context.Context, run Run) (*Result, error) {
 		r.Outcome = *u.outcome
 	}
 	return r, nil
-}
-
-// bundles stands for the verifier of proof bundles, which has tests of its own: a
-// bundle here is the id of a completed execution of the world.
-type bundles struct{ w *world }
-
-func (b bundles) VerifyBundle(bundle []byte, execution digest.Digest) (Parent, error) {
-	if string(bundle) != execution.String() {
-		return Parent{}, errors.New("bundle does not verify")
-	}
-	ex := b.w.Execution(execution)
-	if ex.State != provenance.StateComplete {
-		return Parent{}, fmt.Errorf("execution is %s", ex.State)
-	}
-	return Parent{Tenant: ex.Tenant, Outcome: *ex.Outcome}, nil
 }
 
 // plane is the control plane's side of the API.

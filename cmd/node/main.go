@@ -1,0 +1,276 @@
+// Command node works for a cluster: it takes assignments, verifies them, runs
+// them in worker processes, and attests to the outcomes.
+//
+//	node init --dir D
+//	node serve --dir D --server https://control.example:8443 --id node-1 \
+//	    --genesis genesis.json --policy audit.policy --membership-policy membership.policy
+//
+// See package github.com/tallystick/tallystick/node for what it verifies and
+// what it never does.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/internal/strictjson"
+	"github.com/tallystick/tallystick/keyfile"
+	"github.com/tallystick/tallystick/node"
+	"github.com/tallystick/tallystick/sandbox"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+func main() {
+	if sandbox.IsWorker() {
+		sandbox.WorkerMain()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := rootCommand().ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "node: error: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// rootCommand builds the command line.
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "node",
+		Short:         "Verify, run and attest the work of a cluster",
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(initCommand(), serveCommand())
+	return root
+}
+
+// version is the module version that this binary was built from.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+const (
+	attestationName = "attestation"
+	tokenName       = "token"
+)
+
+func keyPath(dir, name string) string { return filepath.Join(dir, "keys", name+".pem") }
+
+func publicPath(dir, name string) string { return filepath.Join(dir, "keys", name+".pub") }
+
+func initCommand() *cobra.Command {
+	var dir, passphraseFile string
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Create a node's two keys",
+		Long: `Create a directory with a node's attestation key, which signs its statements, and
+its token key, by which it authenticates. Standard output receives the paths of
+the two public keys, for "tally member propose add node". An interrupted init
+can be run again: keys that exist are kept.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := os.MkdirAll(filepath.Join(dir, "keys"), 0o700); err != nil {
+				return err
+			}
+			for _, name := range []string{attestationName, tokenName} {
+				if err := createKey(dir, name, passphrase(passphraseFile)); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s=%s\n", name, publicPath(dir, name))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "`directory` to create")
+	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "`file` with the passphrase to encrypt the keys with (default: not encrypted)")
+	cmd.MarkFlagRequired("dir")
+	return cmd
+}
+
+// createKey makes a key and its public half, keeping what an earlier call made.
+func createKey(dir, name string, pass keyfile.Passphrase) error {
+	path := keyPath(dir, name)
+	if _, err := os.Stat(path); os.IsNotExist(err) {
+		if _, err := keyfile.CreateEd25519(path, pass); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(publicPath(dir, name)); err == nil {
+		return nil
+	}
+	key, err := keyfile.LoadEd25519(path, pass)
+	if err != nil {
+		return err
+	}
+	return keyfile.WritePublic(publicPath(dir, name), publicKey(key))
+}
+
+func passphrase(file string) keyfile.Passphrase {
+	if file == "" {
+		return nil
+	}
+	return keyfile.PassphraseFile(file)
+}
+
+// serveConfig is what the flags of serve say.
+type serveConfig struct {
+	dir, server, id                string
+	genesis, audit, membership     string
+	attestationKey, tokenKey, pass string
+	caFile, limitsFile             string
+	capacity                       int
+	maxAge, drain, runTimeout      time.Duration
+}
+
+func serveCommand() *cobra.Command {
+	var c serveConfig
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Work for a control plane until stopped",
+		Long: `Hold the assignment stream of a control plane, verify what it assigns against the
+witnessed logs under the two policies and the pinned genesis, run it in worker
+processes that hold no keys, and attest.
+
+SIGTERM and SIGINT drain: nothing new is taken, work in progress gets --drain to
+end. The log, one JSON object a line, goes to standard error.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			logger := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil))
+			return serve(cmd.Context(), c, logger)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.dir, "dir", "", "the node's own `directory`: what it has seen and attested")
+	f.StringVar(&c.server, "server", "", "`URL` of the control plane; plain http for loopback only")
+	f.StringVar(&c.id, "id", "", "the node's `principal` id")
+	f.StringVar(&c.genesis, "genesis", "", "`file` with the genesis envelope to trust")
+	f.StringVar(&c.audit, "policy", "", "c2sp.org/tlog-policy `file` for the audit log")
+	f.StringVar(&c.membership, "membership-policy", "", "c2sp.org/tlog-policy `file` for the membership log")
+	f.StringVar(&c.attestationKey, "attestation-key", "", "PEM `file` (default DIR/keys/attestation.pem)")
+	f.StringVar(&c.tokenKey, "token-key", "", "PEM `file` (default DIR/keys/token.pem)")
+	f.StringVar(&c.pass, "passphrase-file", "", "`file` with the passphrase of both keys (default: they are not encrypted)")
+	f.StringVar(&c.caFile, "ca", "", "PEM `file` with the authorities to trust for TLS (default: the system's)")
+	f.StringVar(&c.limitsFile, "limits", "", `JSON `+"`file`"+` with the most this node takes, in the form of the cluster's "limits"`)
+	f.IntVar(&c.capacity, "capacity", 1, "assignments to work on at a time, each in a process of its own")
+	f.DurationVar(&c.maxAge, "max-age", node.DefaultMaxAge, "how old the cosignatures of the membership log may be")
+	f.DurationVar(&c.drain, "drain", time.Minute, "time that work in progress gets when the node is stopped")
+	f.DurationVar(&c.runTimeout, "run-timeout", sandbox.DefaultWallClock, "guard against a run that does not end; it then has no outcome")
+	for _, name := range []string{"dir", "server", "id", "genesis", "policy", "membership-policy"} {
+		cmd.MarkFlagRequired(name)
+	}
+	return cmd
+}
+
+// serve runs a node until ctx ends.
+func serve(ctx context.Context, c serveConfig, logger *slog.Logger) error {
+	if c.attestationKey == "" {
+		c.attestationKey = keyPath(c.dir, attestationName)
+	}
+	if c.tokenKey == "" {
+		c.tokenKey = keyPath(c.dir, tokenName)
+	}
+	trust, err := readTrust(c)
+	if err != nil {
+		return err
+	}
+	limits, err := readLimits(c.limitsFile)
+	if err != nil {
+		return err
+	}
+	attestation, err := keyfile.LoadEd25519(c.attestationKey, passphrase(c.pass))
+	if err != nil {
+		return err
+	}
+	plane, logs, err := connectTo(c, trust)
+	if err != nil {
+		return err
+	}
+	pool, err := sandbox.NewPool(sandbox.PoolConfig{Workers: max(c.capacity, 1), Logger: logger})
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	n, err := node.Open(node.Config{
+		ID: c.id, Dir: c.dir, Keys: node.Keys{Attestation: attestation}, Trust: trust,
+		ControlPlane: plane, Logs: logs, Runner: runner{pool, c.runTimeout},
+		Limits: limits, Capacity: c.capacity, Info: describe(pool), Timing: node.Timing{Drain: c.drain}, Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	logger.Info("node started", "id", c.id, "server", c.server, "version", version(), "isolation", isolation(pool.Enforcement()))
+	err = n.Run(ctx)
+	logger.Info("node stopped", "stats", n.Stats())
+	return err
+}
+
+func readTrust(c serveConfig) (node.Trust, error) {
+	trust := node.Trust{MaxAge: c.maxAge}
+	var err error
+	if trust.Genesis, err = readFile(c.genesis, 1<<16); err != nil {
+		return trust, err
+	}
+	if trust.AuditPolicy, err = readPolicy(c.audit); err != nil {
+		return trust, err
+	}
+	trust.MembershipPolicy, err = readPolicy(c.membership)
+	return trust, err
+}
+
+func readPolicy(path string) (*checkpoint.Policy, error) {
+	text, err := readFile(path, checkpoint.MaxPolicySize)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := checkpoint.ParsePolicy(text)
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", path, err)
+	}
+	return policy, nil
+}
+
+// readLimits reads what this node takes; no file means the defaults.
+func readLimits(path string) (contract.ClusterLimits, error) {
+	limits := contract.DefaultClusterLimits()
+	if path == "" {
+		return limits, nil
+	}
+	const most = 4096 // nine numbers
+	text, err := readFile(path, most)
+	if err == nil {
+		err = strictjson.Unmarshal(text, &limits, most)
+	}
+	if err != nil {
+		return limits, fmt.Errorf("%q: %w", path, err)
+	}
+	return limits, nil
+}
+
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%q has more than %d bytes", path, limit)
+	}
+	return data, err
+}
