@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/record"
@@ -166,11 +167,26 @@ func (o *Orchestrator) receipt(ctx context.Context, result LogResult, head Head,
 // earlier is the receipt for a record that the log has held all along. The head
 // may be newer than the one that the first caller got.
 func (o *Orchestrator) earlier(ctx context.Context, index int64) (Appended, error) {
-	head, err := o.cfg.Audit.Head()
+	head, err := o.head(ctx)
 	if err != nil {
-		return Appended{}, o.readError(ctx, err)
+		return Appended{}, err
 	}
 	return o.receipt(ctx, LogResult{Index: index, Duplicate: true}, head, nil)
+}
+
+// head asks the log for its newest receipt head, by appending once more the
+// record that every audit log begins with: a duplicate, which a guard that never
+// holds keeps from being anything else.
+func (o *Orchestrator) head(ctx context.Context) (Head, error) {
+	first := &pb.Record{Body: &pb.Record_Epoch{Epoch: &pb.EpochRecord{Epoch: 1}}}
+	key, _ := record.DedupKey(first)
+	_, head, err := o.appendOne(ctx, LogEntry{Dedup: key[:], Guards: []Register{guardEpoch(math.MaxInt64)}})
+	if errors.Is(err, ErrGuard) {
+		err = errors.New("audit entry 0 does not hold its deduplication key")
+		o.fail(err)
+		return Head{}, o.usable()
+	}
+	return head, err
 }
 
 // opening reads one opening from the audit log.

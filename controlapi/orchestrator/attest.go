@@ -119,6 +119,7 @@ func (o *Orchestrator) attestedAt(a attestation) (int64, bool) {
 // adoptOutputs copies what a node has put, output and diagnostics of its run,
 // into the namespace of the tenant, who may read them and whose later
 // executions may need them. A node that put nothing is no error: others will.
+// Nothing needs no putting.
 func (o *Orchestrator) adoptOutputs(ctx context.Context, s *provenance.Statement, tenant string) error {
 	for _, d := range []digest.Digest{s.Outcome.OutputDigest, s.Outcome.DiagnosticsDigest} {
 		if _, err := o.cfg.Blobs.Size(ctx, tenant, d); err == nil {
@@ -126,12 +127,16 @@ func (o *Orchestrator) adoptOutputs(ctx context.Context, s *provenance.Statement
 		} else if !errors.Is(err, ErrNoBlob) {
 			return o.blobError(ctx, err)
 		}
-		data, err := o.cfg.Blobs.Get(ctx, s.Node, d)
-		if errors.Is(err, ErrNoBlob) {
-			continue
-		}
-		if err != nil {
-			return o.blobError(ctx, err)
+		var data []byte
+		if d != digest.Of(nil) {
+			var err error
+			data, err = o.cfg.Blobs.Get(ctx, s.Node, d)
+			if errors.Is(err, ErrNoBlob) {
+				continue
+			}
+			if err != nil {
+				return o.blobError(ctx, err)
+			}
 		}
 		if _, err := o.PutBlob(ctx, tenant, data); err != nil {
 			return err

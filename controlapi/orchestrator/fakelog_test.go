@@ -287,15 +287,6 @@ func (l *fakeLog) Register(key string) (uint64, error) {
 	return l.disk.registers[key], nil
 }
 
-func (l *fakeLog) Head() (orchestrator.Head, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.dead {
-		return orchestrator.Head{}, errors.New("fake log: closed")
-	}
-	return l.head()
-}
-
 func (l *fakeLog) Size() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

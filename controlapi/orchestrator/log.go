@@ -62,12 +62,11 @@ type Head struct {
 // an index are integrated and survive any crash.
 type Appender interface {
 	// Append decides every entry by itself, in order, and returns one result for
-	// each with a head that covers them all. An error concerns all of them.
+	// each with a head that covers them all, duplicates included. An error
+	// concerns all of them.
 	Append(ctx context.Context, entries ...LogEntry) ([]LogResult, Head, error)
 	// Register returns the value of a register, 0 if it is unset.
 	Register(key string) (uint64, error)
-	// Head returns the newest head: everything integrated is below its size.
-	Head() (Head, error)
 }
 
 // Reader reads what is integrated.

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/internal/strictjson"
+	"github.com/tallystick/tallystick/keyfile"
+	"github.com/tallystick/tallystick/logserver"
+	"github.com/tallystick/tallystick/membership"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+// Names in a control plane's directory (docs/architecture.md).
+const (
+	keysDir     = "keys"
+	blobsDir    = "blobs"
+	blobKeysDir = "blobkeys"
+	genesisFile = "genesis.json"
+	// logsFile is written last: it says that init was completed.
+	logsFile = "logs.json"
+)
+
+// maxLogsFile bounds logs.json, in bytes: a few vkeys.
+const maxLogsFile = 64 << 10
+
+func policyFile(log membership.LogName) string { return string(log) + ".policy" }
+
+// directory is where a control plane keeps everything, as the flags say.
+type directory struct {
+	path           string
+	passphraseFile string
+}
+
+func (d *directory) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&d.path, "dir", "", "the control plane's `directory`")
+	cmd.Flags().StringVar(&d.passphraseFile, "passphrase-file", "", "`file` with the passphrase of the logs' keys (default: they are not encrypted)")
+	cmd.MarkFlagRequired("dir")
+}
+
+func (d *directory) file(parts ...string) string {
+	return filepath.Join(append([]string{d.path}, parts...)...)
+}
+
+// create makes keys and stores of both logs.
+func (d *directory) create(cluster string) error {
+	if !contract.ValidIdentifier(cluster) {
+		return fmt.Errorf("%q is no cluster id: want 1 to 63 of a-z, 0-9, '.', '_', '-', first and last a letter or digit", cluster)
+	}
+	if _, err := os.Stat(d.file(logsFile)); err == nil {
+		return fmt.Errorf("%q holds a control plane already", d.path)
+	}
+	if err := os.MkdirAll(d.file(keysDir), 0o700); err != nil {
+		return err
+	}
+	var logs membership.Logs
+	for name, log := range map[membership.LogName]*membership.Log{
+		membership.LogAudit: &logs.Audit, membership.LogMembership: &logs.Membership,
+	} {
+		if err := d.createLog(cluster, name, log); err != nil {
+			return fmt.Errorf("making the %s log: %w", name, err)
+		}
+	}
+	data, err := strictjson.Marshal(logs)
+	if err != nil {
+		return err
+	}
+	return writeWhole(d.file(logsFile), data)
+}
+
+// createLog makes one log and says how it is known.
+func (d *directory) createLog(cluster string, name membership.LogName, log *membership.Log) error {
+	key, err := d.makeKey(string(name))
+	if err != nil {
+		return err
+	}
+	receipt, err := d.makeKey(string(name) + "-receipt")
+	if err != nil {
+		return err
+	}
+	log.Origin = membership.Origin(cluster, name)
+	vkey, err := checkpoint.Vkey(log.Origin, key.Public().(ed25519.PublicKey))
+	if err != nil {
+		return err
+	}
+	receiptVkey, err := checkpoint.Vkey(log.Origin+"/receipt", receipt.Public().(ed25519.PublicKey))
+	if err != nil {
+		return err
+	}
+	log.Keys, log.ReceiptKeys = []string{vkey}, []string{receiptVkey}
+	// A store without logs.json is what an interrupted init left. If it is of
+	// another cluster, opening it finds out.
+	err = logserver.Create(logserver.Options{Dir: d.file(string(name)), Origin: log.Origin, Key: key, ReceiptKey: receipt})
+	if errors.Is(err, logserver.ErrExists) {
+		return nil
+	}
+	return err
+}
+
+func (d *directory) keyFile(name string) string { return d.file(keysDir, name+".pem") }
+
+// makeKey creates a key, or loads the one that an interrupted init created.
+func (d *directory) makeKey(name string) (ed25519.PrivateKey, error) {
+	key, err := keyfile.CreateEd25519(d.keyFile(name), d.passphrase())
+	if errors.Is(err, keyfile.ErrExists) {
+		return d.loadKey(name)
+	}
+	return key, err
+}
+
+func (d *directory) loadKey(name string) (ed25519.PrivateKey, error) {
+	return keyfile.LoadEd25519(d.keyFile(name), d.passphrase())
+}
+
+func (d *directory) passphrase() keyfile.Passphrase {
+	if d.passphraseFile == "" {
+		return nil
+	}
+	return keyfile.PassphraseFile(d.passphraseFile)
+}
+
+// logOptions says which log the directory holds under a name.
+func (d *directory) logOptions(name membership.LogName) (logserver.Options, error) {
+	data, err := d.read(logsFile, maxLogsFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return logserver.Options{}, fmt.Errorf("%q holds no control plane: run controlapi init first", d.path)
+	}
+	if err != nil {
+		return logserver.Options{}, err
+	}
+	var logs membership.Logs
+	if err := strictjson.Unmarshal(data, &logs, maxLogsFile); err != nil {
+		return logserver.Options{}, fmt.Errorf("%s: %w", d.file(logsFile), err)
+	}
+	o := logserver.Options{Dir: d.file(string(name)), Origin: logs.Named(name).Origin}
+	if o.Key, err = d.loadKey(string(name)); err != nil {
+		return o, err
+	}
+	if o.ReceiptKey, err = d.loadKey(string(name) + "-receipt"); err != nil {
+		return o, err
+	}
+	text, err := d.required(policyFile(name), checkpoint.MaxPolicySize)
+	if err != nil {
+		return o, err
+	}
+	if o.Policy, err = checkpoint.ParsePolicy(text); err != nil {
+		return o, fmt.Errorf("%s: %w", d.file(policyFile(name)), err)
+	}
+	return o, nil
+}
+
+// required reads a file that bootstrap puts into the directory.
+func (d *directory) required(name string, limit int64) ([]byte, error) {
+	data, err := d.read(name, limit)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%q is missing: put genesis and policies of the cluster into the directory first (tally cluster init)", d.file(name))
+	}
+	return data, err
+}
+
+// read reads a file within the bound of its kind.
+func (d *directory) read(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(d.file(name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%q has more than %d bytes", d.file(name), limit)
+	}
+	return data, nil
+}
+
+// writeWhole writes a file so that a reader, or the next start, never sees half
+// of it.
+func writeWhole(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

@@ -1,0 +1,71 @@
+// Command controlapi runs the control plane of a cluster: its two logs, the
+// admission of contracts and submissions, scheduling, proofs, and the API.
+//
+//	controlapi init --dir D --cluster example
+//	controlapi serve --dir D --listen 127.0.0.1:8420
+//
+// docs/architecture.md says what the directory holds and what is served where.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/sandbox"
+)
+
+func main() {
+	// Workers that check modules are this binary: before anything else is
+	// opened or read.
+	if sandbox.IsWorker() {
+		sandbox.WorkerMain()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := rootCommand().ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "controlapi: error: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// rootCommand builds the command line.
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "controlapi",
+		Short:         "Run the control plane of a cluster",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(initCommand(), serveCommand())
+	return root
+}
+
+func initCommand() *cobra.Command {
+	var dir directory
+	var cluster string
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Make the keys and stores of a cluster's logs",
+		Long: `Make the keys and the empty stores of the audit and the membership log, and
+write logs.json, the object "logs" of the genesis. Then make the genesis with
+"tally cluster init", start the witnesses, and put genesis.json, audit.policy and
+membership.policy into the directory. An interrupted init can be run again.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := dir.create(cluster); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), dir.file(logsFile))
+			return nil
+		},
+	}
+	dir.register(cmd)
+	cmd.Flags().StringVar(&cluster, "cluster", "", "the cluster's `id`: 1 to 63 of a-z, 0-9, '.', '_', '-'")
+	cmd.MarkFlagRequired("cluster")
+	return cmd
+}
