@@ -16,8 +16,7 @@ import (
 // BenchmarkSubmit is the cost of the edge itself: client, HTTP, token, quotas
 // and codec around a core that does nothing.
 func BenchmarkSubmit(b *testing.B) {
-	t := &testing.T{}
-	w := newWorld(t, nil)
+	w := newWorld(b, nil)
 	client := rpc.NewControlClient(&http.Client{Transport: &token.Transport{
 		Source: &token.Source{Principal: "alice", Cluster: testCluster, Key: keyOf("alice")},
 		Base:   &http.Transport{MaxIdleConnsPerHost: 64},

@@ -40,7 +40,7 @@ var (
 // ones that the format allows, and an actor must be the principal that the
 // operation acts for.
 type fakeCore struct {
-	t *testing.T
+	t testing.TB
 
 	mu         sync.Mutex
 	kinds      map[string]string
@@ -60,7 +60,7 @@ type fakeCore struct {
 	work       chan *pb.Assignment
 }
 
-func newFakeCore(t *testing.T) *fakeCore {
+func newFakeCore(t testing.TB) *fakeCore {
 	f := &fakeCore{
 		t:         t,
 		kinds:     make(map[string]string),

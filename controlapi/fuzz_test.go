@@ -73,14 +73,15 @@ func FuzzCall(f *testing.F) {
 	f.Add("application/grpc-web+proto", "", frame("\n\x01a"))
 	f.Add("application/connect+json", "", frame("{}"))
 	f.Add("application/proto", "", []byte{0x0a, 1, 'a'})
-	core := newFakeCore(&testing.T{})
-	edge, err := New(Config{Cluster: testCluster, Core: core, Quotas: DevelopmentQuotas()})
+	core := newFakeCore(f)
+	quotas := DevelopmentQuotas()
+	quotas.Refusals = Rate{1e6, 1e6} // refusals over quota are slow on purpose
+	edge, err := New(Config{Cluster: testCluster, Core: core, Quotas: quotas})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(edge.StopAndWait)
 	f.Fuzz(func(t *testing.T, contentType, encoding string, body []byte) {
-		core.t = t
 		before := len(core.recorded())
 		r := httptest.NewRequest(http.MethodPost, rpc.ControlGetBlobProcedure, bytes.NewReader(body))
 		r.Header.Set("Authorization", bearer(t, "alice"))

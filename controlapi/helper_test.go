@@ -21,7 +21,7 @@ import (
 
 // world is a running edge over a fake core.
 type world struct {
-	t    *testing.T
+	t    testing.TB
 	core *fakeCore
 	edge *Server
 	url  string
@@ -30,7 +30,7 @@ type world struct {
 
 // newWorld serves an edge on loopback until the test ends. Without change it
 // has development quotas and short times.
-func newWorld(t *testing.T, change func(*Config)) *world {
+func newWorld(t testing.TB, change func(*Config)) *world {
 	t.Helper()
 	w := &world{t: t, core: newFakeCore(t), logs: new(bytes.Buffer)}
 	log := slog.New(slog.NewTextHandler(&syncWriter{w: w.logs}, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -71,7 +71,7 @@ func (s *Server) hasStopped() bool {
 	return s.stopped
 }
 
-func bearer(t *testing.T, principal string) string {
+func bearer(t testing.TB, principal string) string {
 	t.Helper()
 	raw, err := token.New(principal, testCluster, keyOf(principal), time.Now())
 	if err != nil {
@@ -154,7 +154,7 @@ func frame(message string) []byte {
 }
 
 // addNodeEnvelope is a signed change that adds a principal of the given kind.
-func addNodeEnvelope(t *testing.T, kind string) []byte {
+func addNodeEnvelope(t testing.TB, kind string) []byte {
 	t.Helper()
 	zeros := digest.Digest{}.String()
 	use := map[string]string{node: "attestation", tenant: "submission"}[kind]
