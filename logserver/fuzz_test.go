@@ -27,7 +27,9 @@ func FuzzTilePath(f *testing.F) {
 		if !p.entries && (!known || ref.L != p.level || ref.N != p.number || ref.W != p.width) {
 			t.Fatalf("%q parsed to %+v, x/mod says %+v, %v", path, p, ref, err)
 		}
-		p.within(1 << 62)
+		if p.within(p.number) && p.level >= maxLevels {
+			t.Fatalf("%q exists in a tree of size %d", path, p.number)
+		}
 	})
 }
 
