@@ -136,6 +136,10 @@ func printStatus(w io.Writer, s *pb.ExecutionStatus) {
 			note = "void: attested twice with different results"
 		case r.Agrees:
 			note = "agrees"
+		case s.Outcome != nil && r.ResultDigest == s.Outcome.ResultDigest:
+			note = "the same, after the others had agreed"
+		case s.Outcome != nil:
+			note = "DIFFERS"
 		}
 		fmt.Fprintf(w, "  %-14s result %s  index %d  %s\n", r.Node, short(r.ResultDigest), r.Index, note)
 	}

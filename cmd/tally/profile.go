@@ -60,10 +60,11 @@ func loadProfile(flag string) (*profile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading profile: %w", err)
 	}
-	p := &profile{path: path}
+	p := &profile{}
 	if err := strictjson.Unmarshal(data, p, maxProfile); err != nil {
 		return nil, fmt.Errorf("profile %q: %w", path, err)
 	}
+	p.path = path
 	return p, nil
 }
 
