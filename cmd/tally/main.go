@@ -16,8 +16,13 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	a := &app{}
 	code := 0
-	if err := rootCommand().ExecuteContext(ctx); err != nil {
+	if cmd, err := rootCommand(a).ExecuteContextC(ctx); err != nil {
+		if !a.running {
+			// Whatever fails before a command runs is about the command line.
+			err = usage(cmd, err)
+		}
 		code = report(os.Stderr, err)
 	}
 	stop()
@@ -28,10 +33,10 @@ func main() {
 type app struct {
 	profilePath string
 	printer     printer
+	running     bool // the command line was right, and the command has begun
 }
 
-func rootCommand() *cobra.Command {
-	a := &app{}
+func rootCommand(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "tally",
 		Short: "Run work that can be proven, and check the proof",
@@ -50,7 +55,6 @@ but is not complete.`,
 			a.printer.out = cmd.OutOrStdout()
 		},
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
 	root.PersistentFlags().StringVar(&a.profilePath, "profile", "", "profile file (default $TALLY_PROFILE, tally.json or tally-dev/tenant.json)")
 	root.PersistentFlags().BoolVar(&a.printer.json, "json", false, "print JSON")
 	root.AddCommand(
@@ -59,22 +63,20 @@ but is not complete.`,
 		proofCommand(a), provenanceCommand(a), blobCommand(a),
 		nodesCommand(a), rootHashCommand(a), memberCommand(a), tokenCommand(a), logCommand(a),
 	)
-	usageErrors(root)
+	a.mark(root)
 	return root
 }
 
-// usageErrors makes every complaint about arguments a usage error.
-func usageErrors(cmd *cobra.Command) {
-	if check := cmd.Args; check != nil {
-		cmd.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return usage(c, err)
-			}
-			return nil
+// mark makes every command say that it has begun.
+func (a *app) mark(cmd *cobra.Command) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(c *cobra.Command, args []string) error {
+			a.running = true
+			return run(c, args)
 		}
 	}
 	for _, sub := range cmd.Commands() {
-		usageErrors(sub)
+		a.mark(sub)
 	}
 }
 
