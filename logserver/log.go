@@ -6,95 +6,13 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/http"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
-
-// Defaults of Options.
-const (
-	// DefaultQueueEntries and DefaultQueueBytes bound what waits for the next
-	// commit: some thousands of callers with an entry each, and the memory of
-	// a thousand of the largest entries.
-	DefaultQueueEntries = 16384
-	DefaultQueueBytes   = 64 << 20
-	// DefaultMinInterval is the shortest time between the starts of two
-	// rounds. With public witnesses, use a second or more.
-	DefaultMinInterval = 100 * time.Millisecond
-	// DefaultRefreshInterval is how often an unchanged checkpoint is cosigned
-	// afresh.
-	DefaultRefreshInterval = 5 * time.Minute
-	// DefaultWitnessTimeout bounds one request to a witness, and a round.
-	DefaultWitnessTimeout = 10 * time.Second
-)
-
-// Options configure a log. Origin and Key are required; the zero value of
-// every other field is useful.
-type Options struct {
-	// Dir holds the store. It is created by Create.
-	Dir string
-	// Origin is the log's unique name, a schema-less URL, and its key name.
-	Origin string
-	// Key is the log's Ed25519 key: it signs once a round.
-	Key crypto.Signer
-	// ReceiptKey, if set, is the Ed25519 key that signs the head of every
-	// commit group, under the key name Origin + "/receipt".
-	ReceiptKey crypto.Signer
-
-	// Policy says when a checkpoint is witnessed, and where its witnesses are.
-	// Nil, like a policy with quorum none, publishes every signed checkpoint.
-	Policy *checkpoint.Policy
-	// FailOpen publishes a signed checkpoint at the end of its round even if
-	// the policy is not satisfied. Clients with the same policy refuse such a
-	// checkpoint. The default keeps serving the last one that satisfied it.
-	FailOpen bool
-	// HoldWitness makes the log sign and submit no tree larger than the last
-	// signed one until AllowWitness raises the limit.
-	HoldWitness bool
-	// Transport reaches the witnesses; nil means a transport of the log's own.
-	Transport http.RoundTripper
-
-	MinInterval     time.Duration // default DefaultMinInterval
-	RefreshInterval time.Duration // default DefaultRefreshInterval
-	WitnessTimeout  time.Duration // default DefaultWitnessTimeout
-	QueueEntries    int           // default DefaultQueueEntries
-	QueueBytes      int           // default DefaultQueueBytes
-
-	// Logger receives what an operator should know; nil discards it. It never
-	// receives entries, openings or keys.
-	Logger *slog.Logger
-
-	// fs replaces the file system in tests.
-	fs vfs.FS
-}
-
-func (o *Options) setDefaults() {
-	setDefault(&o.MinInterval, DefaultMinInterval)
-	setDefault(&o.RefreshInterval, DefaultRefreshInterval)
-	setDefault(&o.WitnessTimeout, DefaultWitnessTimeout)
-	setDefault(&o.QueueEntries, DefaultQueueEntries)
-	setDefault(&o.QueueBytes, DefaultQueueBytes)
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.fs == nil {
-		o.fs = vfs.Default
-	}
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
-}
 
 // Log is an append-only Merkle log in one Pebble store. Its methods are safe
 // for concurrent use.

@@ -153,6 +153,9 @@ func corruptible(t *testing.T, size int) *vfs.MemFS {
 		fs := vfs.NewCrashableMem()
 		tl := newTestLog(t, testOptions(fs))
 		tl.addN(size)
+		if err := tl.store.db.Flush(); err != nil { // so that opening copies has no WAL to replay
+			t.Fatal(err)
+		}
 		tl.close()
 		base = fs
 	}

@@ -21,7 +21,7 @@ type SignedNote struct {
 }
 
 // publisher runs the rounds that sign, witness and publish. Its one goroutine
-// owns pending, witnessed and due; everybody reads the rest.
+// owns pending, witnessed, missed and due; everybody reads the rest.
 type publisher struct {
 	log    *Log
 	policy *checkpoint.Policy // nil if no cosignature is asked for
@@ -40,6 +40,8 @@ type publisher struct {
 	// witnessed is the size of the newest published checkpoint that satisfies
 	// the policy, -1 if there is none.
 	witnessed int64
+	// missed counts the rounds in a row that led to no witnessed checkpoint.
+	missed int
 	// due is when the published checkpoint wants fresh cosignatures.
 	due time.Time
 

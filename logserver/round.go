@@ -21,8 +21,7 @@ func (p *publisher) round() error {
 	if size := p.target(); size > p.signed.Load().Size {
 		switch err := p.sign(size); {
 		case errors.Is(err, errSigner):
-			p.log.opts.Logger.Warn("signing failed", "origin", p.log.opts.Origin, "size", size, "err", err)
-			p.log.metrics.round(false)
+			p.miss("the log key did not sign", size, err)
 			return nil
 		case err != nil:
 			return fmt.Errorf("signing tree size %d: %w", size, err)
@@ -36,14 +35,12 @@ func (p *publisher) round() error {
 		p.pending = *s
 	}
 	satisfied := p.gather()
-	p.log.metrics.round(satisfied)
 	p.due = time.Now().Add(p.log.opts.RefreshInterval)
-	if !satisfied {
-		p.log.opts.Logger.Warn("witnesses did not satisfy the policy in time", "origin", p.log.opts.Origin,
-			"size", p.pending.Size, "fail_open", p.log.opts.FailOpen)
-		if !p.log.opts.FailOpen {
-			return nil
-		}
+	if satisfied {
+		p.log.metrics.round(true)
+		p.missed = 0
+	} else if p.miss("witnesses did not satisfy the policy in time", p.pending.Size, nil); !p.log.opts.FailOpen {
+		return nil
 	}
 
 	// 3. Publish: store the cosigned note, then serve it.
@@ -52,6 +49,15 @@ func (p *publisher) round() error {
 		return fmt.Errorf("publishing tree size %d: %w", p.pending.Size, err)
 	}
 	return nil
+}
+
+// miss counts a round that led to no witnessed checkpoint, and tells the
+// operator of the first in a row.
+func (p *publisher) miss(what string, size int64, err error) {
+	p.log.metrics.round(false)
+	if p.missed++; p.missed == 1 {
+		p.log.opts.Logger.Warn(what, "origin", p.log.opts.Origin, "size", size, "fail_open", p.log.opts.FailOpen, "err", err)
+	}
 }
 
 // sign checks from stored bytes that the tree extends the last signed one, signs

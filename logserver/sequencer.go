@@ -31,8 +31,8 @@ func (s *sequencer) run() {
 			// nothing is written until the log is opened again.
 			a.results, a.err = nil, s.log.fail(err)
 		}
-		close(a.done)
 		s.log.metrics.group(a)
+		close(a.done) // from here on the answer belongs to the callers
 		s.log.queue.release(b)
 	}
 }
