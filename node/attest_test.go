@@ -260,7 +260,7 @@ func TestConfigIsChecked(t *testing.T) {
 	w := newWorld(t, testcluster.Options{})
 	for name, change := range map[string]func(c *Config){
 		"id":             func(c *Config) { c.ID = "Node 1" },
-		"no key":         func(c *Config) { c.Keys = Keys{} },
+		"no key":         func(c *Config) { c.AttestationKey = nil },
 		"no policy":      func(c *Config) { c.Trust.AuditPolicy = nil },
 		"no runner":      func(c *Config) { c.Runner = nil },
 		"genesis":        func(c *Config) { c.Trust.Genesis = []byte("{}") },

@@ -14,7 +14,7 @@ import (
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
-	"github.com/tallystick/tallystick/verifier/checkpoint"
+	"github.com/tallystick/tallystick/verifier"
 )
 
 // ControlPlane is what a node asks of the control plane, with the names of the
@@ -68,30 +68,20 @@ type Result struct {
 	RewrittenModule     *digest.Digest // nil with rewriter 0
 }
 
-// Keys are who a node is.
-type Keys struct {
-	// Attestation signs statements: an Ed25519 key that the membership lists for
-	// the node with use "attestation".
-	Attestation crypto.Signer
-}
-
-// Trust is what a node believes without proof.
-type Trust struct {
-	Genesis          []byte // envelope of the first change
-	AuditPolicy      *checkpoint.Policy
-	MembershipPolicy *checkpoint.Policy
-	// MaxAge is how old the cosignatures of the membership checkpoint may be; 0
-	// means DefaultMaxAge.
-	MaxAge time.Duration
-}
-
 // Config is what a node is made of. Fields are required unless they say what
 // their zero value means.
 type Config struct {
-	ID           string // principal id
-	Dir          string // the node's own directory, see Open
-	Keys         Keys
-	Trust        Trust
+	ID  string // principal id
+	Dir string // the node's own directory, see Open
+	// AttestationKey signs statements: an Ed25519 key that the membership lists
+	// for the node with use "attestation".
+	AttestationKey crypto.Signer
+	// Trust is what the node believes without proof.
+	Trust verifier.Trust
+	// MaxAge is how old the cosignatures of the membership checkpoint may be; 0
+	// means DefaultMaxAge.
+	MaxAge time.Duration
+
 	ControlPlane ControlPlane
 	Logs         LogSource
 	Runner       Runner
@@ -132,7 +122,7 @@ func (c *Config) validate() error {
 	switch {
 	case !contract.ValidIdentifier(c.ID):
 		return fmt.Errorf("node: id %q is no identifier", c.ID)
-	case c.Keys.Attestation == nil:
+	case c.AttestationKey == nil:
 		return errors.New("node: no attestation key")
 	case c.Trust.AuditPolicy == nil || c.Trust.MembershipPolicy == nil:
 		return errors.New("node: a policy is missing")
@@ -146,7 +136,7 @@ func (c *Config) validate() error {
 		return fmt.Errorf("node: limits: %w", err)
 	}
 	c.Capacity = max(c.Capacity, 1)
-	orDuration(&c.Trust.MaxAge, DefaultMaxAge)
+	orDuration(&c.MaxAge, DefaultMaxAge)
 	orDuration(&c.Timing.BackoffMin, 500*time.Millisecond)
 	orDuration(&c.Timing.BackoffMax, 30*time.Second)
 	orDuration(&c.Timing.Idle, 90*time.Second)

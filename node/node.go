@@ -53,7 +53,7 @@ func Open(config Config) (*Node, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	signer, err := dsse.NewSigner(config.Keys.Attestation)
+	signer, err := dsse.NewSigner(config.AttestationKey)
 	if err != nil {
 		return nil, fmt.Errorf("node: attestation key: %w", err)
 	}
@@ -61,7 +61,7 @@ func Open(config Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := openView(s, callBound{config.Logs, config.Timing.Call}, config.Trust, config.Logger)
+	v, err := openView(s, &config)
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}

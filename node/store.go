@@ -60,6 +60,11 @@ func openStore(dir string) (*store, error) {
 	if s.lock, err = lockDir(dir); err != nil {
 		return nil, storeError(err)
 	}
+	// What a process that was killed has renamed is made durable before it is
+	// relied on.
+	if err := s.syncDir(dir); err != nil {
+		return nil, storeError(errors.Join(err, s.close()))
+	}
 	return s, nil
 }
 
@@ -182,13 +187,18 @@ func (s *store) setHead(log membership.LogName, note []byte) error {
 }
 
 // changes calls visit for each change kept, in order. A last one that a crash
-// cut off is dropped from the file: it is fetched again.
+// cut off is dropped from the file: it is fetched again. The file is durable when
+// changes returns, whatever became of the process that wrote it.
 func (s *store) changes(visit func(envelope []byte) error) error {
-	path := filepath.Join(s.dir, entriesName)
-	data, err := os.ReadFile(path)
+	f, err := os.OpenFile(filepath.Join(s.dir, entriesName), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	if err != nil {
+		return storeError(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(f) // written by this package only, so bounded by the log
 	if err != nil {
 		return storeError(err)
 	}
@@ -203,10 +213,7 @@ func (s *store) changes(visit func(envelope []byte) error) error {
 		}
 		whole += 2 + n
 	}
-	if whole == len(data) {
-		return nil
-	}
-	if err := os.Truncate(path, int64(whole)); err != nil {
+	if err := errors.Join(f.Truncate(int64(whole)), s.sync(f)); err != nil {
 		return storeError(err)
 	}
 	return nil
@@ -273,8 +280,17 @@ func attestationName(execution digest.Digest) string {
 }
 
 // attestation returns the envelope that was kept for an execution, nil if none.
+// What it returns is durable, whatever became of the process that wrote it.
 func (s *store) attestation(execution digest.Digest) ([]byte, error) {
-	return s.read(attestationName(execution), dsse.MaxEnvelope)
+	name := attestationName(execution)
+	envelope, err := s.read(name, dsse.MaxEnvelope)
+	if err != nil || envelope == nil {
+		return nil, err
+	}
+	return envelope, s.write(func() error {
+		dir := filepath.Join(s.dir, filepath.Dir(name))
+		return errors.Join(s.syncDir(dir), s.syncDir(filepath.Dir(dir)))
+	})
 }
 
 // keepAttestation stores the envelope for an execution, once: if there is one

@@ -276,10 +276,9 @@ func (n *Node) verifyParents(ctx context.Context, ex provenance.Execution, bundl
 	if len(bundles) != len(ids) {
 		return nil, refuse(RefusedParent, "%d proof bundles for %d parents", len(bundles), len(ids))
 	}
-	trust := verifier.Trust{AuditPolicy: n.config.Trust.AuditPolicy, MembershipPolicy: n.config.Trust.MembershipPolicy, Genesis: n.config.Trust.Genesis}
 	var parents []parent
 	for i, id := range ids {
-		report, err := verifier.VerifyBundle(bundles[i], trust, verifier.Options{Execution: id.String(), Changes: n.view.changes()})
+		report, err := verifier.VerifyBundle(bundles[i], n.config.Trust, verifier.Options{Execution: id.String(), Changes: n.view.changes()})
 		if err != nil {
 			return nil, refuseCause(RefusedParent, fmt.Errorf("parent %s: %w", id, err))
 		}

@@ -179,10 +179,10 @@ func TestVerifyRefusesLies(t *testing.T) {
 		}, RefusedRecord},
 		{"schedule that does not name the node", func(s *state) {
 			_, s.c.ID = s.assigned(s.id)
-			s.c.Keys.Attestation = testcluster.Key(s.c.ID + "/attestation")
+			s.c.AttestationKey = testcluster.Key(s.c.ID + "/attestation")
 		}, RefusedNotAssigned},
 		{"stranger", func(s *state) { s.c.ID = "stranger" }, RefusedNotAssigned},
-		{"key that is not the member's", func(s *state) { s.c.Keys.Attestation = testcluster.Key("another") }, RefusedNotMember},
+		{"key that is not the member's", func(s *state) { s.c.AttestationKey = testcluster.Key("another") }, RefusedNotMember},
 
 		{"epoch record in force missing", func(s *state) { s.a.Epochs = nil }, RefusedRecord},
 		{"later epoch not shown", func(s *state) {
@@ -225,7 +225,7 @@ func TestVerifyRefusesLies(t *testing.T) {
 			s.id = s.submit(big)
 			s.a = s.assignment(s.id)
 			s.c.ID, _ = s.assigned(s.id)
-			s.c.Keys.Attestation = testcluster.Key(s.c.ID + "/attestation")
+			s.c.AttestationKey = testcluster.Key(s.c.ID + "/attestation")
 		}, RefusedInput},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/tallystick/tallystick/membership"
+	"github.com/tallystick/tallystick/verifier"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
@@ -26,7 +27,8 @@ import (
 type view struct {
 	store   *store
 	source  LogSource
-	trust   Trust
+	trust   verifier.Trust
+	maxAge  time.Duration // of the membership log's cosignatures
 	logger  *slog.Logger
 	history *membership.History
 
@@ -49,9 +51,14 @@ type logView struct {
 }
 
 // openView restores the view that the store holds.
-func openView(s *store, source LogSource, trust Trust, logger *slog.Logger) (*view, error) {
+func openView(s *store, config *Config) (*view, error) {
+	trust := config.Trust
 	v := &view{
-		store: s, source: source, trust: trust, logger: logger,
+		store:   s,
+		source:  callBound{config.Logs, config.Timing.Call},
+		trust:   trust,
+		maxAge:  config.MaxAge,
+		logger:  config.Logger,
 		history: membership.NewHistory(),
 		turn:    make(chan struct{}, 1),
 		logs:    make(map[membership.LogName]*logView),
@@ -135,7 +142,7 @@ func (v *view) give() { <-v.turn }
 // changes up to it. now is the time for its freshness.
 func (v *view) acceptMembership(ctx context.Context, signed []byte, now time.Time) (checkpoint.Checkpoint, error) {
 	l := v.logs[membership.LogMembership]
-	verified, err := l.policy.VerifyFresh(signed, now, v.trust.MaxAge)
+	verified, err := l.policy.VerifyFresh(signed, now, v.maxAge)
 	if errors.Is(err, checkpoint.ErrStale) {
 		return checkpoint.Checkpoint{}, refuseCause(RefusedStale, err)
 	}
@@ -197,8 +204,8 @@ func (v *view) consistent(ctx context.Context, l *logView, c checkpoint.Checkpoi
 		tiles := &logTiles{ctx: ctx, source: v.source, log: l.name, cache: l.cache}
 		reader := tlog.TileHashReader(newer, tiles)
 		var err error
-		if root, err = tlog.TreeHash(older.N, reader); err == nil {
-			hashes, err = tlog.ProveTree(newer.N, older.N, reader)
+		if root, err = tlog.TreeHash(older.N, reader); err == nil && root != older.Hash {
+			hashes, err = tlog.ProveTree(newer.N, older.N, reader) // for the evidence
 		}
 		if err != nil {
 			return tileError(tiles, err)

@@ -26,6 +26,7 @@ import (
 	"github.com/tallystick/tallystick/proto/tallystick/v1/tallystickv1connect"
 	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/record"
+	"github.com/tallystick/tallystick/verifier"
 )
 
 // world is a cluster with a control plane that tests make lie: real logs, keys
@@ -68,11 +69,10 @@ func (w *world) now() time.Time {
 // config returns the configuration of a node that trusts this cluster.
 func (w *world) config(id string) Config {
 	return Config{
-		ID:   id,
-		Dir:  w.t.TempDir(),
-		Keys: Keys{Attestation: testcluster.Key(id + "/attestation")},
-		Trust: Trust{Genesis: w.Genesis, AuditPolicy: w.AuditPolicy, MembershipPolicy: w.MembershipPolicy,
-			MaxAge: 15 * time.Minute},
+		ID:             id,
+		Dir:            w.t.TempDir(),
+		AttestationKey: testcluster.Key(id + "/attestation"),
+		Trust:          verifier.Trust{Genesis: w.Genesis, AuditPolicy: w.AuditPolicy, MembershipPolicy: w.MembershipPolicy},
 		ControlPlane: struct {
 			tallystickv1connect.NodeClient
 			tallystickv1connect.ControlClient

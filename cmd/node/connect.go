@@ -21,6 +21,7 @@ import (
 	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/node"
 	rpc "github.com/tallystick/tallystick/proto/tallystick/v1/tallystickv1connect"
+	"github.com/tallystick/tallystick/verifier"
 )
 
 // maxMessage bounds a message from the control plane, in bytes: an assignment
@@ -36,7 +37,7 @@ type plane struct {
 
 // connectTo makes the clients of a control plane, with the node's token, and the
 // reader of its public logs, without.
-func connectTo(c serveConfig, trust node.Trust) (node.ControlPlane, node.LogSource, error) {
+func connectTo(c serveConfig, trust verifier.Trust) (node.ControlPlane, node.LogSource, error) {
 	server, err := checkServer(c.server)
 	if err != nil {
 		return nil, nil, err

@@ -28,6 +28,7 @@ import (
 	"github.com/tallystick/tallystick/keyfile"
 	"github.com/tallystick/tallystick/node"
 	"github.com/tallystick/tallystick/sandbox"
+	"github.com/tallystick/tallystick/verifier"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
@@ -206,7 +207,7 @@ func serve(ctx context.Context, c serveConfig, logger *slog.Logger) error {
 	}
 	defer pool.Close()
 	n, err := node.Open(node.Config{
-		ID: c.id, Dir: c.dir, Keys: node.Keys{Attestation: attestation}, Trust: trust,
+		ID: c.id, Dir: c.dir, AttestationKey: attestation, Trust: trust, MaxAge: c.maxAge,
 		ControlPlane: plane, Logs: logs, Runner: runner{pool, c.runTimeout},
 		Limits: limits, Capacity: c.capacity, Info: describe(pool), Timing: node.Timing{Drain: c.drain}, Logger: logger,
 	})
@@ -220,8 +221,8 @@ func serve(ctx context.Context, c serveConfig, logger *slog.Logger) error {
 	return err
 }
 
-func readTrust(c serveConfig) (node.Trust, error) {
-	trust := node.Trust{MaxAge: c.maxAge}
+func readTrust(c serveConfig) (verifier.Trust, error) {
+	var trust verifier.Trust
 	var err error
 	if trust.Genesis, err = readFile(c.genesis, 1<<16); err != nil {
 		return trust, err
