@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/verifier"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+	"github.com/tallystick/tallystick/verifier/tiles"
+)
+
+// The exit codes. They never change their meaning; scripts rely on them.
+const (
+	exitFailed     = 1
+	exitUsage      = 2
+	exitMalformed  = 3
+	exitPolicy     = 4
+	exitProof      = 5
+	exitMembership = 6
+	exitRules      = 7
+	exitDiffers    = 8
+	exitNetwork    = 9
+	exitExternal   = 10
+	exitOther      = 11
+	exitFork       = 12
+	exitNoOutcome  = 13
+)
+
+var exitMeanings = []string{
+	0:              "verified",
+	exitFailed:     "a file cannot be read or written, or an internal error",
+	exitUsage:      "wrong usage",
+	exitMalformed:  "malformed input: bundle, policy, genesis, state, tile",
+	exitPolicy:     "a checkpoint is not signed and cosigned as the policy asks",
+	exitProof:      "an inclusion or consistency proof fails, or entries do not make the root",
+	exitMembership: "the membership does not follow from the pinned genesis",
+	exitRules:      "the records do not make an execution by the rules, or nodes do not agree",
+	exitDiffers:    "the replay has another outcome",
+	exitNetwork:    "the log cannot be read",
+	exitExternal:   "the bundle leaves out the membership log, and it was not given",
+	exitOther:      "the bundle is of another execution or cluster",
+	exitFork:       "the log went back or has forked",
+	exitNoOutcome:  "the replay could not run to an outcome",
+}
+
+// exitTable is the table of the package comment, for --help.
+func exitTable() string {
+	var b strings.Builder
+	b.WriteString("Exit codes:\n")
+	for code, meaning := range exitMeanings {
+		fmt.Fprintf(&b, "  %2d  %s\n", code, meaning)
+	}
+	return b.String()
+}
+
+// bundleExits has every code of package verifier.
+var bundleExits = map[verifier.Code]int{
+	verifier.CodeTrust:                exitMalformed,
+	verifier.CodeFormat:               exitMalformed,
+	verifier.CodeDamaged:              exitMalformed,
+	verifier.CodeVersion:              exitMalformed,
+	verifier.CodeOtherExecution:       exitOther,
+	verifier.CodeAuditCheckpoint:      exitPolicy,
+	verifier.CodeMembershipCheckpoint: exitPolicy,
+	verifier.CodeRequestCheckpoint:    exitPolicy,
+	verifier.CodeLogKeys:              exitPolicy,
+	verifier.CodeExternalMembership:   exitExternal,
+	verifier.CodeGenesis:              exitMembership,
+	verifier.CodeMembership:           exitMembership,
+	verifier.CodeConsistency:          exitProof,
+	verifier.CodeInclusion:            exitProof,
+	verifier.CodeRecord:               exitRules,
+	verifier.CodeRules:                exitRules,
+	verifier.CodeIncomplete:           exitRules,
+	verifier.CodeProvenance:           exitRules,
+}
+
+// logExits has every outcome of package tiles, the most telling first, since an
+// error may match more than one.
+var logExits = []struct {
+	err  error
+	code int
+	hint string
+}{
+	{tiles.ErrFork, exitFork, "keep the evidence and tell whoever relies on the log"},
+	{tiles.ErrRollback, exitFork, "if a cache may be old, try again later; otherwise keep the state file as evidence"},
+	{tiles.ErrState, exitMalformed, "the state file is not of this log; name another one with --state, or remove it to begin anew"},
+	{tiles.ErrCheckpoint, exitPolicy, "check that the key or policy is this log's"},
+	{tiles.ErrMalformed, exitMalformed, "what the URL serves is not a tlog-tiles log, or it is faulty"},
+	{tiles.ErrTile, exitProof, "the log serves tiles that are not of its entries; tell its operator"},
+	{tiles.ErrRoot, exitProof, "the log serves entries that are not of its checkpoint; do not rely on it"},
+	{tiles.ErrFetch, exitNetwork, "check the URL; run the same command again to go on where it stopped"},
+}
+
+// A cliError is an error with its exit code and what to do about it.
+type cliError struct {
+	code int
+	hint string // may be empty
+	err  error
+}
+
+func (e *cliError) Error() string { return e.err.Error() }
+func (e *cliError) Unwrap() error { return e.err }
+
+func fail(code int, hint, format string, args ...any) error {
+	return &cliError{code, hint, fmt.Errorf(format, args...)}
+}
+
+// usage is an error about the command line.
+func usage(cmd *cobra.Command, err error) error {
+	return &cliError{exitUsage, fmt.Sprintf("see %q", cmd.CommandPath()+" --help"), err}
+}
+
+// complain prints an error and its hint and returns the exit code.
+func complain(w io.Writer, err error) int {
+	code, hint := classify(err)
+	fmt.Fprintf(w, "verifier: error: %v\n", err)
+	if hint != "" {
+		fmt.Fprintf(w, "verifier: hint: %s\n", hint)
+	}
+	return code
+}
+
+func classify(err error) (code int, hint string) {
+	var own *cliError
+	var refused *verifier.Error
+	switch {
+	case errors.As(err, &own):
+		return own.code, own.hint
+	case errors.As(err, &refused):
+		return bundleExits[refused.Code], refused.Hint()
+	case errors.Is(err, checkpoint.ErrPolicy), errors.Is(err, checkpoint.ErrKey):
+		return exitMalformed, ""
+	case errors.Is(err, context.Canceled):
+		return exitFailed, "interrupted; run the same command again"
+	}
+	for _, e := range logExits {
+		if errors.Is(err, e.err) {
+			return e.code, e.hint
+		}
+	}
+	return exitFailed, ""
+}

@@ -1,0 +1,83 @@
+// Command verifier checks what a tallystick cluster did without trusting it.
+//
+//	verifier proof BUNDLE --policy audit.policy --membership-policy membership.policy --genesis genesis.json
+//	verifier replay BUNDLE --blob module.wasm --blob input … (and the flags of proof)
+//	verifier log URL --policy audit.policy
+//
+// proof checks one execution from one file and makes no network connection.
+// replay does the same, then runs the module again and compares the outcome bit
+// for bit. log downloads a whole log, recomputes its tree, and compares it with
+// what it remembers of the last time.
+//
+// The policies and the genesis decide what is believed: get them from people,
+// not from the cluster's server, and keep them like keys.
+//
+// # Exit codes
+//
+//	 0  verified
+//	 1  a file cannot be read or written, or an internal error
+//	 2  wrong usage
+//	 3  malformed input: bundle, policy, genesis, state, tile
+//	 4  a checkpoint is not signed and cosigned as the policy asks
+//	 5  an inclusion or consistency proof fails, or entries do not make the root
+//	 6  the membership does not follow from the pinned genesis
+//	 7  the records do not make an execution by the rules, or nodes do not agree
+//	 8  the replay has another outcome
+//	 9  the log cannot be read
+//	10  the bundle leaves out the membership log, and it was not given
+//	11  the bundle is of another execution or cluster
+//	12  the log went back or has forked
+//	13  the replay could not run to an outcome
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/sandbox"
+)
+
+func main() {
+	if sandbox.IsWorker() {
+		sandbox.WorkerMain()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := rootCommand().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		os.Exit(complain(os.Stderr, err))
+	}
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "verifier",
+		Short: "Check executions and logs without trusting the cluster",
+		Long: `verifier checks what a tallystick cluster did without trusting it.
+
+The policies and the genesis decide what is believed: get them from people,
+not from the cluster's server, and keep them like keys.
+
+` + exitTable(),
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(proofCommand(), replayCommand(), logCommand())
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
+	for _, cmd := range append(root.Commands(), root) {
+		check := cmd.Args
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usage(cmd, err)
+			}
+			return nil
+		}
+	}
+	return root
+}

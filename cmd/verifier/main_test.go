@@ -1,0 +1,341 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/internal/testcluster"
+	"github.com/tallystick/tallystick/provenance"
+	"github.com/tallystick/tallystick/sandbox"
+	"github.com/tallystick/tallystick/sandbox/wasmtest"
+	"github.com/tallystick/tallystick/verifier"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+func TestMain(m *testing.M) {
+	if sandbox.IsWorker() { // replay starts its workers from this binary
+		sandbox.WorkerMain()
+	}
+	testscript.Main(m, map[string]func(){"verifier": main})
+}
+
+// TestScripts runs the real binary. Beside the commands of testscript there are
+//
+//	cluster              makes a cluster that has run an execution, and writes what
+//	                     a stranger gets: genesis.json, the policies, bundles; and
+//	                     the payloads. Sets ID.
+//	flip FILE N          flips a bit of byte N of a file, from the end if negative
+//	exits CODE ARG...    runs "verifier ARG..." and checks its exit code
+//	log NAME N           makes a log with N entries, or adds up to N; sets URL and
+//	                     VKEY, and writes log.policy. Another NAME has the same
+//	                     key and other entries.
+//	damage PATH          flips a bit of a resource of the log; again repairs it
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, "config"))
+			env.Setenv("HOME", env.WorkDir)
+			env.Values["t"] = t
+			env.Values["logs"] = map[string]*testLog{}
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"cluster": clusterCmd,
+			"flip":    flipCmd,
+			"exits":   exitsCmd,
+			"log":     logCmd,
+			"damage":  damageCmd,
+		},
+	})
+}
+
+// echo is a module that writes what it reads, up to 60,000 bytes.
+func echo() []byte {
+	b := wasmtest.Command()
+	read := b.Import(wasmtest.WASI, "fd_read", "iiii:i")
+	write := b.Import(wasmtest.WASI, "fd_write", "iiii:i")
+	b.Data(0, "\x00\x04\x00\x00\x60\xea\x00\x00") // a buffer of 60,000 bytes at 1024
+	b.Data(16, "\x00\x04\x00\x00")                // the buffer to write; its length is stored below
+	load, store := wasmtest.Op(0x28, 2, 0), wasmtest.Op(0x36, 2, 0)
+	b.Start("",
+		wasmtest.Call(read, 0, 0, 1, 8), wasmtest.Drop,
+		wasmtest.I32Const(20), wasmtest.I32Const(8), load, store,
+		wasmtest.Call(write, 1, 16, 1, 24), wasmtest.Drop)
+	return b.Bytes()
+}
+
+func clusterCmd(ts *testscript.TestScript, neg bool, args []string) {
+	c := testcluster.New(ts.Value("t").(testing.TB), testcluster.Options{})
+	con := c.Contract()
+	con.Module = digest.Of(echo())
+	hash := c.Register(con)
+
+	parent := c.Submit(hash, []byte("of the "))
+	c.Run(parent, testcluster.OK("of the parent, "))
+	input := []byte("of the child")
+	id := c.Submit(hash, input, parent)
+	joined := "of the parent, of the child"
+	c.Run(id, testcluster.OK(joined))
+	bundle := c.Bundle(id)
+
+	write := func(name string, b []byte) { ts.Check(os.WriteFile(ts.MkAbs(name), b, 0o644)) }
+	format := func(name string, id digest.Digest) {
+		b, err := provenance.FormatBundle(c.Bundle(id))
+		ts.Check(err)
+		write(name, b)
+	}
+	format("run.tallyproof", id)
+	format("parent.tallyproof", parent)
+	changes := bundle.MembershipChanges
+	bundle.MembershipChanges, bundle.ExternalMembership = nil, true
+	external, err := provenance.FormatBundle(bundle)
+	ts.Check(err)
+	write("external.tallyproof", external)
+	write("changes", append(bytes.Join(changes, []byte("\n")), '\n'))
+
+	lie := c.Submit(hash, []byte("input"))
+	c.Run(lie, testcluster.OK("lies!"))
+	format("lie.tallyproof", lie)
+	con.Name, con.Versions.Rewriter, con.Limits.Gas, con.Limits.Frames = "metered", 9, 1000, 100
+	metered := c.Submit(c.Register(con), []byte("input"))
+	gas, rewritten := uint64(1), digest.Of(nil)
+	for _, node := range c.Execution(metered).Assigned()[:2] {
+		outcome := testcluster.OK("x")
+		outcome.Gas = &gas
+		s := c.Statement(metered, node, outcome)
+		s.RewrittenModule = &rewritten
+		if _, effect := c.Append(c.AttestationRecord(s)); effect.Derived != nil {
+			c.Append(effect.Derived)
+		}
+	}
+	format("metered.tallyproof", metered)
+
+	write("genesis.json", c.Genesis)
+	write("audit.policy", c.PolicyText.Audit)
+	write("membership.policy", c.PolicyText.Membership)
+	write("module.wasm", echo())
+	write("parent-output", []byte("of the parent, "))
+	write("input", input)
+	write("other-input", []byte("input"))
+	ts.Setenv("ID", id.String())
+}
+
+func flipCmd(ts *testscript.TestScript, neg bool, args []string) {
+	name := ts.MkAbs(args[0])
+	b, err := os.ReadFile(name)
+	ts.Check(err)
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	b[(n+len(b))%len(b)] ^= 1
+	ts.Check(os.WriteFile(name, b, 0o644))
+}
+
+func exitsCmd(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec("verifier", args[1:]...)
+	code := 0
+	if err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		code = exit.ExitCode()
+	}
+	if strconv.Itoa(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}
+
+// testLog is a log that serves itself as static resources.
+type testLog struct {
+	url     string
+	mu      sync.Mutex // guards what follows
+	entries [][]byte
+	hashes  []tlog.Hash
+	damaged map[string]bool
+}
+
+func (l *testLog) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	out := make([]tlog.Hash, len(indexes))
+	for i, index := range indexes {
+		out[i] = l.hashes[index]
+	}
+	return out, nil
+}
+
+const logOrigin = "example.com/log"
+
+func logCmd(ts *testscript.TestScript, neg bool, args []string) {
+	logs := ts.Value("logs").(map[string]*testLog)
+	size, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	l := logs[args[0]]
+	if l == nil {
+		l = &testLog{damaged: map[string]bool{}}
+		logs[args[0]] = l
+		srv := httptest.NewServer(l)
+		ts.Defer(srv.Close)
+		l.url = srv.URL
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := len(l.entries); i < size; i++ {
+		entry := fmt.Appendf(nil, "entry %d of %s", i, args[0])
+		hashes, err := tlog.StoredHashes(int64(i), entry, l)
+		ts.Check(err)
+		l.entries, l.hashes = append(l.entries, entry), append(l.hashes, hashes...)
+	}
+	vkey, err := checkpoint.Vkey(logOrigin, testcluster.Public(logOrigin))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("log.policy"), []byte("log "+vkey+"\nquorum none\n"), 0o644))
+	ts.Setenv("URL", l.url)
+	ts.Setenv("VKEY", vkey)
+}
+
+func damageCmd(ts *testscript.TestScript, neg bool, args []string) {
+	for _, l := range ts.Value("logs").(map[string]*testLog) {
+		l.mu.Lock()
+		l.damaged[args[0]] = !l.damaged[args[0]]
+		l.mu.Unlock()
+	}
+}
+
+// ServeHTTP answers with a resource of the tree as it is now.
+func (l *testLog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	path := strings.TrimPrefix(r.URL.Path, "/")
+	b, err := l.resource(path)
+	if err != nil {
+		http.NotFound(w, r)
+		return
+	}
+	if l.damaged[path] {
+		b = bytes.Clone(b)
+		b[len(b)-2] ^= 1
+	}
+	w.Write(b)
+}
+
+func (l *testLog) resource(path string) ([]byte, error) {
+	if path == "checkpoint" {
+		root, err := tlog.TreeHash(int64(len(l.entries)), l)
+		if err != nil {
+			return nil, err
+		}
+		signer, err := checkpoint.NewSigner(logOrigin, testcluster.Key(logOrigin))
+		if err != nil {
+			return nil, err
+		}
+		return checkpoint.Sign(checkpoint.Checkpoint{Origin: logOrigin, Size: int64(len(l.entries)), Root: root}, signer)
+	}
+	level, rest, _ := strings.Cut(strings.TrimPrefix(path, "tile/"), "/")
+	index, partial, isPartial := strings.Cut(rest, ".p/")
+	n, width := 0, 256
+	if isPartial {
+		width, _ = strconv.Atoi(partial)
+	}
+	n, err := strconv.Atoi(index)
+	if err != nil {
+		return nil, err
+	}
+	if level != "entries" {
+		height, err := strconv.Atoi(level)
+		if err != nil {
+			return nil, err
+		}
+		return tlog.ReadTileData(tlog.Tile{H: 8, L: height, N: int64(n), W: width}, l)
+	}
+	var b []byte
+	for _, entry := range l.entries[n*256 : n*256+width] {
+		b = binary.BigEndian.AppendUint16(b, uint16(len(entry)))
+		b = append(b, entry...)
+	}
+	return b, nil
+}
+
+// Every code that a package can return has an exit code, and the table of the
+// package comment is the one of --help.
+func TestExitCodes(t *testing.T) {
+	source, err := os.ReadFile("main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for code, meaning := range exitMeanings {
+		if line := fmt.Sprintf("\n//\t%2d  %s\n", code, meaning); !bytes.Contains(source, []byte(line)) {
+			t.Errorf("the package comment lacks %q", line)
+		}
+	}
+	codes := readCodes(t, filepath.Join("..", "..", "verifier", "errors.go"))
+	for _, code := range codes {
+		if bundleExits[verifier.Code(code)] == 0 {
+			t.Errorf("no exit code for %q", code)
+		}
+	}
+	if len(codes) != len(bundleExits) {
+		t.Errorf("%d codes, %d exit codes", len(codes), len(bundleExits))
+	}
+}
+
+// readCodes finds the texts of the constants of type Code.
+func readCodes(t *testing.T, name string) (codes []string) {
+	source, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\tCode\w+\s+Code = "(\w+)"`).FindAllSubmatch(source, -1) {
+		codes = append(codes, string(m[1]))
+	}
+	return codes
+}
+
+// Whatever member of two outcomes differs, it is named.
+func TestDifference(t *testing.T) {
+	one, two := uint64(1), digest.Of([]byte("two"))
+	attested := testcluster.OK("output")
+	if d := difference(attested, attested); d != "" {
+		t.Errorf("an outcome differs from itself in %s", d)
+	}
+	typ := reflect.TypeFor[contract.Outcome]()
+	for i := range typ.NumField() {
+		replayed := attested
+		f := reflect.ValueOf(&replayed).Elem().Field(i)
+		switch f.Interface().(type) {
+		case uint64:
+			f.SetUint(f.Uint() + 1)
+		case *uint64:
+			f.Set(reflect.ValueOf(&one))
+		case digest.Digest:
+			f.Set(reflect.ValueOf(two))
+		case *digest.Digest:
+			f.Set(reflect.ValueOf(&two))
+		case contract.OutcomeKind:
+			f.SetString("trap")
+		}
+		name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+		if d := difference(attested, replayed); !strings.HasPrefix(d, name+":") {
+			t.Errorf("%s differs, named is %q", name, d)
+		}
+		if d := difference(replayed, attested); !strings.HasPrefix(d, name+":") {
+			t.Errorf("%s differs, named is %q", name, d)
+		}
+	}
+}
