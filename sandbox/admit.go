@@ -220,6 +220,8 @@ type codeCheck struct {
 	work         uint64 // of the functions before
 	instructions int
 	floats       bool
+	stack        wasm.Stack
+	deepest      uint64 // of the operand stack in the function
 }
 
 // Function closes the account of the previous function and opens one.
@@ -227,7 +229,8 @@ func (c *codeCheck) Function(index int, code wasm.Code) error {
 	if err := c.finish(); err != nil {
 		return err
 	}
-	c.index, c.locals, c.control, c.simple, c.open = index, code.NumLocals, 0, 0, true
+	c.index, c.locals, c.control, c.simple, c.deepest, c.open = index, code.NumLocals, 0, 0, 0, true
+	c.stack.Begin(c.m, code.Type)
 	if c.locals > MaxLocals {
 		return refuse(RefusedLocals, "", "function %d has %d parameters and locals, at most %d are taken",
 			c.number(), c.locals, MaxLocals)
@@ -236,14 +239,17 @@ func (c *codeCheck) Function(index int, code wasm.Code) error {
 }
 
 // finish adds the function's share to the estimate:
-// functionWork + control²/64 + (control+1)·locals + simple.
+//
+//	functionWork + control²/32 + (control+1)·locals + deepest²/64 + simple
+//
+// where operands that are alive at a control instruction count as locals do.
 func (c *codeCheck) finish() error {
 	if c.control > MaxControl {
 		return refuse(RefusedControl, "", "function %d has %d control instructions, at most %d are taken",
 			c.number(), c.control, MaxControl)
 	}
 	if c.open {
-		c.work += functionWork + c.control*c.control/64 + (c.control+1)*c.locals + c.simple
+		c.work += functionWork + c.control*c.control/32 + (c.control+1)*c.locals + c.deepest*c.deepest/64 + c.simple
 		c.open = false
 	}
 	if c.work > MaxCompileWork {
@@ -260,12 +266,18 @@ func (c *codeCheck) number() uint32 { return c.m.ImportedFuncs() + uint32(c.inde
 func (c *codeCheck) Instr(in *wasm.Instr) error {
 	c.instructions++
 	c.simple++
+	height := uint64(c.stack.Height())
+	c.deepest = max(c.deepest, height)
 	if in.Op.Control() {
 		c.control++
+		c.simple += height
+	}
+	if err := c.stack.Step(in); err != nil {
+		return err
 	}
 	switch in.Op {
-	case wasm.OpBrTable:
-		c.simple += uint64(len(in.Labels))
+	case wasm.OpBrTable: // the compiler makes a block for each target
+		c.control += uint64(len(in.Labels))
 	case wasm.OpCall:
 		t, _ := c.m.FuncType(in.Index)
 		c.simple += arity(t)

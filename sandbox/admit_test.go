@@ -1,10 +1,15 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tetratelabs/wazero"
 
 	"github.com/tallystick/tallystick/sandbox/wasmtest"
 )
@@ -128,6 +133,23 @@ func TestRefusals(t *testing.T) {
 			start(b)
 		}), RefusedWork, "", "estimate"},
 
+		{"compile work of branch targets", command(func(b *wasmtest.Builder) {
+			for range 3 {
+				targets := slices.Concat(wasmtest.U32(nil, 16000), make([]byte, 16001))
+				b.Func("i:", "", []byte{0x20, 0, 0x0e}, targets)
+			}
+			start(b)
+		}), RefusedWork, "", "estimate"},
+		{"compile work of operands at control instructions", command(func(b *wasmtest.Builder) {
+			b.Func(":", "", many(5000, 0x41, 1), many(4000, 0x02, 0x40, 0x0b), many(5000, 0x1a))
+			start(b)
+		}), RefusedWork, "", "estimate"},
+		{"compile work of operands", command(func(b *wasmtest.Builder) {
+			b.Func(":", "", many(40000, 0x41, 1), many(40000, 0x1a))
+			start(b)
+		}), RefusedWork, "", "estimate"},
+		{"operand missing", body(0x1a), RefusedMalformed, "", "operand missing"},
+
 		{"truncated", body(0x01)[:40], RefusedMalformed, "", "malformed module"},
 		{"bytes after", append(body(), 0), RefusedMalformed, "", "malformed module"},
 	}
@@ -193,7 +215,8 @@ func TestAdmission(t *testing.T) {
 		a.HostInterface != 1 || a.Rewriter != 0 || a.ModuleBytes != int64(len(module)) {
 		t.Errorf("admission is %+v", a)
 	}
-	// Two functions, 2 and 1 locals, 0 and 2 control instructions, 18 in all.
+	// Two functions, 2 and 1 locals, 0 and 2 control instructions, 18 in all; no
+	// operands are alive at control instructions, and few elsewhere.
 	if want := uint64(2*functionWork + 2*1 + 1*3 + 18); a.CompileWork != want {
 		t.Errorf("work is %d, want %d", a.CompileWork, want)
 	}
@@ -212,4 +235,46 @@ func TestAdmission(t *testing.T) {
 	if _, err := Admit(module, nil, Limits{}); !errors.Is(err, ErrInvalidJob) {
 		t.Errorf("no limits: %v", err)
 	}
+}
+
+// FuzzAdmit compares with the engine's validator: what it accepts is never
+// refused as malformed, and what is admitted and validates also instantiates.
+func FuzzAdmit(f *testing.F) {
+	paths, err := filepath.Glob(filepath.Join(testdataDir, "*.wasm"))
+	if err != nil || len(paths) == 0 {
+		f.Fatal("no seeds", err)
+	}
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if len(b) < 1<<10 { // larger ones are slow to mutate; package wasm has them
+			f.Add(b)
+		}
+	}
+	ctx := context.Background()
+	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(features).WithMemoryLimitPages(16))
+	if err := exportHost(r, 1<<len(capNames)-1); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, module []byte) {
+		_, err := Admit(module, allCapabilities, newJob(nil).Limits)
+		compiled, invalid := r.CompileModule(ctx, module)
+		if invalid != nil {
+			return
+		}
+		defer compiled.Close(ctx)
+		if refused := (*Refusal)(nil); errors.As(err, &refused) {
+			if refused.Code == RefusedMalformed {
+				t.Fatalf("the engine takes it, but: %v", err)
+			}
+			return
+		}
+		m, err := r.InstantiateModule(ctx, compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+		if err != nil {
+			t.Fatalf("admitted and valid, but: %v", err)
+		}
+		m.Close(ctx)
+	})
 }

@@ -170,7 +170,7 @@ func TestPoolRunsLikeDirect(t *testing.T) {
 
 func TestPoolReportsRefusals(t *testing.T) {
 	p := testPool(t, PoolConfig{})
-	job := newJob(printer(func(uint32) []byte { return wasmtest.Drop })) // does not validate
+	job := newJob(printer(func(uint32) []byte { return wasmtest.Op(0x43, 0, 0, 0, 0, 0x45, 0x1a) })) // i32.eqz of an f32
 	before := p.pids()
 	for range 2 {
 		_, err := p.Run(t.Context(), job)
