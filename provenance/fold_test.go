@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/testcluster"
 	"github.com/tallystick/tallystick/membership"
@@ -358,5 +360,36 @@ func TestMeteredContract(t *testing.T) {
 	st.RewrittenModule = &rewritten
 	if _, effect := c.Append(c.AttestationRecord(st)); effect.Void {
 		t.Errorf("with it: %+v", effect)
+	}
+}
+
+// Records without content, and honest records with any one field taken out, are
+// judged like all others.
+func TestFoldIsTotal(t *testing.T) {
+	s := newScene(t)
+	honest := []*pb.Record{s.EpochRecord(1), s.ContractRecord(s.Contract()), s.retirement(nil), s.cancellation(nil),
+		s.RequestRecord(s.Submission(s.contract, nil)), s.RescheduleRecord(s.id), s.expired(), s.attestation(0, nil)}
+	oneof := (&pb.Record{}).ProtoReflect().Descriptor().Oneofs().ByName("body")
+	for i := range oneof.Fields().Len() {
+		r := s.Fill(&pb.Record{})
+		r.ProtoReflect().Mutable(oneof.Fields().Get(i))
+		honest = append(honest, r)
+	}
+	honest = append(honest, s.derive(t))
+	before := dump(s.Fold)
+	for _, r := range honest {
+		r.Cluster = s.Name
+		m := r.ProtoReflect()
+		body := m.Get(m.WhichOneof(oneof)).Message()
+		for i := range body.Descriptor().Fields().Len() {
+			c := proto.CloneOf(r)
+			fd := body.Descriptor().Fields().Get(i)
+			c.ProtoReflect().Mutable(m.WhichOneof(oneof)).Message().Clear(fd)
+			s.Fold.Check(c)
+		}
+		s.Fold.Check(r)
+	}
+	if dump(s.Fold) != before {
+		t.Error("Check changed the state")
 	}
 }

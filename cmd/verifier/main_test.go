@@ -110,7 +110,11 @@ func clusterCmd(ts *testscript.TestScript, neg bool, args []string) {
 	external, err := provenance.FormatBundle(bundle)
 	ts.Check(err)
 	write("external.tallyproof", external)
-	write("changes", append(bytes.Join(changes, []byte("\n")), '\n'))
+	var entries []byte
+	for _, change := range changes {
+		entries = append(binary.BigEndian.AppendUint16(entries, uint16(len(change))), change...)
+	}
+	write("changes", entries)
 
 	lie := c.Submit(hash, []byte("input"))
 	c.Run(lie, testcluster.OK("lies!"))

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,7 +27,7 @@ func (f *trustFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.membershipPolicy, "membership-policy", "", "trust policy `FILE` of the membership log (required)")
 	cmd.Flags().StringVar(&f.genesis, "genesis", "", "genesis `FILE`: the first entry of the membership log (required)")
 	cmd.Flags().StringVar(&f.execution, "execution", "", "accept only the bundle of the execution with this `ID`")
-	cmd.Flags().StringVar(&f.changes, "changes", "", "`FILE` with the membership log, one change a line, for bundles that leave it out")
+	cmd.Flags().StringVar(&f.changes, "changes", "", "`FILE` with the membership log, its entry bundles in a row, for bundles that leave it out")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print the report as JSON")
 }
 
@@ -60,11 +60,24 @@ func (f *trustFlags) trust(cmd *cobra.Command) (verifier.Trust, verifier.Options
 		if err != nil {
 			return trust, opts, err
 		}
-		for line := range strings.Lines(string(b)) {
-			opts.Changes = append(opts.Changes, []byte(strings.TrimSuffix(line, "\n")))
+		if opts.Changes, err = splitEntries(b); err != nil {
+			return trust, opts, fail(exitMalformed, "join the membership log's tile/entries/… resources in their order", "membership log %q: %w", f.changes, err)
 		}
 	}
 	return trust, opts, nil
+}
+
+// splitEntries reads entry bundles of c2sp.org/tlog-tiles one after the other:
+// each entry has its length before it, two bytes, big-endian.
+func splitEntries(b []byte) (entries [][]byte, err error) {
+	for len(b) > 0 {
+		if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
+			return nil, fmt.Errorf("entry %d is cut off", len(entries))
+		}
+		end := 2 + int(binary.BigEndian.Uint16(b))
+		entries, b = append(entries, b[2:end]), b[end:]
+	}
+	return entries, nil
 }
 
 // verify verifies the bundle in a file.
