@@ -35,6 +35,9 @@ func (o *Orchestrator) GetBlob(ctx context.Context, owner string, d digest.Diges
 // GetAssignedBlob returns a payload that an open assignment of the node refers
 // to: module, input, or the output of a parent.
 func (o *Orchestrator) GetAssignedBlob(ctx context.Context, node string, d digest.Digest) ([]byte, error) {
+	if err := o.usable(); err != nil {
+		return nil, err
+	}
 	owner, ok := o.assignedOwner(node, d)
 	if !ok {
 		return nil, errNoBlob()

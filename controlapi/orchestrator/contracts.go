@@ -204,6 +204,13 @@ func (o *Orchestrator) RetireContract(ctx context.Context, actor Actor, tenant s
 		return digest.Digest{}, Appended{}, err
 	}
 	hash := s.value.Contract
+	if index, ok := o.retiredAt(hash, tenant); ok {
+		appended, err := o.again(ctx, index, envelope, func(keys contract.Authority) error {
+			_, err := contract.OpenRetirement(envelope, keys)
+			return err
+		}, membership.UseContract)
+		return hash, appended, err
+	}
 	appended, err := o.commit(ctx, func(v *view) (proposal, error) {
 		epoch := v.fold.Epoch()
 		r := header(actor)
@@ -215,6 +222,18 @@ func (o *Orchestrator) RetireContract(ctx context.Context, actor Actor, tenant s
 			sets:   []Register{{registerRetired(hash[:]), 1}}})
 	})
 	return hash, appended, err
+}
+
+// retiredAt returns the index of the retirement of a contract of the tenant.
+func (o *Orchestrator) retiredAt(hash digest.Digest, tenant string) (int64, bool) {
+	o.view.mu.RLock()
+	defer o.view.mu.RUnlock()
+	c, ok := o.view.fold.Contract(hash)
+	if !ok || c.Contract.Tenant != tenant {
+		return 0, false
+	}
+	index, ok := o.view.retired[hash]
+	return index, ok
 }
 
 // Contract returns a contract and its envelope.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/tallystick/tallystick/controlapi/orchestrator"
+	"github.com/tallystick/tallystick/record"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
@@ -70,6 +71,7 @@ type fakeLog struct {
 	manual  bool          // publish only when told
 	moved   chan struct{} // closed when something is published
 	onFault func(entries []orchestrator.LogEntry) fault
+	ahead   func(entries []orchestrator.LogEntry) // called before an append, without the lock
 }
 
 func newFakeLog(t testing.TB, origin string, held bool) *fakeLog {
@@ -130,6 +132,12 @@ func (l *fakeLog) alive() error {
 func (l *fakeLog) size() int64 { return int64(len(l.disk.data)) }
 
 func (l *fakeLog) Append(ctx context.Context, entries ...orchestrator.LogEntry) ([]orchestrator.LogResult, orchestrator.Head, error) {
+	l.mu.Lock()
+	ahead := l.ahead
+	l.mu.Unlock()
+	if ahead != nil {
+		ahead(entries)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.alive(); err != nil {
@@ -276,6 +284,50 @@ func (l *fakeLog) faults(f func(entries []orchestrator.LogEntry) fault) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.onFault = f
+}
+
+// before lets f run ahead of each append from now on, as a faster caller would.
+func (l *fakeLog) before(f func(entries []orchestrator.LogEntry)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ahead = f
+}
+
+// kindOf returns the kind of the record in an entry for the audit log.
+func kindOf(e orchestrator.LogEntry) record.Kind {
+	o, err := record.ParseOpening(e.Opening)
+	if err != nil {
+		return ""
+	}
+	r, err := record.Parse(o.Record())
+	if err != nil {
+		return ""
+	}
+	return record.KindOf(r)
+}
+
+// onKind makes a fault hook that meets the first append of a record of a kind.
+func onKind(kind record.Kind, f fault) func([]orchestrator.LogEntry) fault {
+	done := false
+	return func(entries []orchestrator.LogEntry) fault {
+		if done || !slices.ContainsFunc(entries, func(e orchestrator.LogEntry) bool { return kindOf(e) == kind }) {
+			return noFault
+		}
+		done = true
+		return f
+	}
+}
+
+// first makes a fault hook that meets the first append, whatever it is.
+func first(f fault) func([]orchestrator.LogEntry) fault {
+	done := false
+	return func([]orchestrator.LogEntry) fault {
+		if done {
+			return noFault
+		}
+		done = true
+		return f
+	}
 }
 
 func (l *fakeLog) Register(key string) (uint64, error) {

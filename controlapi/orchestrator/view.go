@@ -23,6 +23,7 @@ type view struct {
 	current *membership.State // of the epoch in force; nil before audit entry 0
 
 	executions map[digest.Digest]*tracked
+	retired    map[digest.Digest]int64 // index of the retirement by contract hash
 	all        listing
 	tenants    map[string]*listing
 	attested   map[string]uint64 // valid attestations by node
@@ -71,6 +72,7 @@ func newView(cluster string, history *membership.History) *view {
 	return &view{
 		fold:       provenance.NewFold(cluster, history),
 		executions: make(map[digest.Digest]*tracked),
+		retired:    make(map[digest.Digest]int64),
 		tenants:    make(map[string]*listing),
 		attested:   make(map[string]uint64),
 		open:       make(map[digest.Digest]*tracked),
@@ -95,6 +97,8 @@ func (v *view) applyRecord(index int64, entry [record.EntrySize]byte, r *pb.Reco
 		v.all.contracts = append(v.all.contracts, hash)
 		own := v.own(body.Contract.GetTenant())
 		own.contracts = append(own.contracts, hash)
+	case *pb.Record_Retirement:
+		v.retired[digest.Digest(body.Retirement.GetContractHash())] = index
 	case *pb.Record_Request:
 		x := &tracked{id: *effect.Execution, tenant: body.Request.GetTenant(), index: index,
 			submitted: r.GetTimeUnixMs(), closed: -1}

@@ -511,3 +511,5 @@ func (w *world) complete(id digest.Digest) *pb.ExecutionStatus {
 	}
 	return w.await(id, proofReady)
 }
+
+func publicKey(name string) ed25519.PublicKey { return testKey(name).Public().(ed25519.PublicKey) }
