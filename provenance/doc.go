@@ -25,6 +25,7 @@
 //
 // # Concurrency
 //
-// The package does no I/O and reads no clock. A Fold is used by one goroutine
-// at a time; the values that it returns are copies, or never change.
+// The package does no I/O and reads no clock. Of a Fold's methods only Apply
+// changes it: the others may run in parallel with each other and not with Apply.
+// The values that they return are copies, or never change.
 package provenance

@@ -27,8 +27,9 @@ type Members interface {
 	Revoked(keyID string, from, by uint64) bool
 }
 
-// Fold is the state of an audit log as a function of its records. It is used by
-// one goroutine at a time. Make one with [NewFold] or [NewPartialFold].
+// Fold is the state of an audit log as a function of its records. Make one with
+// [NewFold] or [NewPartialFold]. Only Apply changes it; the caller keeps other
+// calls away while it runs.
 type Fold struct {
 	cluster string
 	members Members
