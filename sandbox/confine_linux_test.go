@@ -16,16 +16,6 @@ import (
 	"github.com/tallystick/tallystick/sandbox/wasmtest"
 )
 
-// raceEnabled tells a test binary of the race detector, whose shadow memory
-// cannot be limited, by its size.
-func raceEnabled(t *testing.T) bool {
-	used, err := dataSize()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return used > 1<<30
-}
-
 // TestWorkerConfinement looks at a worker from outside and compares with what
 // it says of itself. The pool's process has an environment, and descriptors
 // that are not marked close-on-exec.
@@ -43,11 +33,7 @@ func TestWorkerConfinement(t *testing.T) {
 		Process: true, ProcessGroup: true, EmptyDirectory: true, ParentDeath: true, NoNewPrivs: true,
 		NoCoreDumps: true, NoFileWrites: true, OpenFiles: true, MemoryBytes: DefaultWorkerMemory,
 	}
-	got := p.Enforcement()
-	if raceEnabled(t) {
-		want.MemoryBytes, want.Note = 0, got.Note
-	}
-	if got != want {
+	if got := p.Enforcement(); got != want {
 		t.Errorf("enforcement is %+v", got)
 	}
 	read := func(name string) string {
@@ -110,12 +96,13 @@ func TestOnlyPipes(t *testing.T) {
 // TestMemoryLimit gives a worker less memory than its job needs: the worker
 // dies, and that is an engine fault, not an outcome.
 func TestMemoryLimit(t *testing.T) {
-	if raceEnabled(t) {
-		t.Skip("memory cannot be limited under the race detector")
+	used, err := dataSize() // about what a worker has before it does anything
+	if err != nil {
+		t.Fatal(err)
 	}
 	b := wasmtest.Command()
 	b.Start("", wasmtest.I32Const(MaxMemoryPages-1), wasmtest.Op(0x40, 0, 0x1a))
-	p := testPool(t, PoolConfig{WorkerMemory: 160 << 20})
+	p := testPool(t, PoolConfig{WorkerMemory: used + 128<<20})
 	job := newJob(b.Bytes())
 	job.Limits.MemoryPages = MaxMemoryPages
 	if r, err := p.Run(t.Context(), job); !errors.Is(err, ErrEngineFault) {

@@ -109,6 +109,11 @@ func TestFailuresRoundTrip(t *testing.T) {
 	}
 }
 
+// goodResult is a result that newJob allows.
+func goodResult() *Result {
+	return &Result{Outcome: Outcome{Kind: KindOK, PeakPages: 1, Memory: new([32]byte)}}
+}
+
 // TestResultCheck changes a good result in every way that a job rules out.
 func TestResultCheck(t *testing.T) {
 	job := newJob(nil)

@@ -241,3 +241,8 @@ func TestKindWords(t *testing.T) {
 		t.Error("kinds outside the set are valid")
 	}
 }
+
+// spinner is a command that writes "hello" and computes for ever.
+func spinner() []byte {
+	return printer(func(uint32) []byte { return wasmtest.Loop() })
+}

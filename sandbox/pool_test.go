@@ -93,10 +93,6 @@ var badWorkers = map[string]func(){
 	"short failure":   answerThen(func() { writeFrame(os.Stdout, frameFailure, nil); select {} }),
 }
 
-func goodResult() *Result {
-	return &Result{Outcome: Outcome{Kind: KindOK, PeakPages: 1, Memory: new([32]byte)}}
-}
-
 // badCommand starts this binary as a bad worker.
 func badCommand(behaviour string) func(string) (*exec.Cmd, error) {
 	return func(dir string) (*exec.Cmd, error) {
@@ -200,11 +196,6 @@ func TestPoolReportsRefusals(t *testing.T) {
 	if after := p.pids(); len(after) != 1 || after[0] != before[0] {
 		t.Errorf("the worker was replaced: %v, %v", before, after)
 	}
-}
-
-// spinner is a command that writes "hello" and computes for ever.
-func spinner() []byte {
-	return printer(func(uint32) []byte { return wasmtest.Loop() })
 }
 
 func TestPoolStopsGuests(t *testing.T) {
