@@ -1,0 +1,148 @@
+package inspect
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tallystick/tallystick/membership"
+	"github.com/tallystick/tallystick/provenance"
+	"github.com/tallystick/tallystick/verifier"
+)
+
+func read(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("..", "..", "testdata", "bundle", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func golden(t *testing.T) Trust {
+	return Trust{
+		AuditPolicy:      read(t, "audit.policy"),
+		MembershipPolicy: read(t, "membership.policy"),
+		Genesis:          read(t, "genesis.json"),
+	}
+}
+
+func TestSummarize(t *testing.T) {
+	trust := golden(t)
+	got, err := Summarize(trust)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Cluster == "" || len(got.GenesisDigest) != 64 || len(got.Admins) == 0 || len(got.Audit.Witnesses) == 0 ||
+		got.Audit.Origin != got.Cluster+"/audit" || got.Membership.Origin != got.Cluster+"/membership" || got.Audit.NoQuorum {
+		t.Errorf("Summarize = %+v", got)
+	}
+	for name, change := range map[string]func(*Trust){
+		"genesis":           func(t *Trust) { t.Genesis = []byte("{}") },
+		"audit policy":      func(t *Trust) { t.AuditPolicy = []byte("nonsense") },
+		"membership policy": func(t *Trust) { t.MembershipPolicy = []byte("quorum none\n") },
+	} {
+		bad := trust
+		change(&bad)
+		if _, err := Summarize(bad); err == nil || !strings.HasPrefix(err.Error(), name) {
+			t.Errorf("bad %s: %v", name, err)
+		}
+	}
+}
+
+func TestBundle(t *testing.T) {
+	trust, file := golden(t), read(t, "golden.tallyproof")
+	report := Bundle(file, trust, "")
+	if !report.Verified || report.Execution == nil {
+		t.Fatalf("the golden bundle: %+v", report.Failure)
+	}
+	if got := Bundle(file, trust, strings.Repeat("0", 64)); got.Verified || got.Failure.Code != verifier.CodeOtherExecution {
+		t.Errorf("for another execution: %+v", got)
+	}
+	bent := bytes.Clone(file)
+	bent[len(bent)/2] ^= 1
+	if got := Bundle(bent, trust, ""); got.Verified || got.Failure.Code != verifier.CodeDamaged {
+		t.Errorf("a flipped bit: %+v", got)
+	}
+	for _, change := range []func(*Trust){
+		func(t *Trust) { t.AuditPolicy = nil },
+		func(t *Trust) { t.MembershipPolicy = []byte("x") },
+	} {
+		bad := trust
+		change(&bad)
+		if got := Bundle(file, bad, ""); got.Verified || got.Failure.Code != verifier.CodeTrust {
+			t.Errorf("unreadable trust: %+v", got)
+		}
+	}
+	if _, err := json.Marshal(report); err != nil {
+		t.Error(err)
+	}
+}
+
+// claim is a true claim about the golden cluster.
+func claim(t *testing.T) RootClaim {
+	t.Helper()
+	bundle, err := provenance.ParseBundle(read(t, "golden.tallyproof"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	history := membership.NewHistory()
+	for _, change := range bundle.GetMembershipChanges() {
+		if _, err := history.Append(change); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return RootClaim{
+		MembershipCheckpoint: bundle.GetMembershipCheckpoint(),
+		AuditCheckpoint:      bundle.GetAuditCheckpoint(),
+		MembershipHash:       history.Current().MembershipHash().String(),
+		ClusterIdentityHash:  history.Current().IdentityHash().String(),
+		Changes:              bundle.GetMembershipChanges(),
+	}
+}
+
+func TestRoot(t *testing.T) {
+	trust := golden(t)
+	report := Root(claim(t), trust)
+	if !report.Verified || len(report.Steps) != 6 || report.Membership == nil || report.Audit == nil || report.Members["node"] == 0 {
+		t.Fatalf("a true claim: %+v", report)
+	}
+	zeros := strings.Repeat("0", 64)
+	for name, c := range map[string]struct {
+		change func(*RootClaim, *Trust)
+		step   string // the first that fails
+	}{
+		"no membership checkpoint": {func(c *RootClaim, _ *Trust) { c.MembershipCheckpoint = nil }, "membership"},
+		"no audit checkpoint":      {func(c *RootClaim, _ *Trust) { c.AuditCheckpoint = nil }, "audit"},
+		"swapped checkpoints":      {func(c *RootClaim, _ *Trust) { c.AuditCheckpoint = c.MembershipCheckpoint }, "audit"},
+		"unreadable policy":        {func(_ *RootClaim, t *Trust) { t.AuditPolicy = []byte("x") }, "audit"},
+		"cosignatures cut off": {func(c *RootClaim, _ *Trust) {
+			lines := strings.SplitAfter(string(c.MembershipCheckpoint), "\n")
+			c.MembershipCheckpoint = []byte(strings.Join(lines[:5], ""))
+		}, "membership"},
+		"no changes":            {func(c *RootClaim, _ *Trust) { c.Changes = nil }, "genesis"},
+		"another genesis":       {func(_ *RootClaim, t *Trust) { t.Genesis = []byte("{}") }, "genesis"},
+		"an unlawful change":    {func(c *RootClaim, _ *Trust) { c.Changes = append(c.Changes, c.Changes[0]) }, "changes"},
+		"another membership":    {func(c *RootClaim, _ *Trust) { c.MembershipHash = zeros }, "hashes"},
+		"another identity hash": {func(c *RootClaim, _ *Trust) { c.ClusterIdentityHash = zeros }, "hashes"},
+	} {
+		lie, relied := claim(t), trust
+		c.change(&lie, &relied)
+		got := Root(lie, relied)
+		if got.Verified {
+			t.Errorf("%s: verified", name)
+			continue
+		}
+		for _, s := range got.Steps {
+			if !s.OK {
+				if s.Name != c.step {
+					t.Errorf("%s: step %q fails with %q, want step %q", name, s.Name, s.Detail, c.step)
+				}
+				break
+			}
+		}
+	}
+}

@@ -1,0 +1,141 @@
+// One execution: how far it has come, who reported what, and its proof.
+
+import { call, decode, watch } from "../api.js";
+import * as trust from "../trust.js";
+import { ago, banner, bytes, facts, h, hash, icon, pill, replace, save, stateName, statePill } from "../ui.js";
+import { proof } from "./verdict.js";
+
+export async function execution({ id, signal }) {
+  const { status } = await call("Control/QueryExecutionStatus", { executionId: id }, signal);
+  const { contract } = await call("Control/GetContract", { contractHash: status.contractHash }, signal);
+  const progress = h("div", null);
+  const result = h("div", null);
+  let proven = false;
+
+  async function update(now) {
+    replace(progress, head(now, contract), timeline(now), reports(now));
+    if (now.proofReady && !proven) {
+      proven = true;
+      await showProof(now);
+    }
+  }
+  async function showProof(now) {
+    const [{ bundle }, relied] = await Promise.all([
+      call("Control/RetrieveExecutionProof", { executionId: id }, signal), trust.current(),
+    ]);
+    replace(result, output(now, signal),
+      proof(decode(bundle), relied, { execution: id, name: `${id.slice(0, 16)}.tallyproof` }));
+  }
+  const fail = (error) => {
+    if (!signal.aborted) replace(result, banner("bad", h("p", null, error.message)));
+  };
+  if (status.state === "EXECUTION_STATE_OPEN" || (status.state === "EXECUTION_STATE_COMPLETE" && !status.proofReady)) {
+    follow(id, signal, update).catch(fail);
+  }
+  update(status).catch(fail);
+  return [progress, result];
+}
+
+// follow watches until the execution has ended and its proof is there. A watch
+// is one recorded operation, however long it takes.
+async function follow(id, signal, update) {
+  for await (const { status } of watch("Control/WatchExecution", { executionId: id }, signal)) {
+    await update(status);
+  }
+}
+
+function head(s, contract) {
+  return [
+    h("div", { class: "heading" },
+      h("div", null, h("p", { class: "eyebrow" }, h("a", { href: "#/executions" }, "Executions")),
+        h("h1", null, contract?.name ?? "Execution", contract?.version ? h("span", { class: "muted" }, ` ${contract.version}`) : null)),
+      statePill(s.state)),
+    h("section", { class: "card" }, facts(
+      ["Execution", hash(s.executionId, "execution id")],
+      ["Tenant", s.tenant],
+      ["Contract", hash(s.contractHash, "contract hash")],
+      ["Input", hash(s.inputDigest, "input digest")],
+      ["Submitted", [ago(Number(s.submittedUnixMs)), h("span", { class: "muted" }, `, at index ${s.requestIndex ?? 0}, epoch ${s.epoch}`)]],
+      ["Schedule", hash(s.clusterScheduleHash, "cluster schedule hash")])),
+  ];
+}
+
+// timeline shows the way of an execution, and how far this one is.
+function timeline(s) {
+  const reports = s.reports ?? [];
+  const assigned = s.assignedNodes ?? [];
+  const ended = s.state !== "EXECUTION_STATE_OPEN";
+  const complete = s.state === "EXECUTION_STATE_COMPLETE";
+  const stages = [
+    ["Submitted", true, "signed by the tenant, in the audit log"],
+    ["Witnessed", s.witnessed, "covered by a cosigned checkpoint"],
+    ["Assigned", assigned.length > 0, s.attempt > 0 ? `${assigned.length} nodes, attempt ${s.attempt}` : `${assigned.length} nodes`],
+    ["Attested", reports.length > 0, `${reports.length} of ${assigned.length} nodes reported`],
+    [ended && !complete ? stateName(s.state) : "Agreed", ended, complete ? `${reports.filter((r) => r.agrees).length} nodes agree` : ended ? "it has ended" : "waiting for agreement"],
+    ["Proof", s.proofReady, s.proofReady ? "ready" : complete ? "waiting for witnesses" : ""],
+  ];
+  const current = stages.findIndex(([, done]) => !done);
+  return h("ol", { class: "timeline", "aria-label": "Progress" }, stages.map(([name, done, detail], i) =>
+    h("li", { class: done ? (name === "Agreed" || i !== 4 ? "done" : "ended") : i === current && !(ended && !complete) ? "now" : "", "aria-current": i === current ? "step" : null },
+      h("span", { class: "mark" }, icon(done ? "check" : "dot")),
+      h("strong", null, name.charAt(0).toUpperCase() + name.slice(1)), h("span", { class: "muted" }, detail))));
+}
+
+function reports(s) {
+  const assigned = s.assignedNodes ?? [];
+  if (assigned.length === 0) return null;
+  const byNode = new Map((s.reports ?? []).map((r) => [r.node, r]));
+  return h("section", { class: "card" },
+    h("h2", null, "Reports"),
+    h("div", { class: "scroll" }, h("table", null,
+      h("thead", null, h("tr", null, ["Rank", "Node", "Result digest", "Index", ""].map((t) => h("th", { scope: "col" }, t)))),
+      h("tbody", null, assigned.map((node, i) => {
+        const r = byNode.get(node);
+        return h("tr", null,
+          h("td", { class: "number" }, String(i)), h("th", { scope: "row" }, node),
+          h("td", null, r ? hash(r.resultDigest, "result digest") : h("span", { class: "muted" }, "none yet")),
+          h("td", { class: "number" }, r ? String(r.index ?? 0) : ""),
+          h("td", null, !r ? "" : r.void ? pill("bad", "void") : r.agrees ? pill("good", "agrees") : pill("plain", "reported")));
+      })))));
+}
+
+// output offers the output, and shows it if it is text.
+function output(s, signal) {
+  const o = s.outcome;
+  if (!o || Number(o.outputLength ?? 0) === 0) return null;
+  const place = h("div", null);
+  const button = h("button", { type: "button" }, "Show the output");
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    try {
+      const data = decode((await call("Control/GetBlob", { digest: o.outputDigest }, signal)).data);
+      const same = await sha256(data) === o.outputDigest;
+      replace(place,
+        h("p", null, same ? pill("good", "has the digest of the proof") : pill("bad", "is not the output of this execution"), " ",
+          h("button", { type: "button", onclick: () => save(data, `${s.executionId.slice(0, 16)}.output`) }, "Download")),
+        preview(data));
+      button.remove();
+    } catch (error) {
+      button.disabled = false;
+      replace(place, banner("warn", h("p", null, error.message)));
+    }
+  });
+  return h("section", { class: "card" },
+    h("div", { class: "heading" }, h("h2", null, "Output"), h("span", { class: "muted" }, bytes(o.outputLength))), button, place);
+}
+
+async function sha256(data) {
+  const sum = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
+  return Array.from(sum, (b) => b.toString(16).padStart(2, "0")).join("");
+}
+
+const previewBytes = 16 * 1024;
+
+function preview(data) {
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(data.subarray(0, previewBytes), { stream: true });
+    return h("pre", { tabindex: "0", "aria-label": "Output" }, text, data.length > previewBytes ? "\n…" : "");
+  } catch {
+    return h("p", { class: "muted" }, "It is not text.");
+  }
+}

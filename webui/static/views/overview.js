@@ -1,0 +1,133 @@
+// The cluster: its root with its cosignatures, its members, its nodes.
+
+import { call, decode, Refusal } from "../api.js";
+import * as trust from "../trust.js";
+import * as verifier from "../verifier.js";
+import { ago, banner, count, facts, h, hash, icon, pill, steps } from "../ui.js";
+import { trustLine } from "./verdict.js";
+import { executionTable } from "./executions.js";
+
+export async function overview({ signal, refresh }) {
+  const root = await call("Control/GetClusterRoot", {}, signal);
+  const [changes, relied, nodes, recent] = await Promise.all([
+    allChanges(signal),
+    trust.current(),
+    optional(call("Control/ListClusterNodes", {}, signal)),
+    optional(call("Control/ListExecutions", { pageSize: 5 }, signal)),
+  ]);
+  const report = await verifier.root({
+    membershipCheckpoint: decode(root.membershipCheckpoint),
+    auditCheckpoint: decode(root.auditCheckpoint),
+    membershipHash: root.membershipHash ?? "",
+    clusterIdentityHash: root.clusterIdentityHash ?? "",
+    changes,
+  }, relied.files).catch((error) => ({ error }));
+
+  return [
+    h("div", { class: "heading" },
+      h("div", null, h("p", { class: "eyebrow" }, "Cluster"), h("h1", null, root.cluster)),
+      h("button", { type: "button", onclick: refresh, title: "Every look is recorded, so this page looks only when you do" }, "Refresh")),
+    verdict(report, relied),
+    h("div", { class: "grid two" },
+      logCard("Membership", "Who may act. Its cosigned checkpoint is the cluster membership root.", report.membership, relied.summary?.membership),
+      logCard("Audit", "What happened. Its checkpoints are the audit roots.", report.audit, relied.summary?.audit,
+        facts(["Entries now", count(root.auditSize)]))),
+    h("section", { class: "card" },
+      h("h2", null, "Identity"),
+      facts(
+        ["Epoch", count(root.epoch)],
+        ["Members", members(report, root)],
+        ["Admins that must agree", `${count(root.adminThreshold)}${report.admins ? ` of ${report.admins}` : ""}`],
+        ["Node quorum", `${count(root.nodeQuorum)} of ${count(root.memberNodes)} nodes must be members`],
+        ["Membership hash", hash(root.membershipHash, "membership hash")],
+        ["Cluster identity hash", hash(root.clusterIdentityHash, "cluster identity hash")])),
+    nodes ? nodeCard(nodes.nodes ?? []) : null,
+    recent ? h("section", { class: "card" },
+      h("div", { class: "heading" }, h("h2", null, "Recent executions"), h("a", { href: "#/executions" }, "All executions")),
+      executionTable(recent.executions ?? [], new Map())) : null,
+  ];
+}
+
+// optional turns "not for your kind of principal" into nothing.
+async function optional(promise) {
+  try {
+    return await promise;
+  } catch (error) {
+    if (error instanceof Refusal && error.code === "permission_denied") return null;
+    throw error;
+  }
+}
+
+async function allChanges(signal) {
+  const all = [];
+  for (;;) {
+    const part = await call("Membership/ListChanges", { fromEpoch: all.length + 1 }, signal);
+    all.push(...(part.changes ?? []).map(decode));
+    if (!part.changes?.length || all.length >= Number(part.currentEpoch)) return all;
+  }
+}
+
+function verdict(report, relied) {
+  if (report.error) {
+    return banner("warn", h("p", null, h("strong", null, "Nothing was verified. "), report.error.message));
+  }
+  const good = report.verified && relied.source !== "changed";
+  return h("section", { class: `card verdict ${good ? "good" : "bad"}` },
+    h("div", { class: "verdict-line" }, icon(good ? "check" : "cross", "big"),
+      h("div", null,
+        h("h2", null, good ? "Cluster root verified in this browser" : "The cluster root does not verify"),
+        trustLine(relied))),
+    h("details", { open: !report.verified }, h("summary", null, `${report.steps.filter((s) => s.ok).length} of ${report.steps.length} checks passed`),
+      steps(report.steps)));
+}
+
+function members(report, root) {
+  if (!report.members) return count(root.membershipCount);
+  const words = Object.entries(report.members).sort().map(([kind, n]) => `${n} ${kind}${n === 1 ? "" : "s"}`);
+  return `${count(root.membershipCount)}: ${words.join(", ")}`;
+}
+
+function logCard(name, about, checkpoint, policy, more) {
+  const signed = new Map((checkpoint?.cosignatures ?? []).map((c) => [c.witness, c.timestamp]));
+  return h("section", { class: "card" },
+    h("div", { class: "heading" }, h("h2", null, `${name} log`),
+      checkpoint ? pill("good", "cosigned") : pill("bad", "not verified")),
+    h("p", { class: "muted" }, about),
+    checkpoint ? facts(
+      ["Origin", h("code", null, checkpoint.origin)],
+      ["Tree size", count(checkpoint.size)],
+      ["Root hash", hash(checkpoint.root_hash, "root hash")]) : null,
+    more,
+    policy?.no_quorum ? banner("warn", h("p", null, "Its policy asks for no witness: a split view would not show.")) : null,
+    h("h3", null, "Witnesses"),
+    h("ul", { class: "witnesses" }, (policy?.witnesses ?? []).map((w) =>
+      h("li", { class: signed.has(w) ? "ok" : "" }, icon(signed.has(w) ? "check" : "dot"), h("span", null, w),
+        h("span", { class: "muted" }, signed.has(w) ? ["cosigned ", ago(signed.get(w) * 1000)] : "no cosignature here")))));
+}
+
+function nodeCard(nodes) {
+  return h("section", { class: "card" },
+    h("h2", null, "Nodes"),
+    nodes.length === 0 ? h("p", { class: "muted" }, "No node is a member yet.") :
+      h("div", { class: "scroll" }, h("table", null,
+        h("thead", null, h("tr", null, ["Node", "State", "Trust level", "Labels", "Says of itself", "Attested"].map((t) => h("th", { scope: "col" }, t)))),
+        h("tbody", null, nodes.map((n) => h("tr", null,
+          h("th", { scope: "row" }, n.id, n.name ? h("span", { class: "muted block" }, n.name) : null),
+          h("td", null, n.connected ? pill("good", "connected") : pill("plain", "away")),
+          h("td", null, String(n.trustLevel ?? 0)),
+          h("td", null, labels(n.labels)),
+          h("td", { class: "muted" }, info(n.info)),
+          h("td", { class: "number" }, count(n.executionsAttested))))))),
+    h("p", { class: "muted small" }, "What a node says of itself is information, not proof."));
+}
+
+function labels(found) {
+  const list = Object.entries(found ?? {});
+  return list.length ? h("span", { class: "tags" }, list.map(([k, v]) => h("span", { class: "tag" }, `${k}=${v}`))) : h("span", { class: "muted" }, "none");
+}
+
+function info(i) {
+  if (!i) return "";
+  return [[i.engine, i.architecture].filter(Boolean).join(", "), i.softwareVersion,
+    i.isolation?.length ? `isolation: ${i.isolation.join(", ")}` : ""].filter(Boolean).join(" · ");
+}

@@ -1,0 +1,97 @@
+// The verdict on a proof bundle, and on what it rests.
+
+import * as verifier from "../verifier.js";
+import { ago, banner, bytes, count, facts, h, hash, icon, replace, save, steps } from "../ui.js";
+
+// trustLine says in one sentence whose genesis and policies were used.
+export function trustLine(relied) {
+  const digest = relied.summary ? ["genesis ", h("code", { title: relied.summary.genesis_digest }, `${relied.summary.genesis_digest.slice(0, 16)}…`)] : "no readable genesis";
+  const more = h("a", { href: "#/trust" }, "What this page trusts");
+  switch (relied.source) {
+    case "pinned":
+      return h("p", null, "Against the files that you pinned (", digest, "). ", relied.differs ? "The server now suggests others. " : "", more);
+    case "served":
+      return h("p", null, "On first use: against the files that this server suggests (", digest, "), first seen ", ago(relied.since),
+        ". Compare them with what an admin of the cluster gives you. ", more);
+    case "changed":
+      return h("p", null, h("strong", null, "The server suggests other files than when you first came"), " (", digest, "). ", more);
+  }
+  return h("p", null, "There is nothing to verify against. ", more);
+}
+
+// proof verifies a bundle file and shows what came of it, in an element.
+export function proof(file, relied, { execution = "", name = "proof.tallyproof" } = {}) {
+  const place = h("div", { class: "proof" }, h("p", { class: "loading", role: "status" }, "Verifying in this browser…"));
+  run(place, file, relied, { execution, name, tampered: false });
+  return place;
+}
+
+async function run(place, file, relied, options) {
+  const begun = performance.now();
+  let report;
+  try {
+    report = await verifier.bundle(file, relied.files, options.execution);
+  } catch (error) {
+    replace(place, banner("warn", h("p", null, h("strong", null, "Nothing was verified. "), error.message)));
+    return;
+  }
+  const took = performance.now() - begun;
+  const good = report.verified && relied.source !== "changed";
+  const again = (changed) => {
+    replace(place, h("p", { class: "loading", role: "status" }, "Verifying in this browser…"));
+    run(place, changed, relied, { ...options, tampered: changed !== file });
+  };
+  replace(place,
+    h("section", { class: `card verdict ${good ? "good" : "bad"}`, role: "status" },
+      h("div", { class: "verdict-line" }, icon(good ? "check" : "cross", "big"),
+        h("div", null,
+          h("h2", null, good ? "Proven" : report.verified ? "Verified, but not against what you first saw" : "Refused"),
+          report.verified ? trustLine(relied) : h("p", null, h("strong", null, report.failure.detail), ". ", report.failure.hint, "."))),
+      steps(report.steps),
+      h("p", { class: "muted small" }, `${bytes(file.length)}, checked in ${took < 1000 ? `${Math.max(1, Math.round(took))} ms` : `${(took / 1000).toFixed(1)} s`} on this machine.`),
+      options.tampered ? h("p", { class: "tampered" }, "This was a copy with one bit flipped. ",
+        h("button", { type: "button", onclick: () => run(place, options.original, relied, { ...options, tampered: false, original: undefined }) }, "Check the original again")) :
+        h("div", { class: "actions" },
+          h("button", { type: "button", onclick: () => save(file, options.name) }, "Download the bundle"),
+          h("button", { type: "button", class: "quiet", onclick: () => { options.original = file; again(flipped(file)); } }, "Flip one bit and check again"))),
+    report.verified ? [executionFacts(report.execution), rests(report)] : null);
+}
+
+// flipped is a copy with one random bit changed, after the first line.
+function flipped(file) {
+  const copy = file.slice();
+  const start = copy.indexOf(10) + 1;
+  const at = start + Math.floor(Math.random() * (copy.length - start));
+  copy[at] ^= 1 << Math.floor(Math.random() * 8);
+  return copy;
+}
+
+function executionFacts(e) {
+  const o = e.outcome;
+  return h("section", { class: "card" },
+    h("h2", null, "What was executed"),
+    facts(
+      ["Execution", hash(e.id, "execution id")],
+      ["Tenant", e.tenant],
+      ["Contract", [`${e.contract_name} ${e.contract_version} `, hash(e.contract_hash, "contract hash")]],
+      ["Module", hash(e.module_digest, "module digest")],
+      ["Input", hash(e.input_digest, "input digest")],
+      e.parents ? ["Parents", e.parents.map((p) => hash(p.id, "parent"))] : null,
+      ["Outcome", o.kind + (o.exit_code ? `, code ${o.exit_code}` : "")],
+      ["Output", [`${bytes(o.output_length)} `, hash(o.output_digest, "output digest")]],
+      ["Gas", o.gas === undefined ? "not metered" : count(o.gas)],
+      ["Memory", bytes(o.peak_pages * 65536)],
+      ["Nodes that agree", `${e.nodes.map((n) => n.id).join(", ")} (${e.agreement} needed)`],
+      ["Epoch", [`${e.epoch}, membership `, hash(e.membership_hash, "membership hash")]],
+      ["Schedule", hash(e.cluster_schedule_hash, "cluster schedule hash")],
+      ["Result digest", hash(e.result_digest, "result digest")],
+      ["Execution proof", hash(e.execution_proof, "execution proof")],
+      ["Provenance chain", [`${e.chain_length} links, `, hash(e.chain_head, "chain head")]]));
+}
+
+function rests(report) {
+  const list = (items) => h("ul", null, (items ?? []).map((t) => h("li", null, t)));
+  return h("div", { class: "grid two" },
+    h("section", { class: "card" }, h("h2", null, "What this proves"), list(report.proven)),
+    h("section", { class: "card" }, h("h2", null, "What it leaves to others"), list(report.not_proven)));
+}
