@@ -23,6 +23,7 @@ import (
 	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/sandbox"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
+	"github.com/tallystick/tallystick/webui"
 )
 
 // Bounds of stopping: what is in progress, then a last round of both logs.
@@ -275,11 +276,16 @@ func (p *controlPlane) newEdge() (*controlapi.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	page, err := webui.New()
+	if err != nil {
+		return nil, err
+	}
 	return controlapi.New(controlapi.Config{
 		Cluster:    p.cluster,
 		Core:       p.core,
 		AuditTiles: logserver.ReadHandler(p.audit), MembershipTiles: logserver.ReadHandler(p.members),
 		Genesis: p.genesis, AuditPolicy: auditPolicy, MembershipPolicy: membershipPolicy,
+		Web:        page,
 		Health:     p.health,
 		Metrics:    promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 		Registerer: registry,
