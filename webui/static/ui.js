@@ -27,8 +27,8 @@ const svgNamespace = "http://www.w3.org/2000/svg";
 const paths = {
   check: "M4 10.500l4 4 8-9",
   cross: "M5 5l10 10M15 5L5 15",
-  dot: "M10 10h.01",
-  wait: "M10 5v5l3 2",
+  dot: "M10 7.500a2.500 2.500 0 1 0 0 5a2.500 2.500 0 1 0 0-5",
+  wait: "M10 3.500a6.500 6.500 0 1 0 0 13a6.500 6.500 0 1 0 0-13M10 7v3.200l2 1.300",
   copy: "M7 7h8v9H7zM5 13V4h8",
 };
 
@@ -100,10 +100,11 @@ const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 export function ago(ms) {
   if (!ms) return h("span", { class: "muted" }, "unknown");
   const seconds = Math.round((ms - Date.now()) / 1000);
+  const exact = { datetime: new Date(ms).toISOString(), title: new Date(ms).toLocaleString() };
+  if (Math.abs(seconds) < 5) return h("time", exact, "just now");
   const [unit, size] = [["second", 1], ["minute", 60], ["hour", 3600], ["day", 86400]]
     .filter(([, s]) => Math.abs(seconds) >= s || s === 1).at(-1);
-  const date = new Date(ms);
-  return h("time", { datetime: date.toISOString(), title: date.toLocaleString() }, relative.format(Math.round(seconds / size), unit));
+  return h("time", exact, relative.format(Math.round(seconds / size), unit));
 }
 
 const number = new Intl.NumberFormat("en");

@@ -10,10 +10,12 @@ export async function execution({ id, signal }) {
   const { contract } = await call("Control/GetContract", { contractHash: status.contractHash }, signal);
   const progress = h("div", null);
   const result = h("div", null);
+  const detail = h("div", null);
   let proven = false;
 
   async function update(now) {
-    replace(progress, head(now, contract), timeline(now), reports(now));
+    replace(progress, head(now, contract), timeline(now));
+    replace(detail, reports(now));
     if (now.proofReady && !proven) {
       proven = true;
       await showProof(now);
@@ -23,8 +25,7 @@ export async function execution({ id, signal }) {
     const [{ bundle }, relied] = await Promise.all([
       call("Control/RetrieveExecutionProof", { executionId: id }, signal), trust.current(),
     ]);
-    replace(result, output(now, signal),
-      proof(decode(bundle), relied, { execution: id, name: `${id.slice(0, 16)}.tallyproof` }));
+    replace(result, proof(decode(bundle), relied, { execution: id, name: `${id.slice(0, 16)}.tallyproof` }, output(now, signal)));
   }
   const fail = (error) => {
     if (!signal.aborted) replace(result, banner("bad", h("p", null, error.message)));
@@ -33,7 +34,7 @@ export async function execution({ id, signal }) {
     follow(id, signal, update).catch(fail);
   }
   update(status).catch(fail);
-  return [progress, result];
+  return [progress, result, detail];
 }
 
 // follow watches until the execution has ended and its proof is there. A watch
@@ -88,7 +89,7 @@ function reports(s) {
   return h("section", { class: "card" },
     h("h2", null, "Reports"),
     h("div", { class: "scroll" }, h("table", null,
-      h("thead", null, h("tr", null, ["Rank", "Node", "Result digest", "Index", ""].map((t) => h("th", { scope: "col" }, t)))),
+      h("thead", null, h("tr", null, ["Rank", "Node", "Result digest", "Index", "Agreement"].map((t) => h("th", { scope: "col" }, t)))),
       h("tbody", null, assigned.map((node, i) => {
         const r = byNode.get(node);
         return h("tr", null,

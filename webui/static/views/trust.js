@@ -27,8 +27,10 @@ export async function view({ refresh }) {
             source === "changed" ? "Pin what is suggested now" : "Pin these: I have compared them"),
         source === "changed" ? h("button", { type: "button", onclick: () => { trust.forget(); refresh(); } }, "Start over") : null)) : null,
     own(relied, refresh),
-    Object.entries(trust.parts).map(([name, part]) => relied.texts[name] ?
-      h("details", { class: "card" }, h("summary", null, part.title), h("pre", { tabindex: "0" }, relied.texts[name])) : null),
+    summary ? h("details", { class: "card" }, h("summary", null, "The files themselves"),
+      Object.entries(trust.parts).map(([name, part]) => [
+        h("h3", null, part.title), h("pre", { tabindex: "0", "aria-label": part.title }, relied.texts[name]),
+      ])) : null,
   ];
 }
 
