@@ -74,8 +74,8 @@ func await(ctx context.Context, c *client.Client, id string) (*pb.ExecutionStatu
 		if last != nil && ended(last) {
 			return last, nil
 		}
-		if err != nil && connect.CodeOf(err) != connect.CodeUnavailable {
-			return nil, err
+		if connect.IsWireError(err) && connect.CodeOf(err) != connect.CodeUnavailable {
+			return nil, err // an answer, not a lost connection
 		}
 		bar.show("connection lost, trying again")
 		select {

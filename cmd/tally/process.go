@@ -69,7 +69,8 @@ func run(ctx context.Context, name string, args ...string) ([]byte, error) {
 }
 
 // Restarting: a server that dies more often than this within a minute is
-// broken, and the cluster ends.
+// broken, and the cluster ends. Each death within the minute makes the next
+// start wait a little longer.
 const (
 	maxRestarts   = 20
 	restartWindow = time.Minute
@@ -144,13 +145,13 @@ func (c *child) supervise(cmd *exec.Cmd) {
 		for now.Sub(deaths[0]) > restartWindow {
 			deaths = deaths[1:]
 		}
-		if len(deaths) > maxRestarts || len(deaths) > 2 && now.Sub(deaths[len(deaths)-3]) < time.Second {
+		if len(deaths) > maxRestarts {
 			c.err = died
 			return
 		}
 		c.notify("%s ended (%v); starting it again", c.name, died)
 		select {
-		case <-time.After(restartDelay):
+		case <-time.After(restartDelay * time.Duration(len(deaths))):
 		case <-c.stopping:
 			return
 		}
