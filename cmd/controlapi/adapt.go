@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -146,23 +145,13 @@ func (a admission) Admit(ctx context.Context, contractPayload, module []byte, mo
 	if err != nil {
 		return err
 	}
-	switch v := c.Versions; {
-	case uint64(len(module)) > moduleBytes:
+	if uint64(len(module)) > moduleBytes {
 		return fmt.Errorf("%w: %d bytes, the cluster takes %d", orchestrator.ErrNotAdmitted, len(module), moduleBytes)
-	case v.HostInterface != sandbox.HostInterface || v.Rewriter != sandbox.Rewriter || v.CostTable != 0:
-		return fmt.Errorf("%w: versions %+v, this release knows host_interface %d, rewriter %d and cost_table 0",
-			orchestrator.ErrNotAdmitted, v, sandbox.HostInterface, sandbox.Rewriter)
 	}
-	capabilities := make([]string, len(c.Capabilities))
-	for i, name := range c.Capabilities {
-		capabilities[i] = string(name)
+	if err := sandbox.Supports(c.Versions); err != nil {
+		return fmt.Errorf("%w: %w", orchestrator.ErrNotAdmitted, err)
 	}
-	_, err = a.pool.Admit(ctx, module, capabilities, sandbox.Limits{
-		MemoryPages:      uint32(min(c.Limits.MemoryPages, math.MaxUint32)),
-		InputBytes:       int64(c.Limits.InputBytes),
-		OutputBytes:      int64(c.Limits.OutputBytes),
-		DiagnosticsBytes: int64(c.Limits.DiagnosticsBytes),
-	})
+	_, err = a.pool.Admit(ctx, module, sandbox.CapabilitiesOf(c), sandbox.LimitsOf(c))
 	var refusal *sandbox.Refusal
 	if errors.As(err, &refusal) || errors.Is(err, sandbox.ErrInvalidJob) {
 		return fmt.Errorf("%w: %w", orchestrator.ErrNotAdmitted, err)

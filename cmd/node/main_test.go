@@ -176,25 +176,6 @@ func TestServeAttests(t *testing.T) {
 	}
 }
 
-func TestOutcomeCarriesEveryField(t *testing.T) {
-	gas := uint64(7)
-	memory := [32]byte{9}
-	got := outcome(sandbox.Outcome{Kind: sandbox.KindExit, ExitCode: 3, Gas: &gas, PeakPages: 4,
-		Output: sandbox.DigestOf([]byte("out")), Diagnostics: sandbox.DigestOf([]byte("d")), Memory: &memory})
-	memoryDigest := digest.Digest(memory)
-	want := contract.Outcome{Kind: contract.OutcomeExit, ExitCode: 3, Gas: &gas, PeakPages: 4,
-		OutputDigest: digest.Of([]byte("out")), OutputLength: 3, DiagnosticsDigest: digest.Of([]byte("d")), DiagnosticsLength: 1,
-		MemoryDigest: &memoryDigest}
-	if got.ResultDigest() != want.ResultDigest() || got.Validate() != nil {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-	for kind := sandbox.KindOK; kind.Valid(); kind++ {
-		if !contract.OutcomeKind(kind.String()).Valid() {
-			t.Errorf("the sandbox's %q is no kind of outcome", kind)
-		}
-	}
-}
-
 func TestSupports(t *testing.T) {
 	r := runner{}
 	if err := r.Supports(contract.Versions{HostInterface: sandbox.HostInterface, Rewriter: sandbox.Rewriter}); err != nil {

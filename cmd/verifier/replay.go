@@ -88,10 +88,8 @@ digests, so their order does not matter.
 // replay runs the execution again.
 func replay(ctx context.Context, e *verifier.Execution, blobs []string, timeout time.Duration) (*contract.Outcome, error) {
 	c := e.Contract
-	if v := c.Versions; v.HostInterface != sandbox.HostInterface || v.Rewriter != sandbox.Rewriter || v.CostTable != 0 {
-		return nil, fail(exitNoOutcome, "use a release that has them",
-			"the contract is for host interface %d, rewriter %d and cost table %d; this release has %d, %d and 0",
-			v.HostInterface, v.Rewriter, v.CostTable, sandbox.HostInterface, sandbox.Rewriter)
+	if err := sandbox.Supports(c.Versions); err != nil {
+		return nil, fail(exitNoOutcome, "use a release that has them", "the contract is for %w", err)
 	}
 	byDigest := map[string][]byte{digest.Of(nil).String(): nil}
 	for _, name := range blobs {
@@ -124,7 +122,7 @@ func replay(ctx context.Context, e *verifier.Execution, blobs []string, timeout 
 	if err != nil {
 		return nil, err
 	}
-	job := jobOf(c, module, append(input, own...))
+	job := sandbox.JobOf(c, module, append(input, own...))
 	job.Limits.WallClock = timeout
 	job.MemoryDigest = e.Outcome.MemoryDigest != nil
 	return run(ctx, job)
@@ -147,44 +145,8 @@ func run(ctx context.Context, job sandbox.Job) (*contract.Outcome, error) {
 	case err != nil:
 		return nil, fail(exitNoOutcome, "", "running the module: %w", err)
 	}
-	o := outcomeOf(result.Outcome)
+	o := result.Outcome.Attested()
 	return &o, nil
-}
-
-func jobOf(c *contract.Contract, module, input []byte) sandbox.Job {
-	job := sandbox.Job{
-		Module: module, ModuleDigest: c.Module, Input: input,
-		Args: c.Args(), Env: c.Environment, Seed: c.Seed,
-		Limits: sandbox.Limits{
-			// Contracts are bounded to what fits these types; the sandbox bounds more.
-			MemoryPages:      uint32(c.Limits.MemoryPages),
-			InputBytes:       int64(c.Limits.InputBytes),
-			OutputBytes:      int64(c.Limits.OutputBytes),
-			DiagnosticsBytes: int64(c.Limits.DiagnosticsBytes),
-		},
-	}
-	for _, name := range c.Capabilities {
-		job.Capabilities = append(job.Capabilities, string(name))
-	}
-	return job
-}
-
-func outcomeOf(o sandbox.Outcome) contract.Outcome {
-	out := contract.Outcome{
-		Kind:              contract.OutcomeKind(o.Kind.String()),
-		ExitCode:          uint64(o.ExitCode),
-		Gas:               o.Gas,
-		PeakPages:         uint64(o.PeakPages),
-		OutputLength:      uint64(o.Output.Length),
-		OutputDigest:      o.Output.SHA256,
-		DiagnosticsLength: uint64(o.Diagnostics.Length),
-		DiagnosticsDigest: o.Diagnostics.SHA256,
-	}
-	if o.Memory != nil {
-		d := digest.Digest(*o.Memory)
-		out.MemoryDigest = &d
-	}
-	return out
 }
 
 // difference names the first member in which two outcomes differ and both its
