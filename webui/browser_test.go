@@ -206,6 +206,9 @@ func TestVisit(t *testing.T) {
 	b.sees(".proof h2", "Proven")
 	b.sees(".steps", "Every record is in the audit log")
 	b.sees(".timeline", "nodes agree")
+	b.press("Show the output")
+	b.sees(".pill", "has the digest of the proof")
+	b.sees("pre", "output")
 	b.keep("execution")
 	b.look(true, 1200)
 	b.keep("execution-dark")
@@ -341,6 +344,11 @@ func TestLyingServer(t *testing.T) {
 				root.AuditCheckpoint = []byte(strings.Join(lines[:5], ""))
 			}
 		}, "quorum"},
+		"a hash that is none": {func(_ string, answer proto.Message) {
+			if root, ok := answer.(*pb.GetClusterRootResponse); ok {
+				root.ClusterIdentityHash = `<img src=x onerror="document.title='owned'">`
+			}
+		}, "<img src=x"},
 		"another genesis": {func(_ string, answer proto.Message) {
 			if changes, ok := answer.(*pb.ListChangesResponse); ok {
 				changes.Changes[0] = []byte("{}")

@@ -93,7 +93,7 @@ func (f *fakeAPI) answers() {
 		Epoch: e.Epoch, RequestIndex: uint64(e.RequestIndex), Witnessed: true, Attempt: e.Attempt, AssignedNodes: e.Assigned,
 		ClusterScheduleHash: e.ScheduleHash, ExecutionProof: e.ExecutionProof, ProofReady: true, InputDigest: e.InputDigest,
 		SubmittedUnixMs: uint64(time.Now().Add(-3 * time.Minute).UnixMilli()),
-		Outcome:         &pb.Outcome{Kind: "ok", OutputLength: 27, OutputDigest: e.Outcome.OutputDigest.String()},
+		Outcome:         &pb.Outcome{Kind: "ok", OutputLength: 6, OutputDigest: e.Outcome.OutputDigest.String()},
 	}
 	for _, n := range e.Nodes {
 		status.Reports = append(status.Reports, &pb.NodeReport{Node: n.ID, ResultDigest: e.ResultDigest, Index: uint64(n.Index), Agrees: true})
@@ -146,7 +146,13 @@ func (f *fakeAPI) answers() {
 			return nil
 		},
 		"Control/RetrieveExecutionProof": func([]byte) proto.Message { return &pb.RetrieveExecutionProofResponse{Bundle: f.bundle} },
-		"Control/WatchExecution":         func([]byte) proto.Message { return &pb.WatchExecutionResponse{Status: status} },
+		"Control/GetBlob": func(body []byte) proto.Message {
+			if !bytes.Contains(body, []byte(e.Outcome.OutputDigest.String())) {
+				return nil
+			}
+			return &pb.GetBlobResponse{Data: []byte("output")}
+		},
+		"Control/WatchExecution": func([]byte) proto.Message { return &pb.WatchExecutionResponse{Status: status} },
 	}
 }
 

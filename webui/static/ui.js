@@ -129,7 +129,7 @@ export function steps(list) {
         h("p", { class: "detail" }, s.detail)))));
 }
 
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 // save hands bytes to the user as a file.
 export function save(data, name, type = "application/octet-stream") {

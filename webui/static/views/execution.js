@@ -130,13 +130,23 @@ async function sha256(data) {
   return Array.from(sum, (b) => b.toString(16).padStart(2, "0")).join("");
 }
 
-const previewBytes = 16 * 1024;
+const previewCharacters = 16 * 1024;
 
+// preview shows the beginning of a text. JSON is laid out for reading; the
+// bytes that the proof is about are those of the download.
 function preview(data) {
+  let text;
   try {
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(data.subarray(0, previewBytes), { stream: true });
-    return h("pre", { tabindex: "0", "aria-label": "Output" }, text, data.length > previewBytes ? "\n…" : "");
+    text = new TextDecoder("utf-8", { fatal: true }).decode(data);
   } catch {
     return h("p", { class: "muted" }, "It is not text.");
   }
+  let note = null;
+  try {
+    text = JSON.stringify(JSON.parse(text), null, 2);
+    note = h("p", { class: "muted small" }, "JSON, laid out for reading.");
+  } catch {
+    // It is shown as it is.
+  }
+  return [note, h("pre", { tabindex: "0", "aria-label": "Output" }, text.slice(0, previewCharacters), text.length > previewCharacters ? "\n…" : "")];
 }

@@ -33,7 +33,7 @@ export async function overview({ signal, refresh }) {
       logCard("Audit", "What happened. Its checkpoints are the audit roots.", report.audit, relied.summary?.audit,
         facts(["Entries now", count(root.auditSize)]))),
     h("section", { class: "card" },
-      h("h2", null, "Identity"),
+      h("h2", null, report.verified ? "Identity" : "Identity, as the server tells it"),
       facts(
         ["Epoch", count(root.epoch)],
         ["Members", members(report, root)],
@@ -128,6 +128,9 @@ function labels(found) {
 
 function info(i) {
   if (!i) return "";
-  return [[i.engine, i.architecture].filter(Boolean).join(", "), i.softwareVersion,
-    i.isolation?.length ? `isolation: ${i.isolation.join(", ")}` : ""].filter(Boolean).join(" · ");
+  const measures = i.isolation ?? [];
+  return [
+    [[i.engine, i.architecture].filter(Boolean).join(", "), i.softwareVersion].filter(Boolean).join(" · "),
+    measures.length ? h("details", null, h("summary", null, `${measures.length} isolation measures`), measures.join(", ").replaceAll("_", " ")) : null,
+  ];
 }

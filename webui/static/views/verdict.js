@@ -1,7 +1,7 @@
 // The verdict on a proof bundle, and on what it rests.
 
 import * as verifier from "../verifier.js";
-import { ago, banner, bytes, count, facts, h, hash, icon, replace, save, steps } from "../ui.js";
+import { ago, banner, bytes, count, facts, h, hash, icon, replace, save, sentence, steps } from "../ui.js";
 
 // trustLine says in one sentence whose genesis and policies were used.
 export function trustLine(relied) {
@@ -47,7 +47,7 @@ async function run(place, file, relied, options) {
       h("div", { class: "verdict-line" }, icon(good ? "check" : "cross", "big"),
         h("div", null,
           h("h2", null, good ? "Proven" : report.verified ? "Verified, but not against what you first saw" : "Refused"),
-          report.verified ? trustLine(relied) : h("p", null, h("strong", null, report.failure.detail), ". ", report.failure.hint, "."))),
+          report.verified ? trustLine(relied) : h("p", null, `Do not rely on it. ${sentence(report.failure.hint)}.`))),
       steps(report.steps),
       h("p", { class: "muted small" }, `${bytes(file.length)}, checked in ${took < 1000 ? `${Math.max(1, Math.round(took))} ms` : `${(took / 1000).toFixed(1)} s`} on this machine.`),
       options.tampered ? h("p", { class: "tampered" }, "This was a copy with one bit flipped. ",
