@@ -3,11 +3,13 @@ package tallystick_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"go/build"
 	"io"
 	"os/exec"
 	"path"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -20,28 +22,37 @@ type pkg struct {
 	Deps       []string
 }
 
-// goList runs once for the whole module; CGO off, as the products are built.
+// goList returns the packages of the module, as the products are built: without
+// cgo.
 func goList(t *testing.T) map[string]pkg {
 	t.Helper()
+	pkgs, err := listOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pkgs
+}
+
+var listOnce = sync.OnceValues(func() (map[string]pkg, error) {
 	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", "./...")
 	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("go list: %v\n%s", err, stderr.Bytes())
+		return nil, fmt.Errorf("go list: %w\n%s", err, stderr.Bytes())
 	}
 	pkgs := map[string]pkg{}
 	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
 		var p pkg
 		if err := dec.Decode(&p); err == io.EOF {
-			return pkgs
+			return pkgs, nil
 		} else if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		pkgs[strings.TrimPrefix(p.ImportPath, module+"/")] = p
 	}
-}
+})
 
 // within reports whether the package path p is root or below it.
 func within(p, root string) bool { return p == root || strings.HasPrefix(p, root+"/") }
@@ -49,7 +60,7 @@ func within(p, root string) bool { return p == root || strings.HasPrefix(p, root
 func ours(name string) string { return module + "/" + name }
 
 var (
-	pure     = []string{"record", "membership", "contract", "provenance", "internal/digest", "internal/strictjson", "internal/dsse", "verifier/checkpoint"}
+	pure     = []string{"record", "membership", "contract", "provenance", "internal/digest", "internal/strictjson", "internal/dsse", "internal/edkey", "verifier/checkpoint"}
 	services = []string{"logserver", "witness", "sandbox", "node", "controlapi", "webui"}
 	heavy    = []string{
 		"github.com/cockroachdb/pebble", "github.com/google/trillian", "connectrpc.com", "github.com/prometheus",
@@ -110,10 +121,6 @@ func TestPureImports(t *testing.T) {
 			}
 		}
 	}
-	out, err := exec.Command("go", "vet", "./...").CombinedOutput()
-	if err != nil {
-		t.Errorf("go vet: %v\n%s", err, out)
-	}
 }
 
 // TestPebbleImports holds that only the log's storage imports Pebble.
@@ -122,6 +129,18 @@ func TestPebbleImports(t *testing.T) {
 		for _, imp := range p.Imports {
 			if within(imp, "github.com/cockroachdb/pebble/v2") && !within(name, "logserver") {
 				t.Errorf("%s imports %s: storage stays behind logserver", name, imp)
+			}
+		}
+	}
+}
+
+// TestOnlyTestsMakeClustersInMemory holds that internal/testcluster, which
+// signs for everybody, stays out of every program.
+func TestOnlyTestsMakeClustersInMemory(t *testing.T) {
+	for name, p := range goList(t) {
+		for _, dep := range p.Deps {
+			if dep == ours("internal/testcluster") {
+				t.Errorf("%s links %s", name, dep)
 			}
 		}
 	}
