@@ -472,28 +472,36 @@ func (n *worker) envelope(s *provenance.Statement) []byte {
 // next takes the next assignment from a stream of its own.
 func (n *worker) next() *pb.Assignment {
 	n.w.t.Helper()
+	return n.await(func(*pb.Assignment) bool { return true })
+}
+
+// await takes the first assignment that is wanted.
+func (n *worker) await(wanted func(*pb.Assignment) bool) *pb.Assignment {
+	n.w.t.Helper()
 	c, cancel := context.WithCancel(ctx(n.w.t))
 	defer cancel()
 	stream, err := n.w.Assignments(c, n.id)
 	if err != nil {
 		n.w.t.Fatal(err)
 	}
-	select {
-	case a, ok := <-stream:
-		if !ok {
-			n.w.t.Fatal("the stream ended")
+	for a := range stream {
+		if wanted(a) {
+			return a
 		}
-		return a
-	case <-c.Done():
-		n.w.t.Fatal("no assignment came")
 	}
+	n.w.t.Fatal("no such assignment came")
 	return nil
 }
 
 // work does the next assignment.
 func (n *worker) work() pb.ExecutionState {
 	n.w.t.Helper()
-	_, a, state, err := n.w.Attest(ctx(n.w.t), actor(n.id), n.id, n.envelope(n.statement(n.next())))
+	return n.do(n.next())
+}
+
+func (n *worker) do(assignment *pb.Assignment) pb.ExecutionState {
+	n.w.t.Helper()
+	_, a, state, err := n.w.Attest(ctx(n.w.t), actor(n.id), n.id, n.envelope(n.statement(assignment)))
 	if err != nil {
 		n.w.t.Fatalf("attesting: %v", err)
 	}
@@ -507,7 +515,8 @@ func (w *world) complete(id digest.Digest) *pb.ExecutionStatus {
 	w.t.Helper()
 	s := must[*pb.ExecutionStatus](w.t)(w.Status(id, ""))
 	for _, node := range s.GetAssignedNodes()[:2] {
-		w.worker(node).work()
+		n := w.worker(node)
+		n.do(n.await(func(a *pb.Assignment) bool { return a.GetExecutionId() == id.String() }))
 	}
 	return w.await(id, proofReady)
 }
