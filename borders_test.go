@@ -204,4 +204,6 @@ func oursAll(names []string) []string {
 	return full
 }
 
-func isMain(name string) bool { return within(name, "cmd") || within(name, "examples") || name == "webui/wasm" }
+func isMain(name string) bool {
+	return within(name, "cmd") || within(name, "examples") || name == "webui/wasm"
+}
