@@ -160,7 +160,12 @@ func TestRefusesOtherContent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	weakPublic, err := cryptoutils.MarshalPublicKeyToPEM(make(ed25519.PublicKey, ed25519.PublicKeySize)) // of small order
+	if err != nil {
+		t.Fatal(err)
+	}
 	tests := map[string][]byte{
+		"weak public":    weakPublic,
 		"empty":          nil,
 		"garbage":        []byte("garbage"),
 		"too large":      append(bytes.Clone(text), bytes.Repeat([]byte("\n"), maxFileSize)...),

@@ -12,6 +12,8 @@ import (
 	"filippo.io/mldsa"
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
+
+	"github.com/tallystick/tallystick/internal/edkey"
 )
 
 // PEM block types. Those of Ed25519 keys are sigstore's.
@@ -122,7 +124,7 @@ func WritePublic(path string, key ed25519.PublicKey) error {
 	return create(path, text, 0o644)
 }
 
-// LoadPublic reads an Ed25519 public key.
+// LoadPublic reads an Ed25519 public key, one that every verifier accepts.
 func LoadPublic(path string) (ed25519.PublicKey, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -143,6 +145,9 @@ func LoadPublic(path string) (ed25519.PublicKey, error) {
 	key, ok := public.(ed25519.PublicKey)
 	if !ok {
 		return nil, fmt.Errorf("%w: %q holds a %T, not an Ed25519 key", ErrFormat, path, public)
+	}
+	if err := edkey.Check(key); err != nil {
+		return nil, fmt.Errorf("%w: %q: %w", ErrFormat, path, err)
 	}
 	return key, nil
 }

@@ -14,10 +14,10 @@
 // # Keys
 //
 // Public keys that every verifier treats alike are the only ones accepted:
-// [CheckKey] refuses encodings that are not canonical and points of small order,
-// with which a signature can be valid for any message. Signatures are verified
-// as crypto/ed25519 does it: without cofactor, S below the group order, R
-// compared as bytes. Bytes that are no point of the curve verify nothing.
+// [CheckKey] refuses encodings that are not canonical, bytes that are no point
+// of the curve, and points of small order, with which a signature can be valid
+// for any message. Signatures are verified as crypto/ed25519 does it: without
+// cofactor, S below the group order, R compared as bytes.
 //
 // Envelope values may be shared between goroutines while nobody calls Add.
 package dsse
@@ -29,6 +29,7 @@ import (
 	"strconv"
 
 	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/internal/edkey"
 	"github.com/tallystick/tallystick/internal/strictjson"
 )
 
@@ -57,7 +58,7 @@ var (
 	// ErrDuplicateKey says that a key has signed already.
 	ErrDuplicateKey = errors.New("key has signed twice")
 	// ErrKey says that a key is not an Ed25519 key fit for signing statements.
-	ErrKey = errors.New("unusable key")
+	ErrKey = edkey.ErrKey
 )
 
 // A Signature is one signature of an envelope.

@@ -41,6 +41,22 @@ type vector struct {
 	Error    string `json:"error,omitempty"`   // malformed, payload_type, unknown_key or bad_signature
 }
 
+// weakKeys are the five y coordinates of points of small order (one of them with
+// both signs of x), encodings of y at or above the field prime, and bytes that
+// are no point of the curve.
+var weakKeys = []string{
+	"0000000000000000000000000000000000000000000000000000000000000000",
+	"0100000000000000000000000000000000000000000000000000000000000000",
+	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+	"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+	"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	"0100000000000000000000000000000000000000000000000000000000000080",
+	"f0ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	"0200000000000000000000000000000000000000000000000000000000000000",
+	"0200000000000000000000000000000000000000000000000000000000000080",
+}
+
 var vectorErrors = map[string]error{
 	"malformed": ErrMalformed, "payload_type": ErrPayloadType, "unknown_key": ErrUnknownKey, "bad_signature": ErrBadSignature,
 }
@@ -118,10 +134,7 @@ func buildVectors(t *testing.T) *vectorFile {
 	} {
 		f.Invalid = append(f.Invalid, vector{Name: v.name, Envelope: v.envelope, Error: v.err})
 	}
-	for _, y := range smallOrder {
-		f.WeakKey = append(f.WeakKey, hex.EncodeToString(y))
-	}
-	f.WeakKey = append(f.WeakKey, hex.EncodeToString(fieldPrime))
+	f.WeakKey = weakKeys
 	return f
 }
 

@@ -16,6 +16,8 @@ import (
 
 	"filippo.io/mldsa"
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/tallystick/tallystick/internal/edkey"
 )
 
 // Signature types of c2sp.org/signed-note that this package knows.
@@ -48,8 +50,8 @@ func newKey(name string, alg byte, public []byte) (*Key, error) {
 	k := &Key{name: name, alg: alg, public: public}
 	switch alg {
 	case AlgEd25519, AlgEd25519Cosignature:
-		if len(public) != ed25519.PublicKeySize {
-			return nil, unusable("key %q: %d bytes, an Ed25519 public key has %d", name, len(public), ed25519.PublicKeySize)
+		if err := edkey.Check(public); err != nil {
+			return nil, unusable("key %q: %v", name, err)
 		}
 	case AlgMLDSA44Cosignature:
 		var err error

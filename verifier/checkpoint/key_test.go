@@ -1,13 +1,16 @@
 package checkpoint
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -84,6 +87,44 @@ func TestParseVkeyRefuses(t *testing.T) {
 		}
 		if _, err := ParseCosignerVkey(vkey); !errors.Is(err, ErrKey) {
 			t.Errorf("ParseCosignerVkey(%q): %v", vkey, err)
+		}
+	}
+}
+
+// weakPoints are no public keys, each for another reason.
+var weakPoints = map[string][]byte{
+	"y is 0: small order":           make([]byte, 32),
+	"y is 1: neutral element":       append([]byte{1}, make([]byte, 31)...),
+	"y is 2^255 - 16: above p":      append(append([]byte{0xf0}, bytes.Repeat([]byte{0xff}, 30)...), 0x7f),
+	"y is 2: no point of the curve": append([]byte{2}, make([]byte, 31)...),
+}
+
+// uncheckedVkey spells a verifier key of any bytes, with the right key ID.
+func uncheckedVkey(name string, alg byte, public []byte) string {
+	material := append([]byte{alg}, public...)
+	id := sha256.Sum256(append([]byte(name+"\n"), material...))
+	return fmt.Sprintf("%s+%x+%s", name, id[:4], base64.StdEncoding.EncodeToString(material))
+}
+
+// A key with which anybody can sign anything is no key, whatever its type: with
+// a point of small order some signatures verify for every message.
+func TestWeakEd25519KeysAreRefused(t *testing.T) {
+	for what, point := range weakPoints {
+		for _, alg := range []byte{AlgEd25519, AlgEd25519Cosignature} {
+			vkey := uncheckedVkey("x", alg, point)
+			parse, line := ParseVkey, "log "+vkey
+			if alg == AlgEd25519Cosignature {
+				parse, line = ParseCosignerVkey, "witness w "+vkey
+			}
+			if _, err := parse(vkey); !errors.Is(err, ErrKey) {
+				t.Errorf("%s, type %#02x: got %v, want ErrKey", what, alg, err)
+			}
+			if _, err := ParsePolicy([]byte(line + "\nquorum none\n")); err == nil {
+				t.Errorf("%s: a policy with %q was accepted", what, line)
+			}
+		}
+		if _, err := Vkey("x", point); !errors.Is(err, ErrKey) {
+			t.Errorf("%s: Vkey: got %v, want ErrKey", what, err)
 		}
 	}
 }

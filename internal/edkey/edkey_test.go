@@ -1,7 +1,8 @@
-package dsse
+package edkey
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"math/big"
 	"slices"
@@ -71,30 +72,66 @@ func TestSmallOrderListIsTheTorsionSubgroup(t *testing.T) {
 	}
 }
 
-func TestCheckKey(t *testing.T) {
+func TestCheckAcceptsOrdinaryKeys(t *testing.T) {
 	for n := range byte(50) {
-		if err := CheckKey(public(n)); err != nil {
+		key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{n}, ed25519.SeedSize))
+		if err := Check(key.Public().(ed25519.PublicKey)); err != nil {
 			t.Errorf("ordinary key: %v", err)
 		}
 	}
-	var weak [][]byte
-	for _, enc := range smallOrder {
-		negated := bytes.Clone(enc)
-		negated[31] |= 0x80
-		weak = append(weak, enc, negated)
-	}
-	// p to 2^255 − 1 are second encodings of 0 to 18, with either sign.
+}
+
+func TestCheckRefuses(t *testing.T) {
+	good := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)).Public().(ed25519.PublicKey)
+	weak := [][]byte{nil, make([]byte, 31), append(bytes.Clone(good), 0)}
+	prime := fieldPrime.Bytes()
+	slices.Reverse(prime)
+	// p to 2^255 − 1 are second encodings of 0 to 18.
 	for i := range 19 {
-		enc := bytes.Clone(fieldPrime)
+		enc := bytes.Clone(prime)
 		enc[0] += byte(i)
-		negated := bytes.Clone(enc)
-		negated[31] |= 0x80
-		weak = append(weak, enc, negated)
+		weak = append(weak, enc)
 	}
-	weak = append(weak, nil, make([]byte, 31), append(bytes.Clone(public(1)), 0))
-	for _, k := range weak {
-		if err := CheckKey(k); !errors.Is(err, ErrKey) {
-			t.Errorf("%x: got %v, want ErrKey", k, err)
+	weak = append(weak, smallOrder...)
+	for _, enc := range weak {
+		if err := Check(enc); !errors.Is(err, ErrKey) {
+			t.Errorf("%x: got %v, want ErrKey", enc, err)
+		}
+		if len(enc) == 0 {
+			continue
+		}
+		negated := bytes.Clone(enc)
+		negated[len(negated)-1] |= 0x80
+		if err := Check(negated); !errors.Is(err, ErrKey) {
+			t.Errorf("%x: got %v, want ErrKey", negated, err)
+		}
+	}
+}
+
+// Half of all y are coordinates of a point. The oracle finds x or fails to.
+func TestCheckKnowsTheCurve(t *testing.T) {
+	on := 0
+	for n := range 200 {
+		enc := make([]byte, 32)
+		enc[0], enc[17], enc[31] = byte(n)+2, byte(n*7), byte(n)&0xbf
+		isPoint := decode(enc) != nil
+		if err := Check(enc); (err == nil) != isPoint {
+			t.Errorf("%x: %v; on the curve: %t", enc, err, isPoint)
+		}
+		if isPoint {
+			on++
+		}
+	}
+	if on < 50 || on > 150 {
+		t.Errorf("%d of 200 on the curve: the oracle is at fault", on)
+	}
+}
+
+func BenchmarkCheck(b *testing.B) {
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)).Public().(ed25519.PublicKey)
+	for b.Loop() {
+		if err := Check(key); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
