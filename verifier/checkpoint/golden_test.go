@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -41,9 +42,16 @@ type goldenKey struct {
 	Vkey     string `json:"vkey"`
 }
 
+// goldenRefusedVkey is right in form, key ID included, and no key to be used.
+type goldenRefusedVkey struct {
+	Name string `json:"name"`
+	Vkey string `json:"vkey"`
+}
+
 type goldenCheckpoints struct {
 	Comment      string              `json:"comment"`
 	Keys         []goldenKey         `json:"keys"`
+	RefusedVkeys []goldenRefusedVkey `json:"refused_vkeys"`
 	Bodies       []goldenBody        `json:"bodies"`
 	Signed       []goldenSigned      `json:"signed"`
 	Cosignatures []goldenCosignature `json:"cosignatures"`
@@ -63,7 +71,7 @@ type goldenSigned struct {
 	Origin string `json:"origin"`
 	Vkey   string `json:"vkey"`
 	Note   string `json:"note"`
-	Error  string `json:"error,omitempty"` // origin, log signature, malformed
+	Error  string `json:"error,omitempty"` // origin, log signature, malformed, too large
 }
 
 type goldenCosignature struct {
@@ -209,6 +217,13 @@ func (g *golden) keys() []goldenKey {
 
 func (g *golden) checkpoints() goldenCheckpoints {
 	out := goldenCheckpoints{Comment: keyNote, Keys: g.keys()}
+	for what, point := range weakPoints {
+		for _, alg := range []byte{AlgEd25519, AlgEd25519Cosignature} {
+			name := fmt.Sprintf("%s, type %#02x", what, alg)
+			out.RefusedVkeys = append(out.RefusedVkeys, goldenRefusedVkey{name, uncheckedVkey("example.com/weak", alg, point)})
+		}
+	}
+	slices.SortFunc(out.RefusedVkeys, func(a, b goldenRefusedVkey) int { return strings.Compare(a.Name, b.Name) })
 	out.Bodies = []goldenBody{
 		{"size 5", string(testCheckpoint(g, testOrigin, 5).Body()), ""},
 		{"empty tree", string(testCheckpoint(g, testOrigin, 0).Body()), ""},
@@ -223,6 +238,7 @@ func (g *golden) checkpoints() goldenCheckpoints {
 		{"empty origin", "\n1\n" + rootLine, "malformed"},
 	}
 	signed := g.note(5, nil)
+	others := func(n int) string { return strings.Repeat("— example.com/other AAAAAAA=\n", n) }
 	_, other, _ := bytes.Cut([]byte(g.note(6, nil)), []byte("\n\n"))
 	out.Signed = []goldenSigned{
 		{"signed by the log", testOrigin, g.log.Vkey(), signed, ""},
@@ -231,6 +247,8 @@ func (g *golden) checkpoints() goldenCheckpoints {
 		{"another key expected", testOrigin, renamed(g, testOrigin, "second key").Vkey(), signed, "log signature"},
 		{"signature of another checkpoint", testOrigin, g.log.Vkey(), string(testCheckpoint(g, testOrigin, 5).Body()) + "\n" + string(other), "log signature"},
 		{"bad signature after a good one", testOrigin, g.log.Vkey(), signed + string(other), "log signature"},
+		{"100 signatures", testOrigin, g.log.Vkey(), signed + others(99), ""},
+		{"101 signatures", testOrigin, g.log.Vkey(), signed + others(100), "too large"},
 		{"unsigned", testOrigin, g.log.Vkey(), string(testCheckpoint(g, testOrigin, 5).Body()) + "\n", "malformed"},
 	}
 	for _, size := range []int64{0, 5} {
@@ -360,6 +378,11 @@ func TestGoldenCheckpoints(t *testing.T) {
 	checkGolden(t, checkpointVectors, newGolden(t).checkpoints())
 	var g goldenCheckpoints
 	readGolden(t, checkpointVectors, &g)
+	for _, v := range g.RefusedVkeys {
+		if _, err := parseVkey(v.Vkey, AlgEd25519, AlgEd25519Cosignature); !errors.Is(err, ErrKey) {
+			t.Errorf("vkey %q: %v", v.Name, err)
+		}
+	}
 	for _, v := range g.Bodies {
 		if _, err := Parse([]byte(v.Body)); errorName(t, err) != v.Error {
 			t.Errorf("body %q: %v", v.Name, err)

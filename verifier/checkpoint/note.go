@@ -15,8 +15,10 @@ const (
 	// MaxSignatures bounds the signature lines of a note. The specification asks
 	// for 16 at least; 100 is what golang.org/x/mod reads.
 	MaxSignatures = 100
-	// MaxNoteSize bounds a signed note, in bytes: MaxSignatures lines of the
-	// nearly 5 kB that the largest post-quantum signatures in use take.
+	// MaxNoteSize bounds a signed note, in bytes: a checkpoint and MaxSignatures
+	// ML-DSA-44 cosignatures, whose lines take up to 3.5 kB each with the longest
+	// key name, and more than 100 kB beside them. Anybody may have a policy of so
+	// many witnesses; a lower bound would refuse what it asks for.
 	MaxNoteSize = 512 << 10
 )
 
