@@ -1,6 +1,7 @@
 package controlapi
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,6 +53,17 @@ func DevelopmentQuotas() Quotas {
 		Streams:  1_024,
 		Refusals: Rate{50, 500},
 	}
+}
+
+// NamedQuotas returns the quotas called "default" or "development".
+func NamedQuotas(name string) (Quotas, error) {
+	switch name {
+	case "default":
+		return DefaultQuotas(), nil
+	case "development":
+		return DevelopmentQuotas(), nil
+	}
+	return Quotas{}, fmt.Errorf("quotas %q: want \"default\" or \"development\"", name)
 }
 
 func (q *Quotas) ensureDefaults() {

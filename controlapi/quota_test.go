@@ -15,6 +15,17 @@ import (
 	rpc "github.com/tallystick/tallystick/proto/tallystick/v1/tallystickv1connect"
 )
 
+func TestNamedQuotas(t *testing.T) {
+	for name, want := range map[string]Quotas{"default": DefaultQuotas(), "development": DevelopmentQuotas()} {
+		if got, err := NamedQuotas(name); err != nil || got != want {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	if _, err := NamedQuotas("none"); err == nil {
+		t.Error("quotas can be turned off by a name")
+	}
+}
+
 // frozen is a clock that stands still.
 func frozen() func() time.Time {
 	at := time.Now()

@@ -42,6 +42,7 @@ type serveConfig struct {
 	deadline    time.Duration
 	minInterval time.Duration
 	failOpen    bool
+	quotas      string
 	verbose     bool
 }
 
@@ -75,6 +76,7 @@ is published if the witnesses allow, and the stores are closed.`,
 	flags.DurationVar(&config.deadline, "attempt-deadline", orchestrator.DefaultAttemptDeadline, "how `long` the nodes of an attempt may stay away")
 	flags.DurationVar(&config.minInterval, "min-interval", logserver.DefaultMinInterval, "shortest `time` between two checkpoints; use 1s or more with public witnesses")
 	flags.BoolVar(&config.failOpen, "fail-open", false, "publish checkpoints also when the witnesses do not satisfy the policy; nodes run nothing that only such a checkpoint covers")
+	flags.StringVar(&config.quotas, "quotas", "default", "`set` of quotas for every principal: default, or development, which leaves one tenant the whole machine")
 	flags.BoolVar(&config.verbose, "verbose", false, "log every call, and what single witnesses did")
 	cmd.MarkFlagRequired("listen")
 	cmd.MarkFlagsRequiredTogether("tls-cert", "tls-key")
@@ -280,7 +282,12 @@ func (p *controlPlane) newEdge() (*controlapi.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	quotas, err := controlapi.NamedQuotas(p.config.quotas)
+	if err != nil {
+		return nil, err
+	}
 	return controlapi.New(controlapi.Config{
+		Quotas:     quotas,
 		Cluster:    p.cluster,
 		Core:       p.core,
 		AuditTiles: logserver.ReadHandler(p.audit), MembershipTiles: logserver.ReadHandler(p.members),

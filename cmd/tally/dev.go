@@ -138,7 +138,7 @@ func (d *devRun) start(ctx context.Context) (server string, err error) {
 	}
 	d.bar.show("starting the control plane")
 	addr, err := d.serve(ctx, "controlapi", "controlapi", "serve", "--dir", control, "--listen", d.listen,
-		"--attempt-deadline", d.deadline.String())
+		"--attempt-deadline", d.deadline.String(), "--quotas", "development")
 	if err != nil {
 		return "", err
 	}
