@@ -1,8 +1,6 @@
 package contract
 
 import (
-	"encoding/json"
-
 	"github.com/tallystick/tallystick/internal/dsse"
 	"github.com/tallystick/tallystick/internal/strictjson"
 )
@@ -24,8 +22,9 @@ func (c *Contract) payloadType() string             { return ContractType }
 func parse[T any, P statement[T]](payload []byte) (*T, error) {
 	v := new(T)
 	if err := strictjson.Unmarshal(payload, v, dsse.MaxPayload); err != nil {
-		if other := otherVersion(payload); other != "" {
-			return nil, checkVersion(other)
+		// Another version may have other members: a reader that meets one says so.
+		if version, ok := strictjson.Text(payload, "protocol_version", dsse.MaxPayload); ok && version != ProtocolVersion {
+			return nil, checkVersion(version)
 		}
 		return nil, refuseCause(RefusedSyntax, err)
 	}
@@ -48,19 +47,6 @@ func marshal[T any, P statement[T]](v P) ([]byte, error) {
 		return nil, refuse(RefusedSyntax, "payload of %d bytes, want at most %d", len(payload), dsse.MaxPayload)
 	}
 	return payload, nil
-}
-
-// otherVersion looks for a protocol version in a payload whose members are not
-// ours: a newer version may well have others, and a reader that meets one says
-// so. It only improves an error.
-func otherVersion(payload []byte) string {
-	var v struct {
-		ProtocolVersion string `json:"protocol_version"`
-	}
-	if len(payload) > dsse.MaxPayload || json.Unmarshal(payload, &v) != nil || v.ProtocolVersion == ProtocolVersion {
-		return ""
-	}
-	return v.ProtocolVersion
 }
 
 func checkVersion(version string) error {

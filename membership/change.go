@@ -72,17 +72,9 @@ type wireEffect struct {
 // code RefusedSyntax, RefusedVersion or RefusedValue. The payload is untrusted:
 // nothing here says who signed it.
 func ParseChange(payload []byte) (Change, error) {
-	var w wireChange
-	if err := strictjson.Unmarshal(payload, &w, dsse.MaxPayload); err != nil {
-		return Change{}, refuseCause(RefusedSyntax, err)
-	}
-	effect, err := effectOf(w.Change)
+	w, effect, err := readChange(payload)
 	if err != nil {
-		return Change{}, refuseCause(RefusedSyntax, err)
-	}
-	if w.ProtocolVersion != ProtocolVersion {
-		return Change{}, refuse(RefusedVersion, "the change is made under protocol version %q, known is %q",
-			w.ProtocolVersion, ProtocolVersion)
+		return Change{}, err
 	}
 	if err := validateID("cluster", w.Cluster); err != nil {
 		return Change{}, refuseCause(RefusedValue, err)
@@ -103,6 +95,28 @@ func ParseChange(payload []byte) (Change, error) {
 		Previous:            w.Previous,
 		ProtocolVersion:     w.ProtocolVersion,
 	}, nil
+}
+
+// readChange reads the members. A change under another version is refused for
+// that before anything else, as it may well have other members and kinds.
+func readChange(payload []byte) (wireChange, Effect, error) {
+	var w wireChange
+	err := strictjson.Unmarshal(payload, &w, dsse.MaxPayload)
+	version, known := w.ProtocolVersion, true
+	if err != nil {
+		version, known = strictjson.Text(payload, "protocol_version", dsse.MaxPayload)
+	}
+	if known && version != ProtocolVersion {
+		return w, nil, refuse(RefusedVersion, "the change is made under protocol version %.64q, known is %q", version, ProtocolVersion)
+	}
+	if err != nil {
+		return w, nil, refuseCause(RefusedSyntax, err)
+	}
+	effect, err := effectOf(w.Change)
+	if err != nil {
+		return w, nil, refuseCause(RefusedSyntax, err)
+	}
+	return w, effect, nil
 }
 
 // payload returns the canonical form. It is what signers sign, and is never

@@ -158,6 +158,8 @@ func TestRefusedPayloads(t *testing.T) {
 		{"count", s, alter(func(c *Change) { c.MembershipCount++ }), RefusedHash},
 		{"hash of another effect", s, alter(func(c *Change) { c.Effect = SetNodeQuorum{4} }), RefusedHash},
 		{"another version", s, replace(`"protocol_version":"1.0"`, `"protocol_version":"1.1"`), RefusedVersion},
+		{"another version with an unknown field", s, replace(`"protocol_version":"1.0"`, `"a":1,"protocol_version":"2.0"`), RefusedVersion},
+		{"another version with an unknown kind", s, bytes.Replace(replace(`"1.0"`, `"2.0"`), []byte(`set_node_quorum`), []byte(`set_nodes`), 1), RefusedVersion},
 		{"unknown field", s, replace(`{"change"`, `{"a":1,"change"`), RefusedSyntax},
 		{"unknown field in the change", s, replace(`{"kind"`, `{"a":1,"kind"`), RefusedSyntax},
 		{"a field of another kind", s, replace(`{"kind"`, `{"id":"bob","kind"`), RefusedSyntax},

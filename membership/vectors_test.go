@@ -295,6 +295,13 @@ func TestVectorsRefused(t *testing.T) {
 	add("epoch beyond the next", 1, RefusedGap, alter(func(c *Change) { c.Epoch = 3 }), "alice", "bob")
 	add("another previous", 1, RefusedPrevious, alter(func(c *Change) { c.Previous[0] ^= 1 }), "alice", "bob")
 	add("another protocol version", 1, RefusedVersion, replace(`"protocol_version":"1.0"`, `"protocol_version":"1.1"`), "alice", "bob")
+	add("another protocol version with new members", 1, RefusedVersion,
+		bytes.Replace(replace(`"protocol_version":"1.0"`, `"protocol_version":"2.0"`), []byte(`{"change"`), []byte(`{"a":[{"b":true}],"change"`), 1), "alice", "bob")
+	add("another protocol version with a new kind", 1, RefusedVersion,
+		bytes.Replace(replace(`"protocol_version":"1.0"`, `"protocol_version":"2.0"`), []byte(`set_node_quorum`), []byte(`set_node_share`), 1), "alice", "bob")
+	add("no protocol version to speak of", 1, RefusedVersion, replace(`"protocol_version":"1.0"`, `"protocol_version":"","x":1`), "alice", "bob")
+	add("another protocol version in no strict JSON", 1, RefusedSyntax, replace(`"protocol_version":"1.0"`, `"protocol_version":"2.0","x":1.5`), "alice", "bob")
+	add("another protocol version in another case", 1, RefusedSyntax, replace(`"protocol_version":"1.0"`, `"Protocol_version":"2.0"`), "alice", "bob")
 	add("unknown member", 1, RefusedSyntax, replace(`{"change"`, `{"a":1,"change"`), "alice", "bob")
 	add("member twice", 1, RefusedSyntax, replace(`{"change"`, `{"epoch":2,"change"`), "alice", "bob")
 	add("member of another kind", 1, RefusedSyntax, replace(`{"kind"`, `{"id":"bob","kind"`), "alice", "bob")

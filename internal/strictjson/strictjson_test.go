@@ -286,3 +286,63 @@ func FuzzUnmarshal(f *testing.F) {
 		}
 	})
 }
+
+func TestText(t *testing.T) {
+	deep := strings.Repeat(`[`, MaxDepth-1) + strings.Repeat(`]`, MaxDepth-1)
+	for _, tc := range []struct{ text, want string }{
+		{`{"v":"2.0"}`, "2.0"},
+		{` { "a" : [ 1 , { } , [ ] , true , "x" ] , "v" : "2\u002e0" } `, "2.0"},
+		{`{"a":{"v":"3.0"},"v":"2.0"}`, "2.0"},
+		{`{"a":` + deep + `,"v":"2.0"}`, "2.0"},
+		{`{"a":[` + deep + `],"v":"2.0"}`, ""}, // too deep
+		{``, ""},
+		{`[]`, ""},
+		{`{}`, ""},
+		{`{"V":"2.0"}`, ""},
+		{`{"v":2}`, ""},
+		{`{"a":{"v":"3.0"}}`, ""},
+		{`{"v":"2.0","v":"2.0"}`, ""},
+		{`{"a":{"b":1,"b":1},"v":"2.0"}`, ""},
+		{`{"v":"2.0"}x`, ""},
+		{`{"v":"2.0","a":null}`, ""},
+		{`{"v":"2.0","a":-1}`, ""},
+		{`{"v":"2.0","a":1.5}`, ""},
+		{`{"v":"2.0","a":9007199254740992}`, ""},
+		{`{"v":"2.0","a":[1 2]}`, ""},
+		{`{"v":"2.0","a":[1,]}`, ""},
+		{`{"v":"2.0","a":tru}`, ""},
+		{"{\"v\":\"2.0\",\"a\":\"\xff\"}", ""},
+		{"{\"v\":\"2.0\xff\"}", ""},
+		{`{"v":"\ud800"}`, ""},
+		{"\ufeff" + `{"v":"2.0"}`, ""},
+	} {
+		if got, ok := Text([]byte(tc.text), "v", 1000); got != tc.want || ok != (tc.want != "") {
+			t.Errorf("%s: got %q, %t; want %q", tc.text, got, ok, tc.want)
+		}
+	}
+	if got, ok := Text([]byte(`{"v":""}`), "v", 1000); got != "" || !ok {
+		t.Errorf("empty: got %q, %t", got, ok)
+	}
+	if got, ok := Text([]byte(`{"v":"2.0"}`), "v", 5); ok {
+		t.Errorf("above the bound: got %q", got)
+	}
+}
+
+// A text that reads as some Go value gives the member that the value has.
+func FuzzText(f *testing.F) {
+	f.Add([]byte(`{"v":"2.0"}`))
+	f.Add([]byte(`{"v":"2.0","a":[{"b":[1,true]}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var exact struct {
+			V string `json:"v"`
+		}
+		got, ok := Text(data, "v", 1<<16)
+		if Unmarshal(data, &exact, 1<<16) == nil && (got != exact.V || !ok) {
+			t.Errorf("got %q, %t; want %q", got, ok, exact.V)
+		}
+		var loose map[string]any
+		if ok && (json.Unmarshal(data, &loose) != nil || loose["v"] != got) {
+			t.Errorf("got %q of a text that encoding/json reads as %v", got, loose)
+		}
+	})
+}
