@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/tallystick/tallystick/internal/edkey"
 )
 
 // The outcomes of this package. Every error that it returns matches exactly one
@@ -18,7 +20,7 @@ var (
 	ErrExtension = errors.New("checkpoint has extension lines")
 	// ErrKey: a verifier key or private key is malformed or of a signature type
 	// that does not belong where it was found.
-	ErrKey = errors.New("unusable key")
+	ErrKey = edkey.ErrKey
 	// ErrSigning: a signer returned an error or a signature that its own public
 	// key does not verify.
 	ErrSigning = errors.New("signing")

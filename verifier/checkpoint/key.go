@@ -51,7 +51,7 @@ func newKey(name string, alg byte, public []byte) (*Key, error) {
 	switch alg {
 	case AlgEd25519, AlgEd25519Cosignature:
 		if err := edkey.Check(public); err != nil {
-			return nil, unusable("key %q: %v", name, err)
+			return nil, fmt.Errorf("key %q: %w", name, err)
 		}
 	case AlgMLDSA44Cosignature:
 		var err error
