@@ -24,6 +24,15 @@ var members = map[string]string{
 	"root": admin, "eve": auditor, "node-1": node, "node-2": node, "alice": tenant, "bob": tenant,
 }
 
+// tokenKeys are the members' public keys.
+var tokenKeys = func() map[string]ed25519.PublicKey {
+	keys := make(map[string]ed25519.PublicKey)
+	for id := range members {
+		keys[id] = keyOf(id).Public().(ed25519.PublicKey)
+	}
+	return keys
+}()
+
 func keyOf(principal string) ed25519.PrivateKey {
 	seed := digest.Of([]byte("key of " + principal))
 	return ed25519.NewKeyFromSeed(seed[:])
@@ -93,9 +102,8 @@ func (f *fakeCore) TokenKey(keyID string) (string, ed25519.PublicKey, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id := range f.kinds {
-		public := keyOf(id).Public().(ed25519.PublicKey)
-		if token.KeyID(public) == keyID {
-			return id, public, true
+		if key := tokenKeys[id]; token.KeyID(key) == keyID {
+			return id, key, true
 		}
 	}
 	return "", nil, false

@@ -30,6 +30,10 @@ var (
 // bytes, and for gRPC-Web and Connect streams nothing more in requests.
 const maxFraming = 64
 
+// compressMin is the size in bytes from which answers are compressed. Receipts
+// are smaller: they are hashes, and to compress one costs as much as the call.
+const compressMin = 4 << 10
+
 // writeTimeout is how long a client may take to accept one message of a stream.
 const writeTimeout = 30 * time.Second
 
@@ -118,6 +122,7 @@ func (s *Server) newRoutes() *http.ServeMux {
 		connect.WithCodec(jsonCodec{"json"}),
 		connect.WithCodec(jsonCodec{"json; charset=utf-8"}),
 		connect.WithInterceptors(s),
+		connect.WithCompressMinBytes(compressMin),
 		connect.WithConditionalHandlerOptions(func(spec connect.Spec) []connect.HandlerOption {
 			return []connect.HandlerOption{connect.WithReadMaxBytes(s.cfg.bound(methods[spec.Procedure]))}
 		}),
