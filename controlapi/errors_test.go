@@ -1,13 +1,18 @@
 package controlapi
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"net/http"
+	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -171,3 +176,40 @@ func TestRememberedTokensAreBounded(t *testing.T) {
 		t.Errorf("%d tokens remembered", len(a.remembered))
 	}
 }
+
+// TestCodesAreStable compares the codes, and how clients see them, with the
+// list that clients were written against. A code is never renamed or mapped
+// anew; new ones are added with -update.
+func TestCodesAreStable(t *testing.T) {
+	type row struct {
+		Code    Code   `json:"code"`
+		Connect string `json:"connect"`
+	}
+	var rows []row
+	for _, code := range append(declaredCodes(t, "errors.go"), declaredCodes(t, "orchestrator/errors.go")...) {
+		if code != codeOK {
+			rows = append(rows, row{code, connectCode(code).String()})
+		}
+	}
+	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(string(a.Code), string(b.Code)) })
+	got, err := json.MarshalIndent(rows, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = append(got, '\n')
+	const golden = "../testdata/controlapi/codes.json"
+	if *update {
+		if err := os.WriteFile(golden, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("the codes differ from %s: a change breaks clients; if it only adds, run with -update", golden)
+	}
+}
+
+var update = flag.Bool("update", false, "rewrite golden files")
