@@ -57,7 +57,7 @@ in one place, and contracts may run unmetered.`,
 	cmd.Flags().StringVar(&dir, "dir", "tally-dev", "folder of the cluster")
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:8420", "address of the control plane and its page; port 0 takes any")
 	cmd.Flags().StringVar(&ready, "ready-file", "", "write the page's address to this file when everything runs")
-	cmd.Flags().DurationVar(&deadline, "attempt-deadline", 30*time.Second, "how long nodes may stay away before others are asked")
+	cmd.Flags().DurationVar(&deadline, "attempt-deadline", time.Minute, "how long nodes may stay away before others are asked")
 	return cmd
 }
 

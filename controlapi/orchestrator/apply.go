@@ -3,7 +3,6 @@ package orchestrator
 import (
 	"context"
 	"fmt"
-	"time"
 
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
@@ -97,6 +96,9 @@ func (o *Orchestrator) applyEntries(batch []entry) {
 	for _, e := range batch {
 		effect, x := o.view.applyRecord(e.index, e.commitment, e.record)
 		if x != nil {
+			if a := e.record.GetAttestation(); a != nil {
+				o.view.paced(a.GetNode(), x.index, o.cfg.Now())
+			}
 			o.react(effect, x)
 		}
 		if effect.Void {
@@ -178,7 +180,8 @@ func (o *Orchestrator) begin(x *tracked) {
 		x.deadline.Stop()
 	}
 	due := job{id: x.id, overdue: x.begun}
-	x.deadline = time.AfterFunc(o.cfg.AttemptDeadline, func() { o.deriver.add(due) })
+	x.graced = false
+	o.await(x, due)
 	if o.view.exhausted(x) {
 		o.deriver.add(due)
 	}

@@ -54,6 +54,14 @@ func (s *streams) close(node string, st *stream) {
 	}
 }
 
+// connected reports whether a node holds a stream.
+func (s *streams) connected(node string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.byNode[node]
+	return ok
+}
+
 // offer queues an execution for a node that holds a stream. It never blocks.
 func (s *streams) offer(node string, id digest.Digest) {
 	s.mu.Lock()

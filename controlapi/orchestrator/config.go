@@ -11,8 +11,8 @@ import (
 )
 
 // DefaultAttemptDeadline is how long the nodes of an attempt may stay away
-// before the next attempt begins.
-const DefaultAttemptDeadline = 30 * time.Second
+// before the next attempt begins. It is longer than a node lets one run take.
+const DefaultAttemptDeadline = time.Minute
 
 // Config is what an Orchestrator is made of. Fields without a comment that says
 // otherwise are required.

@@ -69,9 +69,12 @@ type fakeLog struct {
 	held    bool          // publish nothing above allowed
 	allowed int64         // largest size that may be published, when held
 	manual  bool          // publish only when told
+	lonely  bool          // publish although no witness has cosigned
 	moved   chan struct{} // closed when something is published
 	onFault func(entries []orchestrator.LogEntry) fault
 	ahead   func(entries []orchestrator.LogEntry) // called before an append, without the lock
+	unread  error                                 // what every read meets
+	latest  *signed                               // what was published lonely, until a witnessed one follows
 }
 
 func newFakeLog(t testing.TB, origin string, held bool) *fakeLog {
@@ -257,7 +260,12 @@ func (l *fakeLog) publish() {
 		l.t.Errorf("publishing: %v", err)
 		return
 	}
-	l.disk.published = append(l.disk.published, signed{size, append(signedNote, sig.Line()...)})
+	if l.lonely {
+		l.latest = &signed{size, signedNote}
+	} else {
+		l.latest = nil
+		l.disk.published = append(l.disk.published, signed{size, append(signedNote, sig.Line()...)})
+	}
 	close(l.moved)
 	l.moved = make(chan struct{})
 }
@@ -277,6 +285,13 @@ func (l *fakeLog) automatic(on bool) {
 	if on {
 		l.publish()
 	}
+}
+
+// failOpen makes the log publish without witnesses, or with them again.
+func (l *fakeLog) failOpen(on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lonely = on
 }
 
 // faults lets f decide what each append from now on meets.
@@ -333,7 +348,7 @@ func first(f fault) func([]orchestrator.LogEntry) fault {
 func (l *fakeLog) Register(key string) (uint64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.alive(); err != nil {
+	if err := errors.Join(l.alive(), l.unread); err != nil {
 		return 0, err
 	}
 	return l.disk.registers[key], nil
@@ -350,9 +365,9 @@ func (l *fakeLog) Entries(ctx context.Context, start, end int64, visit func(inde
 	if start < 0 || start > end || end > l.size() {
 		l.t.Errorf("entries %d to %d of a log of %d", start, end, l.size())
 	}
-	if l.dead {
+	if err := l.readable(); err != nil {
 		l.mu.Unlock()
-		return errors.New("fake log: closed")
+		return err
 	}
 	data, openings := slices.Clone(l.disk.data[start:end]), slices.Clone(l.disk.openings[start:end])
 	l.mu.Unlock()
@@ -374,8 +389,11 @@ func (l *fakeLog) Entries(ctx context.Context, start, end int64, visit func(inde
 func (l *fakeLog) InclusionProof(index, size int64) ([]tlog.Hash, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.dead || index < 0 || index >= size || size > l.size() {
-		return nil, fmt.Errorf("inclusion of %d in %d", index, size)
+	if err := l.readable(); err != nil {
+		return nil, err
+	}
+	if index < 0 || index >= size || size > l.size() {
+		l.t.Errorf("inclusion of %d in %d", index, size)
 	}
 	return tlog.ProveRecord(size, index, l.reader())
 }
@@ -383,8 +401,11 @@ func (l *fakeLog) InclusionProof(index, size int64) ([]tlog.Hash, error) {
 func (l *fakeLog) ConsistencyProof(old, size int64) ([]tlog.Hash, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.dead || old < 0 || old > size || size > l.size() {
-		return nil, fmt.Errorf("consistency of %d and %d", old, size)
+	if err := l.readable(); err != nil {
+		return nil, err
+	}
+	if old < 0 || old > size || size > l.size() {
+		l.t.Errorf("consistency of %d and %d", old, size)
 	}
 	if old == 0 || old == size {
 		return nil, nil
@@ -392,9 +413,30 @@ func (l *fakeLog) ConsistencyProof(old, size int64) ([]tlog.Hash, error) {
 	return tlog.ProveTree(size, old, l.reader())
 }
 
+// readable is nil unless the log is dead or reads are to fail.
+func (l *fakeLog) readable() error {
+	if l.dead {
+		return errors.New("fake log: closed")
+	}
+	return l.unread
+}
+
+// unreadable makes every read from now on fail, or work again.
+func (l *fakeLog) unreadable(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unread = err
+}
+
 func (l *fakeLog) Published() ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.readable(); err != nil {
+		return nil, err
+	}
+	if l.latest != nil {
+		return l.latest.note, nil
+	}
 	if n := len(l.disk.published); n > 0 {
 		return l.disk.published[n-1].note, nil
 	}
@@ -404,6 +446,9 @@ func (l *fakeLog) Published() ([]byte, error) {
 func (l *fakeLog) FirstPublishedCovering(index int64) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.readable(); err != nil {
+		return nil, err
+	}
 	for _, p := range l.disk.published {
 		if p.size > index {
 			return p.note, nil
@@ -416,6 +461,10 @@ func (l *fakeLog) WaitPublished(ctx context.Context, size int64) ([]byte, error)
 	for {
 		l.mu.Lock()
 		n, moved := len(l.disk.published), l.moved
+		if l.latest != nil && l.latest.size >= size {
+			defer l.mu.Unlock()
+			return l.latest.note, nil
+		}
 		if n > 0 && l.disk.published[n-1].size >= size {
 			defer l.mu.Unlock()
 			return l.disk.published[n-1].note, nil

@@ -17,7 +17,7 @@ type Orchestrator struct {
 	cfg Config
 	log *slog.Logger
 
-	// ctx ends when Close begins; goroutines counts what must end before Close
+	// ctx ends when Close begins, or with a failure; goroutines counts what must end before Close
 	// returns. starting is held while one is started, and while ctx is ended:
 	// afterwards none starts.
 	ctx        context.Context
@@ -137,6 +137,7 @@ func (o *Orchestrator) Err() error {
 func (o *Orchestrator) fail(err error) {
 	if o.ctx.Err() == nil && o.failure.CompareAndSwap(nil, &err) {
 		o.log.Error("control plane stopped, restart it", "err", err)
+		o.stop() // whoever waits, or holds a stream, is told
 	}
 }
 

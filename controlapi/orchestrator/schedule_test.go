@@ -95,12 +95,12 @@ func TestDisagreementReschedules(t *testing.T) {
 	if state := n.work(); state != pb.ExecutionState_EXECUTION_STATE_DIVERGED {
 		t.Errorf("after four results: %v", state)
 	}
-	fold := w.checkLog()
-	w.await(id, func(*pb.ExecutionStatus) bool {
-		ex, _ := w.checkLog().Execution(id)
-		return ex.Recorded
-	})
-	if ex, _ := fold.Execution(id); ex.Derived.GetDivergence() == nil {
+	reports := must[*pb.ExecutionStatus](t)(w.Status(id, "")).GetReports()
+	recorded := int64(reports[len(reports)-1].GetIndex()) + 2
+	if _, err := w.audit.WaitPublished(ctx(t), recorded); err != nil {
+		t.Fatal("the divergence was never recorded")
+	}
+	if ex, _ := w.checkLog().Execution(id); ex.Derived.GetDivergence() == nil || !ex.Recorded {
 		t.Errorf("derived %v", ex.Derived)
 	}
 }
@@ -261,19 +261,7 @@ func TestAssignmentsSkipWhatIsDone(t *testing.T) {
 	w.await(open, func(s *pb.ExecutionStatus) bool { return s.GetWitnessed() })
 	w.cancel(cancelled)
 	n := w.worker("node-1")
-	for {
-		a := n.next()
-		if a.GetExecutionId() == done.String() {
-			if _, _, _, err := w.Attest(ctx(t), actor("node-1"), "node-1", n.envelope(n.statement(a))); err != nil {
-				t.Fatal(err)
-			}
-			break
-		}
-		n.work()
-		if a.GetExecutionId() == open.String() {
-			open = done
-		}
-	}
+	n.do(n.await(func(a *pb.Assignment) bool { return a.GetExecutionId() == done.String() }))
 	c, cancel := context.WithCancel(ctx(t))
 	defer cancel()
 	stream := must[<-chan *pb.Assignment](t)(w.Assignments(c, "node-1"))
@@ -286,4 +274,9 @@ func TestAssignmentsSkipWhatIsDone(t *testing.T) {
 		t.Errorf("assigned again: %v", seen)
 	}
 	w.checkLog()
+}
+
+// child makes a submission name a parent.
+func child(parent digest.Digest) func(*contract.Submission) {
+	return func(s *contract.Submission) { s.Parents = []digest.Digest{parent} }
 }

@@ -38,6 +38,9 @@ type view struct {
 	covered int64
 	marks   []mark
 
+	// paces says how far each node has come, as this process saw it.
+	paces map[string]pace
+
 	history *membership.History
 }
 
@@ -58,8 +61,10 @@ type tracked struct {
 	// reschedule record is covered.
 	begun uint64
 	// deadline fires when the nodes of the last attempt have stayed away too
-	// long; nil while none has begun.
+	// long; nil while none has begun. graced says that it was put off for a node
+	// that had just passed the request.
 	deadline *time.Timer
+	graced   bool
 }
 
 // mark says that an execution is to be looked at once its record is covered.
@@ -75,6 +80,7 @@ func newView(cluster string, history *membership.History) *view {
 		retired:    make(map[digest.Digest]int64),
 		tenants:    make(map[string]*listing),
 		attested:   make(map[string]uint64),
+		paces:      make(map[string]pace),
 		open:       make(map[digest.Digest]*tracked),
 		needed:     make(map[digest.Digest]map[*tracked]struct{}),
 		history:    history,
@@ -185,23 +191,6 @@ func (v *view) visible(id digest.Digest, tenant string) (provenance.Execution, *
 
 func errUnknownExecution() error {
 	return refuse(CodeExecutionUnknown, "no such execution for this caller: check the execution id")
-}
-
-// epochIndexAt returns which epoch is in force for a record at index, and the
-// index of its epoch record.
-func (v *view) epochAt(index int64) (epoch uint64, at int64) {
-	lo, hi := 0, len(v.epochs) // epochs[:lo] are before index
-	for lo < hi {
-		if mid := (lo + hi) / 2; v.epochs[mid] < index {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
-	}
-	if lo == 0 {
-		return 0, -1
-	}
-	return uint64(lo), v.epochs[lo-1]
 }
 
 // cover notes a witnessed checkpoint and returns the executions whose records
