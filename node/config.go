@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"connectrpc.com/connect"
@@ -89,7 +90,10 @@ type Config struct {
 	// Limits is the most this node takes, whatever the cluster allows; the zero
 	// value means contract.DefaultClusterLimits.
 	Limits contract.ClusterLimits
-	// Capacity is how many assignments are worked on at a time; 0 means 1.
+	// Capacity is how many modules run at a time; 0 means as many as there are
+	// processors. Further assignments are prepared and handed in meanwhile; with
+	// their payloads a node holds (4·Capacity+8) × (input + output limit) of memory
+	// at worst.
 	Capacity int
 	// Info is told to the control plane, for people. Capacity is filled in.
 	Info *pb.NodeInfo
@@ -112,6 +116,10 @@ type Timing struct {
 	// Drain bounds the time that work in progress gets when the node is stopped;
 	// 0 means 60 s, the longest a run at the default limits takes.
 	Drain time.Duration
+	// Retry is for how long an assignment is tried while something is not
+	// available, before it is left to others; 0 means 10 minutes, longer than
+	// attempts usually last. An assignment has no end that a node could know of.
+	Retry time.Duration
 }
 
 // DefaultMaxAge is how old the cosignatures of a membership checkpoint may be:
@@ -135,13 +143,16 @@ func (c *Config) validate() error {
 	if err := c.Limits.Validate(); err != nil {
 		return fmt.Errorf("node: limits: %w", err)
 	}
-	c.Capacity = max(c.Capacity, 1)
+	if c.Capacity <= 0 {
+		c.Capacity = runtime.GOMAXPROCS(0)
+	}
 	orDuration(&c.MaxAge, DefaultMaxAge)
 	orDuration(&c.Timing.BackoffMin, 500*time.Millisecond)
 	orDuration(&c.Timing.BackoffMax, 30*time.Second)
 	orDuration(&c.Timing.Idle, 90*time.Second)
 	orDuration(&c.Timing.Call, time.Minute)
 	orDuration(&c.Timing.Drain, time.Minute)
+	orDuration(&c.Timing.Retry, 10*time.Minute)
 	if c.Now == nil {
 		c.Now = time.Now
 	}

@@ -23,6 +23,15 @@
 //
 // Whatever fails has a [RefusalCode], is logged and counted, and nothing runs.
 //
+// # What is tried again
+//
+// A refusal of what the assignment is lasts: it is not looked at again unless the
+// control plane assigns it anew. What may pass by itself (the control plane or a
+// log does not answer, no fresh membership checkpoint, an epoch that is not
+// proven yet, a payload that is not there, a runner that failed) is tried again
+// after growing pauses, during which other assignments have their turn. The table
+// in retry.go says which is which.
+//
 // # What is never done
 //
 // No two different attestations of one execution leave the node: the envelope is
@@ -39,6 +48,8 @@
 //
 // # Concurrency
 //
-// [Node.Run] owns all goroutines: one reads the stream, up to Capacity work on
-// one assignment each. See [Node] for who owns which state.
+// [Node.Run] owns all goroutines: one fills a bounded queue from the stream, one
+// empties it, first come first served, and each assignment begun has its own. Up
+// to Capacity run modules while others are verified, have their payloads fetched,
+// or are handed in. See [Node] for who owns which state.
 package node

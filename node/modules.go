@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/tallystick/tallystick/internal/digest"
@@ -14,32 +15,61 @@ const maxCachedModules = 4
 // moduleCache keeps the modules that ran last, so that they are not fetched for
 // each execution. What a contract names by digest is the same whoever named it.
 type moduleCache struct {
-	mu      sync.Mutex
-	modules map[digest.Digest][]byte // guarded by mu
-	used    []digest.Digest          // guarded by mu; least recently used first
+	mu       sync.Mutex
+	fetching map[digest.Digest]chan struct{} // guarded by mu; closed when the fetch has ended
+	modules  map[digest.Digest][]byte        // guarded by mu
+	used     []digest.Digest                 // guarded by mu; least recently used first
 }
 
 // get returns the module with this digest, or what fetch returns for it, which
-// is kept only if it has the digest.
+// is kept only if it has the digest. It is fetched by one caller at a time: the
+// others find it when that has ended.
 func (c *moduleCache) get(ctx context.Context, d digest.Digest, fetch func(context.Context, digest.Digest) ([]byte, error)) ([]byte, error) {
-	if module, ok := c.lookup(d); ok {
-		return module, nil
+	module, ok, err := c.lookup(ctx, d)
+	if ok || err != nil {
+		return module, err
 	}
-	module, err := fetch(ctx, d)
+	defer c.fetched(d)
+	module, err = fetch(ctx, d)
 	if err == nil && digest.Of(module) == d {
 		c.keep(d, module)
 	}
 	return module, err
 }
 
-func (c *moduleCache) lookup(d digest.Digest) ([]byte, bool) {
+// lookup returns a module that is kept, waiting for a fetch of it. If it is not
+// kept the caller is the one to fetch it, and calls fetched when that has ended.
+func (c *moduleCache) lookup(ctx context.Context, d digest.Digest) ([]byte, bool, error) {
+	for {
+		c.mu.Lock()
+		module, ok := c.modules[d]
+		fetch, underway := c.fetching[d]
+		switch {
+		case ok:
+			c.touch(d)
+		case !underway:
+			if c.fetching == nil {
+				c.fetching = make(map[digest.Digest]chan struct{})
+			}
+			c.fetching[d] = make(chan struct{})
+		}
+		c.mu.Unlock()
+		if ok || !underway {
+			return module, ok, nil
+		}
+		select {
+		case <-fetch:
+		case <-ctx.Done():
+			return nil, false, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+		}
+	}
+}
+
+func (c *moduleCache) fetched(d digest.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	module, ok := c.modules[d]
-	if ok {
-		c.touch(d)
-	}
-	return module, ok
+	close(c.fetching[d])
+	delete(c.fetching, d)
 }
 
 func (c *moduleCache) keep(d digest.Digest, module []byte) {

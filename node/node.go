@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -19,10 +18,12 @@ import (
 
 // A Node works for one cluster as one principal. Make one with [Open].
 //
-// The goroutine in Run owns the stream. Each assignment has a goroutine of its
-// own, at most Capacity at a time; they share the view, whose methods only the
-// holder of its turn may call, and the store, whose attestations are created
-// once each.
+// The goroutine in Run owns the stream, from which it fills the queue. Another
+// takes the queue in order and gives each assignment a goroutine of its own, of
+// which slots bounds those that do something and runs those that run a module;
+// the others wait for another try. They share the view, whose methods only the
+// holder of its turn may call, and the store, whose attestations are created once
+// each.
 type Node struct {
 	config  Config
 	public  ed25519.PublicKey // that attests
@@ -31,10 +32,23 @@ type Node struct {
 	view    *view
 	modules moduleCache
 
-	mu    sync.Mutex
-	busy  map[string]bool // guarded by mu: executions that are being worked on
-	stats Stats           // guarded by mu
+	queue    *queue
+	slots    semaphore       // held while something is done about an assignment
+	runs     semaphore       // held while a module runs
+	stopping context.Context // ends when nothing new is to begin
+	stop     context.CancelFunc
+
+	mu      sync.Mutex
+	busy    map[string]bool // guarded by mu: executions in the queue or beyond it
+	waiting int             // guarded by mu: those that wait for another try
+	running int             // guarded by mu: those whose module runs
+	stats   Stats           // guarded by mu
 }
+
+// ahead is how many assignments are in progress beyond those that run: their
+// payloads are fetched and handed in, which waits for the network and the control
+// plane's log, while modules run.
+func ahead(capacity int) int { return 8 + 3*capacity }
 
 // Stats counts what became of assignments since the node was opened.
 type Stats struct {
@@ -43,8 +57,14 @@ type Stats struct {
 	Attested    uint64 // new attestations
 	Resent      uint64 // stored attestations handed in again
 	Rejected    uint64 // attestations that the control plane refused
+	Retries     uint64 // further tries after something was not available
 	Abandoned   uint64 // given up because something was not available
 	Refused     map[RefusalCode]uint64
+
+	// What there is now.
+	Queued  int // assignments that nothing was done about yet
+	Waiting int // for another try
+	Running int // modules
 }
 
 // Open takes the directory for this process and restores what the node has seen
@@ -65,21 +85,30 @@ func Open(config Config) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	return &Node{
+	n := &Node{
 		config: config, public: signer.Public(), signer: signer, store: s, view: v,
+		queue: newQueue(),
+		slots: make(semaphore, config.Capacity+ahead(config.Capacity)),
+		runs:  make(semaphore, config.Capacity),
 		busy:  make(map[string]bool),
 		stats: Stats{Refused: make(map[RefusalCode]uint64)},
-	}, nil
+	}
+	n.stopping, n.stop = context.WithCancel(context.Background())
+	return n, nil
 }
 
 // Close gives up the directory. Run must have returned.
-func (n *Node) Close() error { return n.store.close() }
+func (n *Node) Close() error {
+	n.stop()
+	return n.store.close()
+}
 
 // Stats returns the counts so far.
 func (n *Node) Stats() Stats {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s := n.stats
+	s.Queued, s.Waiting, s.Running = n.queue.len(), n.waiting, n.running
 	s.Refused = maps.Clone(s.Refused)
 	return s
 }
@@ -91,18 +120,27 @@ func (n *Node) count(f func(*Stats)) {
 }
 
 // Run holds the assignment stream, opening it again whenever it ends, and works
-// until ctx ends. Then it takes nothing new, gives work in progress Timing.Drain
-// to end, and returns when all of it has. It returns nil after a drain and an
-// error that wraps ErrStore when the directory has failed.
+// until ctx ends. Then it starts no further run, gives what is running
+// Timing.Drain to end, and returns when all of it has. It returns nil after a
+// drain and an error that wraps ErrStore when the directory has failed. It is
+// called once.
 func (n *Node) Run(ctx context.Context) error {
 	// Work outlives ctx, so that a stop does not throw away runs.
 	workCtx, cancelWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelWork()
-	slots := make(chan struct{}, n.config.Capacity)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, n.stop)()
+	defer context.AfterFunc(n.stopping, cancel)() // also when the directory fails
 	var workers sync.WaitGroup
+	dispatched := make(chan struct{})
+	go func() {
+		defer close(dispatched)
+		n.dispatch(workCtx, &workers)
+	}()
 	pause := n.newBackoff()
 	for ctx.Err() == nil && n.store.failed() == nil {
-		received, err := n.stream(ctx, func(a *pb.Assignment) { n.start(ctx, workCtx, a, slots, &workers) })
+		received, err := n.stream(ctx)
 		if ctx.Err() != nil {
 			break
 		}
@@ -112,27 +150,37 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 		pause.wait(ctx)
 	}
+	n.stop()
+	<-dispatched
 	n.drain(&workers, cancelWork)
 	return n.store.failed()
 }
 
-// start waits for a free slot, which holds the stream back, and works on the
-// assignment unless its execution is being worked on.
-func (n *Node) start(ctx, workCtx context.Context, a *pb.Assignment, slots chan struct{}, workers *sync.WaitGroup) {
-	if !n.begin(a.GetExecutionId()) {
-		return
+// dispatch starts the assignments of the queue in order, each when there is a
+// slot, until the node is stopped.
+func (n *Node) dispatch(workCtx context.Context, workers *sync.WaitGroup) {
+	for {
+		a := n.queue.take(n.stopping)
+		if a == nil {
+			return
+		}
+		if !n.slots.acquire(n.stopping) {
+			return
+		}
+		workers.Go(func() {
+			defer n.end(a.GetExecutionId())
+			defer n.slots.release()
+			n.work(workCtx, a)
+		})
 	}
-	select {
-	case slots <- struct{}{}:
-	case <-ctx.Done():
+}
+
+// offer queues an assignment, holding the stream back while there is no space,
+// unless its execution is being worked on or waits already.
+func (n *Node) offer(ctx context.Context, a *pb.Assignment) {
+	if n.begin(a.GetExecutionId()) && !n.queue.put(ctx, a) {
 		n.end(a.GetExecutionId())
-		return
 	}
-	workers.Go(func() {
-		defer func() { <-slots }()
-		defer n.end(a.GetExecutionId())
-		n.work(workCtx, a)
-	})
 }
 
 func (n *Node) begin(execution string) bool {
@@ -150,6 +198,21 @@ func (n *Node) end(execution string) {
 	defer n.mu.Unlock()
 	delete(n.busy, execution)
 }
+
+// A semaphore bounds how much happens at a time. Those who wait for it are served
+// in order.
+type semaphore chan struct{}
+
+func (s semaphore) acquire(ctx context.Context) bool {
+	select {
+	case s <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s semaphore) release() { <-s }
 
 // drain waits for the workers, and cancels them when their time is over.
 func (n *Node) drain(workers *sync.WaitGroup, cancel context.CancelFunc) {
@@ -171,7 +234,7 @@ func (n *Node) drain(workers *sync.WaitGroup, cancel context.CancelFunc) {
 
 // stream opens the assignment stream and hands on what it brings until it ends
 // or has been silent for too long. received says whether it brought anything.
-func (n *Node) stream(ctx context.Context, assign func(*pb.Assignment)) (received bool, err error) {
+func (n *Node) stream(ctx context.Context) (received bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silent := fmt.Errorf("%w: stream silent for %v", ErrUnavailable, n.config.Timing.Idle)
@@ -191,9 +254,9 @@ func (n *Node) stream(ctx context.Context, assign func(*pb.Assignment)) (receive
 	n.config.Logger.Info("assignment stream open")
 	for s.Receive() {
 		received = true
-		watchdog.Stop() // however long it takes to find a free slot
+		watchdog.Stop() // however long it takes to find space in the queue
 		if a := s.Msg().GetAssignment(); a != nil {
-			assign(a)
+			n.offer(ctx, a)
 		}
 		watchdog.Reset(n.config.Timing.Idle)
 	}
@@ -204,28 +267,4 @@ func (n *Node) stream(ctx context.Context, assign func(*pb.Assignment)) (receive
 		return received, err
 	}
 	return received, errors.New("closed by the control plane")
-}
-
-// backoff doubles its pauses up to a bound, each shortened at random by up to a
-// half so that nodes do not return together.
-type backoff struct {
-	next, max time.Duration
-}
-
-func (n *Node) newBackoff() *backoff {
-	return &backoff{next: n.config.Timing.BackoffMin, max: n.config.Timing.BackoffMax}
-}
-
-// wait pauses; false when ctx ended first.
-func (b *backoff) wait(ctx context.Context) bool {
-	pause := b.next/2 + rand.N(b.next/2+1)
-	b.next = min(2*b.next, b.max)
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -10,7 +10,8 @@ import (
 // errors.Is(err, node.RefusedFork) asks for one.
 type RefusalCode string
 
-// The reasons, in the order in which they are checked.
+// The reasons, in the order in which they are checked. What follows each is said
+// in one table, refusals.
 const (
 	RefusedMalformed   RefusalCode = "malformed"             // the assignment lacks a part, or a part is not in its form
 	RefusedMembership  RefusalCode = "membership_checkpoint" // does not satisfy the membership policy
@@ -74,6 +75,11 @@ var (
 	// ErrUnavailable says that something could not be fetched or done now. The
 	// assignment is tried again.
 	ErrUnavailable = errors.New("unavailable")
+	// errFault is ErrUnavailable when the runner failed, or contradicts itself.
+	errFault = fmt.Errorf("%w: the runner failed", ErrUnavailable)
+	// errUndelivered is ErrUnavailable when an attestation is kept and was not
+	// handed in.
+	errUndelivered = fmt.Errorf("%w: attestation kept, not delivered", ErrUnavailable)
 	// ErrStore says that the node's directory could not be read or written, or
 	// holds what this node cannot have written. After a write whose outcome is
 	// unknown the node does no work until it is started again.

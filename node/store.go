@@ -36,6 +36,9 @@ type store struct {
 	// sync makes a file or directory durable; tests fail it.
 	sync func(*os.File) error
 
+	shardMu sync.Mutex
+	shards  map[string]bool // guarded by shardMu: directories that are durable in attestations
+
 	mu     sync.Mutex
 	broken error // guarded by mu; the first failed write: what is on disk is unknown from then on
 }
@@ -50,7 +53,7 @@ func headName(log membership.LogName) string { return string(log) + ".note" }
 
 // openStore creates the directory if need be and takes it for this process.
 func openStore(dir string) (*store, error) {
-	s := &store{dir: dir, sync: (*os.File).Sync}
+	s := &store{dir: dir, sync: (*os.File).Sync, shards: make(map[string]bool)}
 	for _, d := range []string{dir, filepath.Join(dir, "attestations"), filepath.Join(dir, "evidence")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, storeError(err)
@@ -134,12 +137,13 @@ func (s *store) replace(name string, data []byte) error {
 	})
 }
 
-// create is replace for a file that must not exist; fs.ErrExist if it does.
+// create is replace for a file that must not exist; fs.ErrExist if it does. Its
+// directory is made if need be.
 func (s *store) create(name string, data []byte) error {
 	return s.write(func() error {
 		path := filepath.Join(s.dir, name)
 		dir := filepath.Dir(path)
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := s.makeShard(dir); err != nil {
 			return err
 		}
 		tmp, err := s.writeTemp(dir, data)
@@ -150,8 +154,22 @@ func (s *store) create(name string, data []byte) error {
 		if err := os.Link(tmp, path); err != nil {
 			return err
 		}
-		return errors.Join(s.syncDir(dir), s.syncDir(filepath.Dir(dir)))
+		return s.syncDir(dir)
 	})
+}
+
+// makeShard makes a directory durably, unless this process has.
+func (s *store) makeShard(dir string) error {
+	s.shardMu.Lock()
+	defer s.shardMu.Unlock()
+	if s.shards[dir] {
+		return nil
+	}
+	if err := errors.Join(os.MkdirAll(dir, 0o700), s.syncDir(filepath.Dir(dir))); err != nil {
+		return err
+	}
+	s.shards[dir] = true
+	return nil
 }
 
 func (s *store) writeTemp(dir string, data []byte) (name string, err error) {

@@ -29,7 +29,7 @@ func TestNodesCompleteAnExecution(t *testing.T) {
 	id := w.submit("hello")
 	for _, node := range w.Execution(id).Assigned() {
 		n := w.node(node)
-		n.work(t.Context(), w.assignment(id))
+		n.do(t.Context(), w.assignment(id))
 		if s := n.Stats(); s.Attested != 1 {
 			t.Fatalf("%s did not attest: %+v\n%s", node, s, w.log)
 		}
@@ -236,7 +236,7 @@ func TestVerifyRefusesLies(t *testing.T) {
 			s := &state{world: w, id: id, a: w.assignment(id), c: &config, base: w.Audit.Size()}
 			tc.lie(s)
 			n := w.open(config)
-			n.work(t.Context(), s.a)
+			n.do(t.Context(), s.a)
 			stats := n.Stats()
 			if stats.Refused[tc.want] != 1 || stats.Attested != 0 {
 				t.Errorf("refused %v, attested %d, want %q refused\n%s", stats.Refused, stats.Attested, tc.want, w.log)
@@ -578,7 +578,7 @@ func TestMembershipChangesDuringWork(t *testing.T) {
 		name, _ := w.assigned(id)
 		w.AddNode("node-9")
 		n := w.node(name)
-		n.work(t.Context(), w.assignment(id))
+		n.do(t.Context(), w.assignment(id))
 		w.take((<-w.plane.received).GetEnvelope())
 	})
 	t.Run("the node itself is removed before", func(t *testing.T) {
@@ -597,7 +597,7 @@ func TestMembershipChangesDuringWork(t *testing.T) {
 		a := w.assignment(id)
 		done := make(chan struct{})
 		go func() {
-			n.work(context.Background(), a)
+			n.do(context.Background(), a)
 			close(done)
 		}()
 		<-w.runner.running
@@ -632,7 +632,7 @@ func TestReschedule(t *testing.T) {
 	n := w.node(out)
 	verify(t, n, w.assignment(id), RefusedNotAssigned)
 	w.Append(w.RescheduleRecord(id))
-	n.work(t.Context(), w.assignment(id))
+	n.do(t.Context(), w.assignment(id))
 	if s := w.take((<-w.plane.received).GetEnvelope()); s.Attempt != 1 {
 		t.Errorf("attested attempt %d, want 1", s.Attempt)
 	}
@@ -695,7 +695,7 @@ func TestParents(t *testing.T) {
 		a.ParentBundles = [][]byte{w.bundle(other)}
 		verify(t, w.node(schedule.Ranking[0]), a, RefusedParent)
 	}
-	n.work(t.Context(), w.assignment(id))
+	n.do(t.Context(), w.assignment(id))
 	s := w.take((<-w.plane.received).GetEnvelope())
 	if len(s.ParentOutputs) != 1 || s.ParentOutputs[0] != digest.Of([]byte("first ")) || s.Outcome.OutputDigest != digest.Of([]byte("FIRST OWN")) {
 		t.Errorf("attested %+v", s)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/verifier"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
@@ -46,8 +48,32 @@ type logView struct {
 	head  *checkpoint.Checkpoint
 	note  []byte
 	cache *tileCache
+	// accepted are notes that were accepted as head was, by digest. None of what
+	// was checked can become untrue: policies do not change, keys stay, and every
+	// later head continues the one that the note was consistent with.
+	accepted map[digest.Digest]accepted
 	// keys are those that any epoch so far named for an origin.
 	keys map[string][]note.Verifier
+}
+
+// accepted is a checkpoint that satisfied policy and membership.
+type accepted struct {
+	checkpoint checkpoint.Checkpoint
+	// judged and stale bound when the cosignatures that made up the quorum were
+	// fresh: both inclusive; of the membership log only.
+	judged, stale time.Time
+}
+
+// maxAccepted bounds the notes remembered of a log: a backlog of as many rounds
+// needs each verified once.
+const maxAccepted = 512
+
+// remember notes that signed was accepted.
+func (l *logView) remember(signed []byte, a accepted) {
+	if len(l.accepted) >= maxAccepted {
+		clear(l.accepted)
+	}
+	l.accepted[digest.Of(signed)] = a
 }
 
 // openView restores the view that the store holds.
@@ -69,7 +95,8 @@ func openView(s *store, config *Config) (*view, error) {
 		if _, err := policy.Origin(); err != nil {
 			return nil, fmt.Errorf("%s policy: %w", name, err)
 		}
-		v.logs[name] = &logView{name: name, policy: policy, cache: newTileCache(), keys: make(map[string][]note.Verifier)}
+		v.logs[name] = &logView{name: name, policy: policy, cache: newTileCache(),
+			accepted: make(map[digest.Digest]accepted), keys: make(map[string][]note.Verifier)}
 	}
 	if _, err := v.history.Append(trust.Genesis); err != nil {
 		return nil, fmt.Errorf("genesis: %w", err)
@@ -142,6 +169,9 @@ func (v *view) give() { <-v.turn }
 // changes up to it. now is the time for its freshness.
 func (v *view) acceptMembership(ctx context.Context, signed []byte, now time.Time) (checkpoint.Checkpoint, error) {
 	l := v.logs[membership.LogMembership]
+	if a, ok := l.accepted[digest.Of(signed)]; ok && !now.Before(a.judged) && !now.After(a.stale) {
+		return a.checkpoint, nil
+	}
 	verified, err := l.policy.VerifyFresh(signed, now, v.maxAge)
 	if errors.Is(err, checkpoint.ErrStale) {
 		return checkpoint.Checkpoint{}, refuseCause(RefusedStale, err)
@@ -164,13 +194,32 @@ func (v *view) acceptMembership(ctx context.Context, signed []byte, now time.Tim
 	if err := v.signedByNamedKey(l, c, signed); err != nil {
 		return checkpoint.Checkpoint{}, err
 	}
-	return c, v.keep(l, c, signed)
+	if err := v.keep(l, c, signed); err != nil {
+		return checkpoint.Checkpoint{}, err
+	}
+	if oldest, ok := oldestCosignature(verified); ok {
+		l.remember(signed, accepted{c, now, oldest.Add(v.maxAge)})
+	}
+	return c, nil
+}
+
+// oldestCosignature is the time of the oldest cosignature that was counted, false
+// if none was.
+func oldestCosignature(verified *checkpoint.Verified) (time.Time, bool) {
+	if len(verified.Cosignatures) == 0 {
+		return time.Time{}, false
+	}
+	oldest := slices.MinFunc(verified.Cosignatures, func(a, b checkpoint.Cosignature) int { return cmp.Compare(a.Timestamp, b.Timestamp) })
+	return time.Unix(oldest.Timestamp, 0), true
 }
 
 // acceptAudit judges a checkpoint of the audit log, after the membership, which
 // names the log's keys. code is the refusal for one that the policy refuses.
 func (v *view) acceptAudit(ctx context.Context, signed []byte, code RefusalCode) (checkpoint.Checkpoint, error) {
 	l := v.logs[membership.LogAudit]
+	if a, ok := l.accepted[digest.Of(signed)]; ok {
+		return a.checkpoint, nil
+	}
 	verified, err := l.policy.Verify(signed)
 	if err != nil {
 		return checkpoint.Checkpoint{}, refuseCause(code, err)
@@ -182,7 +231,11 @@ func (v *view) acceptAudit(ctx context.Context, signed []byte, code RefusalCode)
 	if err := v.consistent(ctx, l, c, signed); err != nil {
 		return checkpoint.Checkpoint{}, err
 	}
-	return c, v.keep(l, c, signed)
+	if err := v.keep(l, c, signed); err != nil {
+		return checkpoint.Checkpoint{}, err
+	}
+	l.remember(signed, accepted{checkpoint: c})
+	return c, nil
 }
 
 // consistent checks a cosigned checkpoint against the kept one of its log: the
@@ -201,20 +254,34 @@ func (v *view) consistent(ctx context.Context, l *logView, c checkpoint.Checkpoi
 	if older.N == 0 {
 		root = checkpoint.EmptyRoot
 	} else if older.N < newer.N {
-		tiles := &logTiles{ctx: ctx, source: v.source, log: l.name, cache: l.cache}
-		reader := tlog.TileHashReader(newer, tiles)
+		// Tiles of a tree that has forked do not hash to the other. What is served
+		// now decides, so that a fork is told from tiles that are wrong.
 		var err error
-		if root, err = tlog.TreeHash(older.N, reader); err == nil && root != older.Hash {
-			hashes, err = tlog.ProveTree(newer.N, older.N, reader) // for the evidence
+		if root, hashes, err = v.rootAt(ctx, l, older, newer, l.cache); errors.Is(err, RefusedConsistency) {
+			root, hashes, err = v.rootAt(ctx, l, older, newer, newTileCache())
 		}
 		if err != nil {
-			return tileError(tiles, err)
+			return err
 		}
 	}
 	if root == older.Hash {
 		return nil
 	}
 	return v.forked(l, c, signed, hashes)
+}
+
+// rootAt computes the root hash that the newer tree has at the size of the older,
+// and the hashes that prove it if that is not the older's.
+func (v *view) rootAt(ctx context.Context, l *logView, older, newer tlog.Tree, cache *tileCache) (root tlog.Hash, hashes []tlog.Hash, err error) {
+	tiles := &logTiles{ctx: ctx, source: v.source, log: l.name, cache: cache}
+	reader := tlog.TileHashReader(newer, tiles)
+	if root, err = tlog.TreeHash(older.N, reader); err == nil && root != older.Hash {
+		hashes, err = tlog.ProveTree(newer.N, older.N, reader) // for the evidence
+	}
+	if err != nil {
+		return root, nil, tileError(tiles, err)
+	}
+	return root, hashes, nil
 }
 
 // tileError tells a log that could not be reached from one that serves tiles

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -16,43 +18,79 @@ import (
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
-// maxTries bounds how often one assignment is tried when something is not
-// available. After that others will be asked, or the control plane assigns it
-// again when the stream is opened anew.
-const maxTries = 5
-
-// work takes one assignment to its end: refused, given up, or attested. It is
-// the node's critical path.
+// work takes one assignment to its end: refused, given up, or attested. The
+// caller holds a slot, which work gives up while it waits for another try, so
+// that an assignment that cannot be worked on keeps no other from its turn.
 func (n *Node) work(ctx context.Context, a *pb.Assignment) {
-	logger := n.config.Logger.With("execution", a.GetExecutionId(), "attempt", a.GetAttempt())
 	n.count(func(s *Stats) { s.Assignments++ })
-	pause := n.newBackoff()
+	logger := n.config.Logger.With("execution", a.GetExecutionId(), "attempt", a.GetAttempt())
+	pause, began := n.newBackoff(), time.Now()
 	for try := 1; ; try++ {
-		err := n.attempt(ctx, a)
-		var refusal *RefusalError
-		switch {
-		case err == nil:
-			return
-		case errors.As(err, &refusal):
-			n.count(func(s *Stats) { s.Refused[refusal.Code]++ })
-			logger.Warn("assignment refused", "code", string(refusal.Code), "error", refusal.Detail)
-			return
-		case try == maxTries || errors.Is(err, ErrStore) || ctx.Err() != nil:
-			n.count(func(s *Stats) { s.Abandoned++ })
-			logger.Error("assignment given up", "error", err, "tries", try)
+		err := n.attempt(ctx, a, try == 1)
+		if err == nil {
 			return
 		}
-		logger.Warn("assignment will be tried again", "error", err)
-		if !pause.wait(ctx) {
-			n.count(func(s *Stats) { s.Abandoned++ })
+		h := handlingOf(err)
+		more := h.again(try, time.Since(began), n.config.Timing.Retry) && n.stopping.Err() == nil && ctx.Err() == nil
+		if more && try == 1 { // once: a control plane that is away concerns many assignments
+			logger.Log(ctx, min(h.level, slog.LevelWarn), "assignment will be tried again", "error", err)
+		}
+		if !more || !n.waitForAnother(ctx, pause) {
+			n.giveUp(ctx, logger.With("tries", try), err, h)
 			return
 		}
+		n.count(func(s *Stats) { s.Retries++ })
 	}
 }
 
+// giveUp counts and logs the end of an assignment that was not attested.
+func (n *Node) giveUp(ctx context.Context, logger *slog.Logger, err error, h handling) {
+	var refusal *RefusalError
+	if errors.As(err, &refusal) {
+		n.count(func(s *Stats) { s.Refused[refusal.Code]++ })
+		logger.Log(ctx, h.level, "assignment refused", "code", string(refusal.Code), "error", refusal.Detail)
+		return
+	}
+	n.count(func(s *Stats) { s.Abandoned++ })
+	if n.store.failed() != nil {
+		n.stop()
+	}
+	if n.stopping.Err() != nil && !errors.Is(err, ErrStore) {
+		h.level = slog.LevelInfo // it will be assigned again
+	}
+	logger.Log(ctx, h.level, "assignment given up", "error", err)
+}
+
+// waitForAnother pauses without the slot; false when the node stops or too many
+// wait. The slot is held again in either case.
+func (n *Node) waitForAnother(ctx context.Context, pause *backoff) bool {
+	n.mu.Lock()
+	full := n.waiting >= maxWaiting
+	if !full {
+		n.waiting++
+	}
+	n.mu.Unlock()
+	if full {
+		return false
+	}
+	n.slots.release()
+	// Both end the pause: work is cancelled, or no more is begun.
+	both, cancel := context.WithCancel(ctx)
+	unhook := context.AfterFunc(n.stopping, cancel)
+	ended := !pause.wait(both)
+	unhook()
+	cancel()
+	n.mu.Lock()
+	n.waiting--
+	n.mu.Unlock()
+	n.slots <- struct{}{} // others hold it for bounded time
+	return !ended
+}
+
 // attempt is one try. What is stored for the execution is sent as it is: a node
-// never attests twice differently, whatever it is shown later.
-func (n *Node) attempt(ctx context.Context, a *pb.Assignment) error {
+// never attests twice differently, whatever it is shown later. first says that
+// what is stored was not stored by an earlier try.
+func (n *Node) attempt(ctx context.Context, a *pb.Assignment, first bool) error {
 	id, err := digest.Parse(a.GetExecutionId())
 	if err != nil {
 		return refuse(RefusedMalformed, "execution id %.80q", a.GetExecutionId())
@@ -68,7 +106,9 @@ func (n *Node) attempt(ctx context.Context, a *pb.Assignment) error {
 		if err := n.checkStored(id, envelope); err != nil {
 			return err
 		}
-		n.count(func(s *Stats) { s.Resent++ })
+		if first {
+			n.count(func(s *Stats) { s.Resent++ })
+		}
 		return n.send(ctx, id, envelope)
 	}
 	t, err := n.verify(ctx, a)
@@ -113,28 +153,49 @@ func (n *Node) run(ctx context.Context, t *task) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, limits := range []contract.ClusterLimits{state.Limits(), n.config.Limits} {
-		if err := c.CheckModule(module, limits); err != nil {
-			return nil, refuseCause(RefusedModule, err)
-		}
+	// The module is the only thing held to these limits here, by its size.
+	limits := contract.ClusterLimits{ModuleBytes: min(state.Limits().ModuleBytes, n.config.Limits.ModuleBytes)}
+	if err := c.CheckModule(module, limits); err != nil {
+		return nil, refuseCause(RefusedModule, err)
 	}
 	input, err := n.input(ctx, t)
 	if err != nil {
 		return nil, err
 	}
-	result, err := n.config.Runner.Run(ctx, Run{Contract: c, Module: module, Input: input})
-	if errors.Is(err, ErrNotAdmitted) {
-		return nil, refuseCause(RefusedAdmission, err)
-	}
+	result, err := n.runModule(ctx, Run{Contract: c, Module: module, Input: input})
 	if err != nil {
-		return nil, fmt.Errorf("%w: running: %w", ErrUnavailable, err)
+		return nil, err
 	}
 	o := result.Outcome
 	if digest.Of(result.Output) != o.OutputDigest || digest.Of(result.Diagnostics) != o.DiagnosticsDigest {
-		return nil, fmt.Errorf("%w: the runner's digests are not those of its output and diagnostics", ErrUnavailable)
+		return nil, fmt.Errorf("%w: its digests are not those of its output and diagnostics", errFault)
 	}
 	if err := c.CheckOutcome(o); err != nil {
-		return nil, fmt.Errorf("%w: the runner's outcome: %w", ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: its outcome: %w", errFault, err)
+	}
+	return result, nil
+}
+
+// runModule runs a module when it is its turn, in the order of asking.
+func (n *Node) runModule(ctx context.Context, run Run) (*Result, error) {
+	if n.stopping.Err() != nil || !n.runs.acquire(n.stopping) {
+		return nil, fmt.Errorf("%w: the node stops", ErrUnavailable)
+	}
+	n.mu.Lock()
+	n.running++
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		n.running--
+		n.mu.Unlock()
+		n.runs.release()
+	}()
+	result, err := n.config.Runner.Run(ctx, run)
+	switch {
+	case errors.Is(err, ErrNotAdmitted):
+		return nil, refuseCause(RefusedAdmission, err)
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errFault, err)
 	}
 	return result, nil
 }
@@ -257,25 +318,19 @@ var permanent = []connect.Code{
 	connect.CodeFailedPrecondition, connect.CodeOutOfRange, connect.CodeUnimplemented,
 }
 
-// send hands in an attestation until the control plane has taken or refused it,
-// or ctx ends.
+// send hands in an attestation. An error wraps errUndelivered: the control plane
+// has neither taken nor refused it.
 func (n *Node) send(ctx context.Context, id digest.Digest, envelope []byte) error {
-	pause := n.newBackoff()
-	for {
-		err := n.sendOnce(ctx, envelope)
-		if err == nil {
-			return nil
-		}
-		if slices.Contains(permanent, connect.CodeOf(err)) {
-			n.count(func(s *Stats) { s.Rejected++ })
-			n.config.Logger.Error("the control plane refuses the attestation", "execution", id.String(), "error", err)
-			return nil
-		}
-		n.config.Logger.Warn("attestation not delivered yet", "execution", id.String(), "error", err)
-		if !pause.wait(ctx) {
-			return fmt.Errorf("%w: attestation kept, not delivered: %w", ErrUnavailable, err)
-		}
+	err := n.sendOnce(ctx, envelope)
+	if err != nil && slices.Contains(permanent, connect.CodeOf(err)) {
+		n.count(func(s *Stats) { s.Rejected++ })
+		n.config.Logger.Error("the control plane refuses the attestation", "execution", id.String(), "error", err)
+		return nil
 	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUndelivered, err)
+	}
+	return nil
 }
 
 func (n *Node) sendOnce(ctx context.Context, envelope []byte) error {

@@ -85,7 +85,7 @@ func (w *world) config(id string) Config {
 		Logs:   w.logs,
 		Runner: w.runner,
 		Info:   &pb.NodeInfo{SoftwareVersion: "v1.0.0"},
-		Timing: Timing{BackoffMin: time.Millisecond, BackoffMax: 2 * time.Millisecond, Call: 10 * time.Second, Drain: 10 * time.Second},
+		Timing: Timing{BackoffMin: time.Millisecond, BackoffMax: 2 * time.Millisecond, Call: 10 * time.Second, Drain: 10 * time.Second, Retry: 10 * time.Millisecond},
 		Now:    w.now,
 		Logger: slog.New(slog.NewTextHandler(w.log, nil)),
 	}
@@ -411,3 +411,11 @@ func (s *syncBuffer) String() string {
 }
 
 var _ io.Writer = (*syncBuffer)(nil)
+
+// do works on an assignment as dispatch has it worked on, and waits for its end.
+func (n *Node) do(ctx context.Context, a *pb.Assignment) {
+	if n.slots.acquire(ctx) {
+		defer n.slots.release()
+		n.work(ctx, a)
+	}
+}

@@ -167,7 +167,7 @@ end. The log, one JSON object a line, goes to standard error.`,
 	f.StringVar(&c.pass, "passphrase-file", "", "`file` with the passphrase of both keys (default: they are not encrypted)")
 	f.StringVar(&c.caFile, "ca", "", "PEM `file` with the authorities to trust for TLS (default: the system's)")
 	f.StringVar(&c.limitsFile, "limits", "", `JSON `+"`file`"+` with the most this node takes, in the form of the cluster's "limits"`)
-	f.IntVar(&c.capacity, "capacity", 1, "assignments to work on at a time, each in a process of its own")
+	f.IntVar(&c.capacity, "capacity", 0, "modules to run at a time, each in a process of its own (default: the number of processors)")
 	f.DurationVar(&c.maxAge, "max-age", node.DefaultMaxAge, "how old the cosignatures of the membership log may be")
 	f.DurationVar(&c.drain, "drain", time.Minute, "time that work in progress gets when the node is stopped")
 	f.DurationVar(&c.runTimeout, "run-timeout", sandbox.DefaultWallClock, "guard against a run that does not end; it then has no outcome")
@@ -201,7 +201,7 @@ func serve(ctx context.Context, c serveConfig, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	pool, err := sandbox.NewPool(sandbox.PoolConfig{Workers: max(c.capacity, 1), Logger: logger})
+	pool, err := sandbox.NewPool(sandbox.PoolConfig{Workers: c.capacity, Logger: logger})
 	if err != nil {
 		return err
 	}
