@@ -44,6 +44,9 @@ type Outcome struct {
 	PeakPages         uint64         `json:"peak_pages"` // memory at the end, in pages of 64 KiB
 }
 
+// emptyDigest is the digest of nothing, and of nothing else.
+var emptyDigest = digest.Of(nil)
+
 // Validate checks what an outcome must hold whatever the contract. The error is
 // a [*RefusalError] with code [RefusedOutcome].
 func (o Outcome) Validate() error {
@@ -60,6 +63,10 @@ func (o Outcome) Validate() error {
 		return refuse(RefusedOutcome, "gas or length above 2^53 - 1")
 	case o.PeakPages > MaxMemoryPages:
 		return refuse(RefusedOutcome, "peak of %d pages, want at most %d", o.PeakPages, MaxMemoryPages)
+	case (o.OutputLength == 0) != (o.OutputDigest == emptyDigest):
+		return refuse(RefusedOutcome, "output of %d bytes with digest %s", o.OutputLength, o.OutputDigest)
+	case (o.DiagnosticsLength == 0) != (o.DiagnosticsDigest == emptyDigest):
+		return refuse(RefusedOutcome, "diagnostics of %d bytes with digest %s", o.DiagnosticsLength, o.DiagnosticsDigest)
 	}
 	return nil
 }
@@ -94,6 +101,8 @@ func (c *Contract) CheckOutcome(o Outcome) error {
 	switch {
 	case (o.Gas != nil) != (c.Versions.Rewriter >= 1):
 		return refuse(RefusedOutcome, "gas is present: %t, with rewriter %d", o.Gas != nil, c.Versions.Rewriter)
+	case o.Gas != nil && *o.Gas > l.Gas:
+		return refuse(RefusedOutcome, "gas %d, the limit is %d", *o.Gas, l.Gas)
 	case o.OutputLength > l.OutputBytes:
 		return refuse(RefusedOutcome, "output of %d bytes, the limit is %d", o.OutputLength, l.OutputBytes)
 	case o.Kind == OutcomeOutputTooLarge && o.OutputLength != l.OutputBytes:

@@ -13,6 +13,15 @@ type outcomeFile struct {
 	About   string           `json:"about"`
 	Valid   []validOutcome   `json:"valid"`
 	Invalid []invalidOutcome `json:"invalid"`
+	// Under are valid outcomes, possible under a contract or not.
+	Under []contractOutcome `json:"under_contract"`
+}
+
+type contractOutcome struct {
+	Name     string      `json:"name"`
+	Contract string      `json:"contract"` // payload
+	Outcome  string      `json:"outcome"`
+	Code     RefusalCode `json:"code,omitempty"`
 }
 
 type validOutcome struct {
@@ -87,12 +96,53 @@ func TestVectorsOutcome(t *testing.T) {
 		{"stack exhausted without gas", `"ok"`, `"stack_exhausted"`, RefusedOutcome},
 		{"more pages than there are", `"peak_pages":53`, `"peak_pages":65537`, RefusedOutcome},
 		{"no output digest", fmt.Sprintf(`"output_digest":%q,`, digest.Of([]byte("out"))), ``, RefusedSyntax},
+		{"no output, with the digest of some", `"output_length":3`, `"output_length":0`, RefusedOutcome},
+		{"output with the digest of none", fmt.Sprintf(`"output_digest":%q`, digest.Of([]byte("out"))), fmt.Sprintf(`"output_digest":%q`, digest.Of(nil)), RefusedOutcome},
+		{"no diagnostics, with the digest of some", fmt.Sprintf(`"diagnostics_digest":%q`, digest.Of(nil)), fmt.Sprintf(`"diagnostics_digest":%q`, digest.Of([]byte("out"))), RefusedOutcome},
+		{"diagnostics with the digest of none", `"diagnostics_length":0`, `"diagnostics_length":1`, RefusedOutcome},
 		{"kind in another case", `"kind"`, `"Kind"`, RefusedSyntax},
 	} {
 		f.Invalid = append(f.Invalid, invalidOutcome{v.name, v.apply(t, base), v.code})
 	}
+	for _, tc := range []struct {
+		name, contract string
+		base           Outcome
+		change         func(o *Outcome)
+		code           RefusalCode
+	}{
+		{"unmetered", contractPayload, okOutcome(), func(*Outcome) {}, ""},
+		{"gas though unmetered", contractPayload, okOutcome(), func(o *Outcome) { o.Gas = number(1) }, RefusedOutcome},
+		{"metered", meteredPayload, smallOutcome(), func(*Outcome) {}, ""},
+		{"no gas though metered", meteredPayload, smallOutcome(), func(o *Outcome) { o.Gas = nil }, RefusedOutcome},
+		{"gas at the limit", meteredPayload, smallOutcome(), func(o *Outcome) { o.Gas = number(1e9) }, ""},
+		{"gas above the limit", meteredPayload, smallOutcome(), func(o *Outcome) { o.Gas = number(1e9 + 1) }, RefusedOutcome},
+		{"output above the limit", meteredPayload, smallOutcome(), func(o *Outcome) { o.OutputLength = 2 }, RefusedOutcome},
+		{"output too large, at the limit", meteredPayload, smallOutcome(), func(o *Outcome) { o.Kind = OutcomeOutputTooLarge }, ""},
+		{"output too large, below the limit", meteredPayload, smallOutcome(), func(o *Outcome) {
+			o.Kind, o.OutputLength, o.OutputDigest = OutcomeOutputTooLarge, 0, digest.Of(nil)
+		}, RefusedOutcome},
+		{"diagnostics above the limit", meteredPayload, smallOutcome(), func(o *Outcome) { o.DiagnosticsLength = 2 }, RefusedOutcome},
+		{"memory above the limit", meteredPayload, smallOutcome(), func(o *Outcome) { o.PeakPages = 2 }, RefusedOutcome},
+	} {
+		o := tc.base
+		tc.change(&o)
+		text, err := strictjson.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Under = append(f.Under, contractOutcome{tc.name, tc.contract, string(text), tc.code})
+	}
 	golden(t, "outcome", &f)
 
+	for _, v := range f.Under {
+		o, err := parseOutcome(v.Outcome)
+		if err != nil {
+			t.Fatalf("%s: %v", v.Name, err)
+		}
+		if err := mustParse(t, v.Contract).CheckOutcome(o); v.Code == "" && err != nil || v.Code != "" && !errors.Is(err, v.Code) {
+			t.Errorf("%s: got %v, want code %q", v.Name, err, v.Code)
+		}
+	}
 	seen := map[string]string{}
 	for _, v := range f.Valid {
 		o, err := parseOutcome(v.Outcome)
@@ -137,10 +187,17 @@ func TestOutcomeBounds(t *testing.T) {
 	}
 }
 
+// smallOutcome is at every limit but gas of the metered contract of the vectors.
+func smallOutcome() Outcome {
+	one := digest.Of([]byte("1"))
+	return Outcome{Kind: OutcomeOK, Gas: number(1), PeakPages: 1, OutputLength: 1, OutputDigest: one,
+		DiagnosticsLength: 1, DiagnosticsDigest: one}
+}
+
 func TestCheckOutcome(t *testing.T) {
 	unmetered := mustParse(t, contractPayload)
 	metered := mustParse(t, meteredPayload) // every limit is 1
-	small := Outcome{Kind: OutcomeOK, Gas: number(1), PeakPages: 1, OutputLength: 1, DiagnosticsLength: 1}
+	small := smallOutcome()
 	for _, tc := range []struct {
 		name   string
 		c      *Contract
@@ -154,8 +211,15 @@ func TestCheckOutcome(t *testing.T) {
 		{"invalid by itself", unmetered, okOutcome(), func(o *Outcome) { o.Kind = "" }, false},
 		{"gas though unmetered", unmetered, okOutcome(), func(o *Outcome) { o.Gas = number(1) }, false},
 		{"no gas though metered", metered, small, func(o *Outcome) { o.Gas = nil }, false},
+		{"gas above the limit", metered, small, func(o *Outcome) { o.Gas = number(1e9 + 1) }, false},
+		{"gas used up", metered, small, func(o *Outcome) { o.Kind, o.Gas = OutcomeBudgetExhausted, number(1e9) }, true},
+		{"no output", metered, small, func(o *Outcome) { o.OutputLength, o.OutputDigest = 0, digest.Of(nil) }, true},
+		{"no output, with the digest of some", metered, small, func(o *Outcome) { o.OutputLength = 0 }, false},
+		{"output with the digest of none", metered, small, func(o *Outcome) { o.OutputDigest = digest.Of(nil) }, false},
+		{"no diagnostics, with the digest of some", metered, small, func(o *Outcome) { o.DiagnosticsLength = 0 }, false},
+		{"diagnostics with the digest of none", metered, small, func(o *Outcome) { o.DiagnosticsDigest = digest.Of(nil) }, false},
 		{"output above the limit", metered, small, func(o *Outcome) { o.OutputLength = 2 }, false},
-		{"output too large below the limit", metered, small, func(o *Outcome) { o.Kind, o.OutputLength = OutcomeOutputTooLarge, 0 }, false},
+		{"output too large below the limit", metered, small, func(o *Outcome) { o.Kind, o.OutputLength, o.OutputDigest = OutcomeOutputTooLarge, 0, digest.Of(nil) }, false},
 		{"diagnostics above the limit", metered, small, func(o *Outcome) { o.DiagnosticsLength = 2 }, false},
 		{"pages above the limit", metered, small, func(o *Outcome) { o.PeakPages = 2 }, false},
 	} {
