@@ -251,6 +251,8 @@ func (s *Statement) check() error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrStatement, err)
+	case !contract.ValidIdentifier(s.Cluster), !contract.ValidIdentifier(s.Tenant), !contract.ValidIdentifier(s.Node):
+		return fmt.Errorf("%w: cluster %.80q, tenant %.80q or node %.80q is no identifier", ErrStatement, s.Cluster, s.Tenant, s.Node)
 	case s.Epoch == 0:
 		return fmt.Errorf("%w: epoch 0", ErrStatement)
 	case len(s.Parents) > maxParents || len(s.Parents) != len(s.ParentOutputs):
