@@ -1,8 +1,10 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/tallystick/tallystick/internal/digest"
@@ -97,8 +99,8 @@ func (st *stream) pop() (digest.Digest, bool) {
 	return id, true
 }
 
-// Assignments sends what the node has to do: every open assignment first, then
-// new ones as they become provable. A node has one stream: a second call ends
+// Assignments sends what the node has to do: every open assignment first, in the
+// order of the requests, then new ones as they become provable. A node has one stream: a second call ends
 // the first, whose channel is closed, as it is when ctx ends.
 func (o *Orchestrator) Assignments(ctx context.Context, node string) (<-chan *pb.Assignment, error) {
 	if err := o.usable(); err != nil {
@@ -115,10 +117,15 @@ func (o *Orchestrator) Assignments(ctx context.Context, node string) (<-chan *pb
 	// known, so that nothing that begins in between is missed.
 	o.view.mu.RLock()
 	st := o.streams.open(node, end)
-	for id, x := range o.view.open {
+	var todo []*tracked
+	for _, x := range o.view.open {
 		if o.view.assignedTo(x, node) {
-			st.push(id)
+			todo = append(todo, x)
 		}
+	}
+	slices.SortFunc(todo, func(a, b *tracked) int { return cmp.Compare(a.index, b.index) })
+	for _, x := range todo {
+		st.push(x.id)
 	}
 	o.view.mu.RUnlock()
 

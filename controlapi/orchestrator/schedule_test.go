@@ -253,6 +253,23 @@ func TestStreams(t *testing.T) {
 	wantCode(t, "watching after the end", err, orchestrator.CodeUnavailable)
 }
 
+// A node that connects gets its backlog in the order of the requests.
+func TestBacklogInOrder(t *testing.T) {
+	w := newWorld(t, 3)
+	hash := w.register(newContract())
+	var ids []string
+	for i := range 20 {
+		ids = append(ids, w.submit(hash, "x", byte(i+1)).String())
+	}
+	w.await(must[digest.Digest](t)(digest.Parse(ids[19])), func(s *pb.ExecutionStatus) bool { return s.GetWitnessed() })
+	stream := must[<-chan *pb.Assignment](t)(w.Assignments(ctx(t), "node-1"))
+	for i, id := range ids {
+		if a := <-stream; a.GetExecutionId() != id {
+			t.Fatalf("assignment %d is out of order", i)
+		}
+	}
+}
+
 // What has been done or decided is not assigned again.
 func TestAssignmentsSkipWhatIsDone(t *testing.T) {
 	w := newWorld(t, 3)
