@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"google.golang.org/protobuf/proto"
@@ -32,6 +34,9 @@ var enableLog = chromedp.Func(func(ctx context.Context, tab *chromedp.Target) er
 	_, err := cdp.Call(ctx, tab, log.Enable, cdp.Empty{})
 	return err
 })
+
+// goldenTime is shortly after the golden bundle was made: its cosignatures are fresh.
+var goldenTime = time.Date(2026, 1, 1, 0, 16, 0, 0, time.UTC)
 
 // browser is one tab of a headless Chromium with a profile of its own.
 type browser struct {
@@ -63,6 +68,7 @@ func newBrowser(t *testing.T) *browser {
 	if _, err := chromedp.Run(ctx, enableLog); err != nil {
 		t.Fatal(err)
 	}
+	b.setClock(goldenTime)
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		for e, err := range entries {
@@ -87,6 +93,17 @@ func newBrowser(t *testing.T) *browser {
 		}
 	})
 	return b
+}
+
+// setClock makes pages that are opened from now on believe that it is this time.
+func (b *browser) setClock(at time.Time) {
+	b.t.Helper()
+	b.do(chromedp.Func(func(ctx context.Context, tab *chromedp.Target) error {
+		_, err := cdp.Call(ctx, tab, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{
+			Source: fmt.Sprintf("Date.now = () => %d;", at.UnixMilli()),
+		})
+		return err
+	}))
 }
 
 func (b *browser) problem(text string) {
@@ -187,7 +204,7 @@ func TestVisit(t *testing.T) {
 	}
 	b.sees(".principal", "alice")
 	b.sees(".verdict", "On first use")
-	b.sees(".verdict summary", "6 of 6 checks passed")
+	b.sees(".verdict summary", "7 of 7 checks passed")
 	b.do(chromedp.Click(".verdict summary"))
 	b.sees(".witnesses", "witness-1.example")
 	b.sees("table", "node-5")
@@ -361,6 +378,18 @@ func TestLyingServer(t *testing.T) {
 		b.sees(".failed .detail", c.want)
 		b.keep("lie-" + strings.ReplaceAll(name, " ", "-"))
 	}
+}
+
+// TestOldView: a server that shows an old membership, perhaps to hide a
+// revocation, is told apart.
+func TestOldView(t *testing.T) {
+	_, server := newFakeAPI(t)
+	b := newBrowser(t)
+	b.look(false, 1200)
+	b.setClock(goldenTime.Add(time.Hour))
+	b.do(chromedp.Navigate(server.URL + "/#token=" + goodToken))
+	b.sees("h2", "The cluster root does not verify")
+	b.sees(".failed .title", "not older than 15 minutes")
 }
 
 // TestExpiredToken: the page asks for another one.

@@ -92,7 +92,7 @@ func (f *fakeAPI) answers() {
 		ExecutionId: e.ID, Tenant: e.Tenant, ContractHash: e.ContractHash, State: pb.ExecutionState_EXECUTION_STATE_COMPLETE,
 		Epoch: e.Epoch, RequestIndex: uint64(e.RequestIndex), Witnessed: true, Attempt: e.Attempt, AssignedNodes: e.Assigned,
 		ClusterScheduleHash: e.ScheduleHash, ExecutionProof: e.ExecutionProof, ProofReady: true, InputDigest: e.InputDigest,
-		SubmittedUnixMs: uint64(time.Now().Add(-3 * time.Minute).UnixMilli()),
+		SubmittedUnixMs: uint64(goldenTime.Add(-3 * time.Minute).UnixMilli()),
 		Outcome:         &pb.Outcome{Kind: "ok", OutputLength: 6, OutputDigest: e.Outcome.OutputDigest.String()},
 	}
 	for _, n := range e.Nodes {

@@ -7,7 +7,7 @@
 // itself is the user's own or what the server suggested, only the page knows,
 // and it says so.
 //
-// The package is pure: no I/O, no clock, no state. webui/wasm compiles it for
+// The package is pure: no I/O, no clock, no state; the time is an argument. webui/wasm compiles it for
 // the browser.
 package inspect
 
@@ -15,6 +15,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/membership"
@@ -135,11 +136,21 @@ type RootReport struct {
 	Members    map[string]int       `json:"members,omitempty"` // number by kind
 }
 
-// Root checks a RootClaim: both checkpoints under their policies, and the
-// membership recomputed from the genesis.
-func Root(claim RootClaim, t Trust) *RootReport {
+// MaxAge is how old the cosignatures of the membership checkpoint may be, as for
+// nodes: three refresh rounds of the membership log. An older view may hide a
+// revocation.
+const MaxAge = 15 * time.Minute
+
+// Root checks a RootClaim: both checkpoints under their policies, that of the
+// membership log for its age at now, and the membership recomputed from the
+// genesis.
+func Root(claim RootClaim, t Trust, now time.Time) *RootReport {
 	r := &RootReport{Verified: true}
 	r.Membership = r.checkpoint("membership", t.MembershipPolicy, claim.MembershipCheckpoint)
+	if r.Membership != nil {
+		r.step("fresh", fmt.Sprintf("the cosignatures of the membership log are not older than %.0f minutes", MaxAge.Minutes()),
+			"enough of them, by the clock of this machine", checkFresh(t.MembershipPolicy, claim.MembershipCheckpoint, now))
+	}
 	r.Audit = r.checkpoint("audit", t.AuditPolicy, claim.AuditCheckpoint)
 	r.replay(claim, t)
 	return r
@@ -184,6 +195,15 @@ func verifyCheckpoint(policy, signed []byte) (*checkpoint.Verified, error) {
 		return nil, err
 	}
 	return p.Verify(signed)
+}
+
+func checkFresh(policy, signed []byte, now time.Time) error {
+	p, err := checkpoint.ParsePolicy(policy)
+	if err != nil {
+		return err
+	}
+	_, err = p.VerifyFresh(signed, now, MaxAge)
+	return err
 }
 
 // replay recomputes the membership from the genesis on.

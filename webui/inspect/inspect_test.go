@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/provenance"
@@ -104,10 +105,29 @@ func claim(t *testing.T) RootClaim {
 	}
 }
 
+// goldenTime is shortly after the golden bundle was made.
+var goldenTime = time.Date(2026, 1, 1, 0, 16, 0, 0, time.UTC)
+
+func TestRootAges(t *testing.T) {
+	for name, c := range map[string]struct {
+		at   time.Time
+		want bool
+	}{
+		"an hour later":  {goldenTime.Add(time.Hour), false},
+		"an hour before": {goldenTime.Add(-time.Hour), false},
+		"now":            {goldenTime, true},
+	} {
+		got := Root(claim(t), golden(t), c.at)
+		if got.Verified != c.want || got.Steps[1].Name != "fresh" || got.Steps[1].OK != c.want {
+			t.Errorf("%s: %+v", name, got.Steps[1])
+		}
+	}
+}
+
 func TestRoot(t *testing.T) {
 	trust := golden(t)
-	report := Root(claim(t), trust)
-	if !report.Verified || len(report.Steps) != 6 || report.Membership == nil || report.Audit == nil || report.Members["node"] == 0 {
+	report := Root(claim(t), trust, goldenTime)
+	if !report.Verified || len(report.Steps) != 7 || report.Membership == nil || report.Audit == nil || report.Members["node"] == 0 {
 		t.Fatalf("a true claim: %+v", report)
 	}
 	zeros := strings.Repeat("0", 64)
@@ -131,7 +151,7 @@ func TestRoot(t *testing.T) {
 	} {
 		lie, relied := claim(t), trust
 		c.change(&lie, &relied)
-		got := Root(lie, relied)
+		got := Root(lie, relied, goldenTime)
 		if got.Verified {
 			t.Errorf("%s: verified", name)
 			continue

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"syscall/js"
+	"time"
 
 	"github.com/tallystick/tallystick/webui/inspect"
 )
@@ -23,7 +24,7 @@ func main() {
 			return inspect.Bundle(bytesOf(args[0]), trustOf(args[1]), args[2].String()), nil
 		}),
 		"root": call(func(args []js.Value) (any, error) {
-			return inspect.Root(claimOf(args[0]), trustOf(args[1])), nil
+			return inspect.Root(claimOf(args[0]), trustOf(args[1]), time.UnixMilli(int64(args[2].Float()))), nil
 		}),
 	}))
 	select {} // the functions are called for as long as the worker lives

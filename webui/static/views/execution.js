@@ -78,7 +78,7 @@ function timeline(s) {
   const current = stages.findIndex(([, done]) => !done);
   return h("ol", { class: "timeline", "aria-label": "Progress" }, stages.map(([name, done, detail], i) =>
     h("li", { class: done ? (name === "Agreed" || i !== 4 ? "done" : "ended") : i === current && !(ended && !complete) ? "now" : "", "aria-current": i === current ? "step" : null },
-      h("span", { class: "mark" }, icon(done ? "check" : "dot")),
+      h("span", { class: "mark" }, icon(!done ? "dot" : i === 4 && ended && !complete ? "cross" : "check")),
       h("strong", null, name.charAt(0).toUpperCase() + name.slice(1)), h("span", { class: "muted" }, detail))));
 }
 
