@@ -115,7 +115,14 @@ func TestGoldenVectorsParse(t *testing.T) {
 	}
 }
 
-func TestParseRefusesFields(t *testing.T) {
+// A fieldCase is a record in canonical form that breaks a rule of its fields.
+type fieldCase struct {
+	want error
+	text string // in the error
+	r    *pb.Record
+}
+
+func fieldCases() []fieldCase {
 	change := func(kind Kind, edit func(r *pb.Record)) *pb.Record {
 		for _, r := range samples() {
 			if KindOf(r) == kind {
@@ -127,11 +134,7 @@ func TestParseRefusesFields(t *testing.T) {
 	}
 	short := fill(1)[:31]
 	long := strings.Repeat("x", maxText+1)
-	for _, test := range []struct {
-		want error
-		text string
-		r    *pb.Record
-	}{
+	return []fieldCase{
 		{ErrVersion, `"2.0"`, change(KindEpoch, func(r *pb.Record) { r.ProtocolVersion = "2.0" })},
 		{ErrVersion, `""`, &pb.Record{}},
 		{ErrField, "cluster", change(KindEpoch, func(r *pb.Record) { r.Cluster = "Example" })},
@@ -175,7 +178,11 @@ func TestParseRefusesFields(t *testing.T) {
 		{ErrField, "unauthenticated.counts", change(KindUnauthenticated, func(r *pb.Record) { r.GetUnauthenticated().Counts = nil })},
 		{ErrField, "unauthenticated.counts.count", change(KindUnauthenticated, func(r *pb.Record) { r.GetUnauthenticated().Counts[0].Count = 0 })},
 		{ErrField, "erasure.reason", change(KindErasure, func(r *pb.Record) { r.GetErasure().Reason = "" })},
-	} {
+	}
+}
+
+func TestParseRefusesFields(t *testing.T) {
+	for _, test := range fieldCases() {
 		if _, err := Marshal(test.r); !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.text) {
 			t.Errorf("Marshal, %s: %v, want %v", test.text, err, test.want)
 		}

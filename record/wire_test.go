@@ -84,6 +84,7 @@ func wireCases() (good map[string]string, bad []refused) {
 		"largest integer":             "18ffffffffffffffff7f",
 		"text":                        "2202c3a9",
 		"empty nested message":        "3200",
+		"8 levels deep":               "320c320a3208320632043202" + "3200",
 		"packed booleans, one false":  "3a020001",
 		"packed integers with a zero": "42030001" + "05",
 		"repeated text, one empty":    "4a00" + "4a0161",
@@ -131,6 +132,7 @@ func wireCases() (good map[string]string, bad []refused) {
 		{"wire type 7", "0f", "wire type 7"},
 		{"text not UTF-8", "2201ff", "not UTF-8"},
 		{"fault in a nested message", "320208" + "00", "nested.flag: default value"},
+		{"9 levels deep", "320e320c320a3208320632043202" + "3200", "more than 8 deep"},
 		{"nested 9 deep", strings.Join([]string{"3210", "320e", "320c", "320a", "3208", "3206", "3204", "3202", "3200"}, ""), "more than 8 deep"},
 	}
 	return good, bad
