@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tallystick/tallystick/internal/testcluster"
+	"github.com/tallystick/tallystick/membership"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"tally": main})
+}
+
+// TestScripts runs the real command line without a control plane: what it does
+// by itself, and what it says when something is wrong. The way through a whole
+// cluster is in package e2e. Beside the commands of testscript there are
+//
+//	exits CODE ARG...   runs "tally ARG..." and checks its exit code
+//	logs FILE CLUSTER   writes what `controlapi init` writes
+//
+// and the variable WITNESS, a witness's vkey.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			cosigner, err := checkpoint.NewEd25519Cosigner("w.example", testcluster.Key("witness"))
+			if err != nil {
+				return err
+			}
+			env.Setenv("WITNESS", cosigner.Key().Vkey())
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
+				want, err := strconv.Atoi(args[0])
+				ts.Check(err)
+				err = ts.Exec("tally", args[1:]...)
+				got := 0
+				if err != nil {
+					text := err.Error()
+					got, err = strconv.Atoi(text[strings.LastIndex(text, " ")+1:])
+					ts.Check(err)
+				}
+				if got != want {
+					ts.Fatalf("tally %s: exit %d, want %d", strings.Join(args[1:], " "), got, want)
+				}
+			},
+			"logs": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), logsOf(ts, args[1]), 0o600))
+			},
+		},
+	})
+}
+
+func logsOf(ts *testscript.TestScript, cluster string) []byte {
+	log := func(name membership.LogName) membership.Log {
+		origin := membership.Origin(cluster, name)
+		key, err := checkpoint.Vkey(origin, testcluster.Public(origin))
+		ts.Check(err)
+		receipt, err := checkpoint.Vkey(origin+"/receipt", testcluster.Public(origin+"/receipt"))
+		ts.Check(err)
+		return membership.Log{Keys: []string{key}, Origin: origin, ReceiptKeys: []string{receipt}}
+	}
+	data, err := json.Marshal(membership.Logs{Audit: log(membership.LogAudit), Membership: log(membership.LogMembership)})
+	ts.Check(err)
+	return data
+}
+
+// Every command must explain itself, and name no flag without a description.
+func TestEveryCommandIsDescribed(t *testing.T) {
+	var out bytes.Buffer
+	root := rootCommand(&app{})
+	root.SetOut(&out)
+	for _, cmd := range append(root.Commands(), root) {
+		for _, c := range append(cmd.Commands(), cmd) {
+			if c.Short == "" {
+				t.Errorf("%s has no short description", c.CommandPath())
+			}
+			if c.RunE == nil && !c.HasSubCommands() {
+				t.Errorf("%s does nothing", c.CommandPath())
+			}
+		}
+	}
+}
+
+func TestWriteFileReplacesInOneStep(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sub", "file")
+	for _, want := range []string{"one", "two"} {
+		if err := writeFile(path, []byte(want)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("file holds %q, %v", got, err)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("%d files are left, %v", len(entries), err)
+	}
+}
