@@ -255,22 +255,12 @@ func (o *Orchestrator) assignment(ctx context.Context, id digest.Digest, node st
 	if a.Request, err = o.proven(ctx, ex.RequestIndex, request.Size); err != nil {
 		return nil, err
 	}
-	for i, index := range p.epochs {
-		if int64(ex.Epoch)+int64(i) > members.Size {
-			break // not in the membership checkpoint; see auditFor
-		}
-		r, err := o.proven(ctx, index, audit.Size)
-		if err != nil {
-			return nil, err
-		}
-		a.Epochs = append(a.Epochs, r)
+	// Up to the epoch of the membership checkpoint; auditFor covers its record.
+	if a.Epochs, err = o.provenAll(ctx, p.epochs[:members.Size-int64(ex.Epoch)+1], audit.Size); err != nil {
+		return nil, err
 	}
-	for _, index := range p.reschedules {
-		r, err := o.proven(ctx, index, audit.Size)
-		if err != nil {
-			return nil, err
-		}
-		a.Reschedules = append(a.Reschedules, r)
+	if a.Reschedules, err = o.provenAll(ctx, p.reschedules, audit.Size); err != nil {
+		return nil, err
 	}
 	for _, parent := range ex.Submission.Parents {
 		bundle, err := o.bundle(ctx, parent)
@@ -286,34 +276,31 @@ func (o *Orchestrator) assignment(ctx context.Context, id digest.Digest, node st
 }
 
 // auditFor chooses the audit checkpoint of an assignment: the request checkpoint
-// if it serves, else the newest. It must cover the reschedule records, and it
-// must be of the same epoch as the membership checkpoint, whose size is given:
-// a node runs nothing under an epoch whose record it has not seen proven, and
-// cannot check a record of an epoch that it does not know.
+// if it serves, else the first that covers what it must. That is the reschedule
+// records and the record of the membership checkpoint's epoch, whose number is
+// the checkpoint's size; and no later epoch: a node runs nothing under an epoch
+// whose record it has not seen proven, and cannot check a record of an epoch
+// that it does not know.
 func (o *Orchestrator) auditFor(p *assignmentPlan, note []byte, request checkpoint.Checkpoint, members int64) ([]byte, checkpoint.Checkpoint, error) {
-	serves := func(size int64) bool {
-		if n := len(p.reschedules); n > 0 && p.reschedules[n-1] >= size {
-			return false
-		}
-		covered := int64(p.execution.Epoch) - 1 // epochs whose record is below size
-		for _, index := range p.epochs {
-			if index < size {
-				covered++
-			}
-		}
-		return covered == members
-	}
-	if serves(request.Size) {
-		return note, request, nil
-	}
-	newest, c, err := published(o.cfg.Audit)
-	if err != nil {
-		return nil, checkpoint.Checkpoint{}, err
-	}
-	if !serves(c.Size) {
+	last := members - int64(p.execution.Epoch) // place among p.epochs
+	if last < 0 || last >= int64(len(p.epochs)) {
 		return nil, checkpoint.Checkpoint{}, ErrNotYet
 	}
-	return newest, c, nil
+	need := p.epochs[last]
+	if n := len(p.reschedules); n > 0 {
+		need = max(need, p.reschedules[n-1])
+	}
+	c := request
+	if c.Size <= need {
+		var err error
+		if note, c, err = firstCovering(o.cfg.Audit, need); err != nil {
+			return nil, checkpoint.Checkpoint{}, err
+		}
+	}
+	if next := last + 1; next < int64(len(p.epochs)) && p.epochs[next] < c.Size {
+		return nil, checkpoint.Checkpoint{}, ErrNotYet
+	}
+	return note, c, nil
 }
 
 // published returns the newest published checkpoint of a log.

@@ -139,14 +139,8 @@ func (o *Orchestrator) fillBundle(ctx context.Context, b *pb.ProofBundle, ex *pr
 	if size > inlineChanges || len(b.MembershipChanges) > provenance.MaxBundleChanges {
 		b.MembershipChanges, b.ExternalMembership = nil, true
 	}
-	for _, index := range content.Records {
-		r, err := o.proven(ctx, index, audit.Size)
-		if err != nil {
-			return err
-		}
-		b.Records = append(b.Records, r)
-	}
-	return nil
+	b.Records, err = o.provenAll(ctx, content.Records, audit.Size)
+	return err
 }
 
 // proven returns a record of the audit log with its proof in the tree of the
@@ -161,6 +155,19 @@ func (o *Orchestrator) proven(ctx context.Context, index, size int64) (*pb.Prove
 		return nil, o.readError(ctx, err)
 	}
 	return &pb.ProvenRecord{Index: uint64(index), Opening: opening, InclusionProof: rawHashes(proof)}, nil
+}
+
+// provenAll is proven for several records.
+func (o *Orchestrator) provenAll(ctx context.Context, indexes []int64, size int64) ([]*pb.ProvenRecord, error) {
+	var out []*pb.ProvenRecord
+	for _, index := range indexes {
+		r, err := o.proven(ctx, index, size)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
 }
 
 // Provenance returns the provenance record with its proof.

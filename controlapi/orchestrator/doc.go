@@ -25,13 +25,15 @@
 //
 // # Concurrency
 //
-// One goroutine, the applier, reads the audit log in index order and applies
-// it to the view. Only it takes the view's write lock; everybody else reads
-// under the read lock, and holds it for no I/O. An operation that appended
-// answers after the view covers its record, so everyone reads their writes.
-// Three further goroutines act on what the view shows: the deriver appends
-// provenance and divergence records, the follower waits for published
-// checkpoints, the scheduler appends reschedule and expired records when
-// deadlines pass. Starting up is the same code from index 0. All methods of
-// Orchestrator are safe for concurrent use; Close waits for its goroutines.
+// One goroutine, the applier, reads the audit log in index order and applies it
+// to the view. Only it changes what the log implies; everybody else reads under
+// the view's read lock, and holds it for no I/O. (Deadlines, which the log does
+// not imply, are set under the write lock by the timers too.) An operation that
+// makes a record of its own answers after the view covers it, so everyone reads
+// their writes. The deriver appends what the view asks for: provenance and
+// divergence records, and reschedule and expired records when deadlines have
+// passed. Two followers wait for published checkpoints; each stream and each
+// watch has a goroutine that ends with it. Starting up is the same code from
+// index 0. All methods of Orchestrator are safe for concurrent use; Close waits
+// for its goroutines.
 package orchestrator

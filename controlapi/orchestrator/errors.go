@@ -115,7 +115,7 @@ func voidRefusal(effect provenance.Effect) *Error {
 		code, hint = CodeEligible, "ask for fewer nodes or fewer constraints, or have nodes admitted"
 	case provenance.CodeExecutionUnknown, provenance.CodeNotAssigned:
 		// A node that is not assigned learns nothing about the execution.
-		return errUnknownExecution().(*Error)
+		return errUnknownExecution()
 	case provenance.CodeDecided:
 		code, hint = CodeExecutionClosed, "nothing needs to be done"
 	case provenance.CodeAttestationInvalid, provenance.CodeAttestationDiffers, provenance.CodeRepeated:

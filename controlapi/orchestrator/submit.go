@@ -137,7 +137,10 @@ func (o *Orchestrator) Cancel(ctx context.Context, actor Actor, tenant string, e
 		return digest.Digest{}, Appended{}, err
 	}
 	id := s.value.Execution
-	if index, ok := o.cancelledAt(id, tenant); ok {
+	o.view.mu.RLock()
+	index, cancelled := o.view.cancelledAt(id, tenant)
+	o.view.mu.RUnlock()
+	if cancelled {
 		appended, err := o.again(ctx, index, envelope, func(keys contract.Authority) error {
 			_, err := contract.OpenCancellation(envelope, keys)
 			return err
@@ -151,9 +154,13 @@ func (o *Orchestrator) Cancel(ctx context.Context, actor Actor, tenant string, e
 			Tenant: tenant, ExecutionId: id[:], Epoch: epoch, Envelope: envelope,
 		}}
 		version := v.version(id)
-		return o.judged(v, proposal{record: r,
+		p := proposal{record: r,
 			guards: []Register{guardEpoch(epoch), {registerExecution(id[:]), version}},
-			sets:   []Register{{registerExecution(id[:]), version + 1}}})
+			sets:   []Register{{registerExecution(id[:]), version + 1}}}
+		if _, ok := v.cancelledAt(id, tenant); ok {
+			return p, nil // another call was faster: the log answers with its index
+		}
+		return o.judged(v, p)
 	})
 	return id, appended, err
 }
@@ -167,10 +174,8 @@ func (v *view) version(id digest.Digest) uint64 {
 
 // cancelledAt returns the index of the cancellation of an execution of the
 // tenant.
-func (o *Orchestrator) cancelledAt(id digest.Digest, tenant string) (int64, bool) {
-	o.view.mu.RLock()
-	defer o.view.mu.RUnlock()
-	ex, ok := o.view.fold.Execution(id)
+func (v *view) cancelledAt(id digest.Digest, tenant string) (int64, bool) {
+	ex, ok := v.fold.Execution(id)
 	if !ok || ex.Tenant != tenant || ex.State != provenance.StateCancelled {
 		return 0, false
 	}

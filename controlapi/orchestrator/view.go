@@ -189,7 +189,7 @@ func (v *view) visible(id digest.Digest, tenant string) (provenance.Execution, *
 	return ex, x, nil
 }
 
-func errUnknownExecution() error {
+func errUnknownExecution() *Error {
 	return refuse(CodeExecutionUnknown, "no such execution for this caller: check the execution id")
 }
 
