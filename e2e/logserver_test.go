@@ -1,0 +1,293 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+// server is one of our programs that listens.
+type server struct {
+	url  string
+	cmd  *exec.Cmd
+	err  *lines
+	done chan struct{} // closed when it has ended
+}
+
+// lines collects what a process says; the test may read while it runs.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer // guarded by mu
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// serve starts a program that writes its address to --addr-file.
+func serve(t *testing.T, name string, args ...string) *server {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "addr")
+	s := &server{err: &lines{}, done: make(chan struct{})}
+	s.cmd = exec.Command(bin(t, name), append(args, "--listen", "127.0.0.1:0", "--addr-file", file)...)
+	s.cmd.Stderr = s.err
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = s.cmd.Wait(); close(s.done) }()
+	t.Cleanup(func() { s.kill() })
+	wait(t, name+" listens", func() error {
+		select {
+		case <-s.done:
+			t.Fatalf("%s ended: %s", name, s.err)
+		default:
+		}
+		data, err := os.ReadFile(file)
+		if err == nil && len(data) == 0 {
+			err = errors.New("no address yet")
+		}
+		s.url = "http://" + strings.TrimSpace(string(data))
+		return err
+	})
+	return s
+}
+
+// kill ends the process without warning.
+func (s *server) kill() {
+	_ = s.cmd.Process.Kill()
+	<-s.done
+}
+
+// wait polls until f succeeds.
+func wait(t *testing.T, what string, f func() error) {
+	t.Helper()
+	(&cluster{t: t}).eventually(what, f)
+}
+
+// add posts an entry and returns the status and the answer.
+func (s *server) add(entry string) (int, string, error) {
+	res, err := http.Post(s.url+"/add", "application/octet-stream", strings.NewReader(entry))
+	if err != nil {
+		return 0, "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<16))
+	return res.StatusCode, strings.TrimSpace(string(body)), err
+}
+
+// newLog makes a log and returns its vkey.
+func newLog(t *testing.T, dir string) string {
+	t.Helper()
+	out, err := exec.Command(bin(t, "logserver"), "init", "--dir", dir, "--origin", "example.com/e2e").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// entries reads the whole log from its bundles and checks it against the
+// published checkpoint.
+func (s *server) entries(t *testing.T) [][]byte {
+	t.Helper()
+	note, err := get(s.url + "/checkpoint")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := headOf(note)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all [][]byte
+	for first := int64(0); first < tree.N; first += 256 {
+		path := "/tile/entries/" + tilePath(first/256)
+		if width := tree.N - first; width < 256 {
+			path += fmt.Sprintf(".p/%d", width)
+		}
+		res, err := http.Get(s.url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || res.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s, %v", path, res.Status, err)
+		}
+		for len(data) >= 2 {
+			n := 2 + int(data[0])<<8 + int(data[1])
+			all = append(all, data[2:n])
+			data = data[n:]
+		}
+	}
+	var stored []tlog.Hash
+	read := tlog.HashReaderFunc(func(indexes []int64) (out []tlog.Hash, err error) {
+		for _, i := range indexes {
+			out = append(out, stored[i])
+		}
+		return out, nil
+	})
+	for i, entry := range all {
+		hashes, err := tlog.StoredHashes(int64(i), entry, read)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored = append(stored, hashes...)
+	}
+	if root, err := tlog.TreeHash(tree.N, read); err != nil || root != tree.Hash {
+		t.Errorf("the entries make root %v, the checkpoint says %v (%v)", root, tree.Hash, err)
+	}
+	return all
+}
+
+// headOf reads a checkpoint, whoever signed it.
+func headOf(note []byte) (tlog.Tree, error) {
+	body, _, _ := bytes.Cut(note, []byte("\n\n"))
+	head, err := checkpoint.Parse(append(body, '\n'))
+	return head.Tree(), err
+}
+
+// tilePath writes a tile's number as c2sp.org/tlog-tiles does.
+func tilePath(n int64) string {
+	path := fmt.Sprintf("%03d", n%1000)
+	for n >= 1000 {
+		n /= 1000
+		path = fmt.Sprintf("x%03d/%s", n%1000, path)
+	}
+	return path
+}
+
+// holds checks that every acknowledged index is in the published history with
+// the entry it was given to.
+func (s *server) holds(t *testing.T, acks map[string]string) {
+	t.Helper()
+	wait(t, "everything is published", func() error {
+		note, err := get(s.url + "/checkpoint")
+		if err != nil {
+			return err
+		}
+		tree, err := headOf(note)
+		if err == nil && tree.N < int64(len(acks)) {
+			err = fmt.Errorf("%d of %d", tree.N, len(acks))
+		}
+		return err
+	})
+	all := s.entries(t)
+	for index, entry := range acks {
+		i, err := strconv.Atoi(index)
+		if err != nil || i >= len(all) || string(all[i]) != entry {
+			t.Errorf("index %s was acknowledged for %.20q and does not hold it", index, entry)
+		}
+	}
+}
+
+// TestKillLogserver kills a log without warning, again and again, while entries
+// come in. Every acknowledged index holds its entry afterwards, in one history.
+func TestKillLogserver(t *testing.T) {
+	const kills, workers, between = 5, 8, 150
+	dir := filepath.Join(t.TempDir(), "log")
+	vkey := newLog(t, dir)
+	var mu sync.Mutex
+	acks := map[string]string{} // index → entry
+	state := filepath.Join(t.TempDir(), "state")
+	c := &cluster{t: t}
+	for round := range kills {
+		s := serve(t, "logserver", "serve", "--dir", dir)
+		if out, errText, code := c.try("verifier", "log", s.url, "--vkey", vkey, "--state", state); code != 0 {
+			t.Fatalf("after %d kills: verifier log: exit %d\n%s%s", round, code, out, errText)
+		}
+		var wg sync.WaitGroup
+		enough := make(chan struct{})
+		count := 0
+		for w := range workers {
+			wg.Go(func() {
+				for i := 0; ; i++ {
+					entry := fmt.Sprintf("%d/%d/%d %s", round, w, i, strings.Repeat("x", i%700))
+					status, index, err := s.add(entry)
+					if err != nil {
+						return // killed
+					}
+					if status != http.StatusOK {
+						t.Errorf("adding: %d %s", status, index)
+						return
+					}
+					mu.Lock()
+					if other, taken := acks[index]; taken {
+						t.Errorf("index %s was given to %.20q and to %.20q", index, other, entry)
+					}
+					acks[index] = entry
+					if count++; count == between {
+						close(enough)
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		<-enough
+		s.kill()
+		wg.Wait()
+	}
+	s := serve(t, "logserver", "serve", "--dir", dir)
+	s.holds(t, acks)
+	if out, errText, code := c.try("verifier", "log", s.url, "--vkey", vkey, "--state", state); code != 0 {
+		t.Errorf("verifier log: exit %d\n%s%s", code, out, errText)
+	}
+}
+
+// TestFullDisk: a log whose disk is full acknowledges nothing that it loses,
+// and goes on when there is space again.
+func TestFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a small file system wants root")
+	}
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=8m"); err != nil {
+		t.Skipf("no small file system: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
+	dir := filepath.Join(disk, "log")
+	newLog(t, dir)
+	s := serve(t, "logserver", "serve", "--dir", dir)
+	acks := map[string]string{}
+	for i := 0; ; i++ {
+		entry := fmt.Sprintf("%d %s", i, strings.Repeat("0123456789abcdef", 2000))
+		status, answer, err := s.add(entry)
+		if err != nil || status != http.StatusOK {
+			break
+		}
+		if acks[answer] = entry; len(acks)*len(entry) > 64<<20 {
+			t.Fatal("the disk has 8 MiB and takes 64")
+		}
+	}
+	s.kill()
+	if err := syscall.Mount("", disk, "", syscall.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	s = serve(t, "logserver", "serve", "--dir", dir)
+	if status, answer, err := s.add("after"); err != nil || status != http.StatusOK {
+		t.Errorf("with space again: %d %s %v", status, answer, err)
+	}
+	s.holds(t, acks)
+}
