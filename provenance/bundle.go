@@ -22,9 +22,9 @@ const (
 	// MaxBundleChanges bounds the membership log that a bundle carries inline.
 	MaxBundleChanges = 100_000
 
-	maxChange     = 65_535 // bytes: a public log entry
-	maxNote       = 65_536 // bytes: a signed note
-	maxProof      = 64     // hashes
+	maxChange     = 65_535    // bytes: a public log entry
+	maxNote       = 512 << 10 // bytes: a signed note, checkpoint.MaxNoteSize
+	maxProof      = 64        // hashes
 	bundlePrefix  = "tallystick-bundle/"
 	bundleMiddle  = record.Version + " sha256:"
 	bundleHeader  = bundlePrefix + bundleMiddle

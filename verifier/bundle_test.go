@@ -183,12 +183,13 @@ func kindAt(c *testcluster.Cluster, index int64) record.Kind {
 // without drops the n-th record of a kind.
 func without(kind record.Kind, n int) maker {
 	return selecting(func(c *testcluster.Cluster, id digest.Digest, records []int64) []int64 {
+		seen := 0
 		return slices.DeleteFunc(records, func(index int64) bool {
 			if kindAt(c, index) != kind {
 				return false
 			}
-			n--
-			return n == -1
+			seen++
+			return seen == n+1
 		})
 	})
 }
@@ -498,26 +499,38 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestRefusesFiles(t *testing.T) {
-	c, id := story(t)
-	file := format(t, c.Bundle(id))
+// A brokenFile is an honest bundle's file, broken.
+type brokenFile struct {
+	name string
+	file []byte
+	want verifier.Code
+}
+
+func brokenFiles(file []byte) []brokenFile {
 	flipped := bytes.Clone(file)
 	flipped[len(flipped)/2] ^= 1
 	_, body, _ := bytes.Cut(file, []byte("\n"))
-	for _, test := range []struct {
-		name string
-		file []byte
-		want verifier.Code
-	}{
+	return []brokenFile{
 		{"flipped byte", flipped, verifier.CodeDamaged},
+		{"cut off", file[:len(file)/2], verifier.CodeDamaged},
+		{"first line cut off", file[:60], verifier.CodeFormat},
 		{"empty file", nil, verifier.CodeFormat},
+		{"body without first line", body, verifier.CodeFormat},
+		{"empty body", provenance.SealBundle(nil), verifier.CodeVersion},
 		{"not canonical", provenance.SealBundle(append(bytes.Clone(body), 0x40, 0)), verifier.CodeFormat},
 		{"version 2.0", append([]byte("tallystick-bundle/2.0"), file[21:]...), verifier.CodeVersion},
+		{"version 2.0 within", provenance.SealBundle(bytes.Replace(body, []byte("1.0"), []byte("2.0"), 1)), verifier.CodeVersion},
 		{"terminal codes", []byte("tallystick-bundle/\x1b[2J\u202e"), verifier.CodeVersion},
-	} {
+	}
+}
+
+func TestRefusesFiles(t *testing.T) {
+	c, id := story(t)
+	for _, test := range brokenFiles(format(t, c.Bundle(id))) {
 		_, err := verifier.VerifyBundle(test.file, trustOf(c), verifier.Options{})
 		if !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", test.name, err, test.want)
+			continue
 		}
 		if strings.ContainsAny(err.Error(), "\x1b\u202e") {
 			t.Errorf("%s: the error may act on a terminal: %q", test.name, err)
