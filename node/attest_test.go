@@ -21,6 +21,7 @@ import (
 // though the control plane now names another request checkpoint, with which an
 // honest run would attest differently.
 func TestAttestsOnceAcrossRestarts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	id := w.submit("hello")
 	name, _ := w.assigned(id)
@@ -51,6 +52,7 @@ func TestAttestsOnceAcrossRestarts(t *testing.T) {
 
 // However many goroutines attest, one envelope is kept and all send that one.
 func TestAttestsOnceConcurrently(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	id := w.submit("hello")
 	name, _ := w.assigned(id)
@@ -76,6 +78,7 @@ func TestAttestsOnceConcurrently(t *testing.T) {
 // Nothing leaves before it is durable: each write in turn fails, and none of the
 // bytes of an attestation are seen outside while it is not on disk.
 func TestFailedWritesStopTheNode(t *testing.T) {
+	t.Parallel()
 	for fail := 1; ; fail++ {
 		w := newWorld(t, testcluster.Options{})
 		id := w.submit("hello")
@@ -124,6 +127,7 @@ func TestFailedWritesStopTheNode(t *testing.T) {
 // What the runner says is held against the contract; what it cannot do is tried
 // again, then left to others.
 func TestRunnerFailures(t *testing.T) {
+	t.Parallel()
 	big := testcluster.OK("HELLO")
 	big.PeakPages = 1025
 	wrong := testcluster.OK("hullo")
@@ -151,6 +155,7 @@ func TestRunnerFailures(t *testing.T) {
 
 // An attestation is handed in until the control plane has decided about it.
 func TestDeliveryIsRetried(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	id := w.submit("")
 	name, _ := w.assigned(id)
@@ -195,6 +200,7 @@ func (c cancelling) RecordExecutionProvenance(context.Context, *connect.Request[
 
 // What is stored must be this node's.
 func TestForeignDirectoryIsRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	id, other := w.submit("hello"), w.submit("other")
 	name, _ := w.assigned(id)
@@ -220,6 +226,7 @@ func TestForeignDirectoryIsRefused(t *testing.T) {
 }
 
 func TestModuleCacheKeepsTheLastFew(t *testing.T) {
+	t.Parallel()
 	var c moduleCache
 	fetched := 0
 	fetch := func(_ context.Context, d digest.Digest) ([]byte, error) {
@@ -256,6 +263,7 @@ func TestModuleCacheKeepsTheLastFew(t *testing.T) {
 }
 
 func TestConfigIsChecked(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	for name, change := range map[string]func(c *Config){
 		"id":             func(c *Config) { c.ID = "Node 1" },

@@ -37,6 +37,7 @@ type Node struct {
 	runs     semaphore       // held while a module runs
 	stopping context.Context // ends when nothing new is to begin
 	stop     context.CancelFunc
+	retrying func() // called when an assignment begins to wait for another try; tests set it
 
 	mu      sync.Mutex
 	busy    map[string]bool // guarded by mu: executions in the queue or beyond it
@@ -203,13 +204,18 @@ func (n *Node) end(execution string) {
 // in order.
 type semaphore chan struct{}
 
+// acquire waits for a turn; false, without one, when ctx has ended.
 func (s semaphore) acquire(ctx context.Context) bool {
 	select {
 	case s <- struct{}{}:
-		return true
 	case <-ctx.Done():
 		return false
 	}
+	if ctx.Err() != nil { // of two cases that are ready any may be taken
+		s.release()
+		return false
+	}
+	return true
 }
 
 func (s semaphore) release() { <-s }

@@ -27,8 +27,13 @@ type running struct {
 
 func (w *world) start(config Config) *running {
 	w.t.Helper()
+	return w.run(w.open(config))
+}
+
+func (w *world) run(n *Node) *running {
+	w.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	r := &running{Node: w.open(config), stop: stop, done: make(chan error, 1)}
+	r := &running{Node: n, stop: stop, done: make(chan error, 1)}
 	go func() { r.done <- r.Run(ctx) }()
 	w.t.Cleanup(stop)
 	return r
@@ -36,6 +41,7 @@ func (w *world) start(config Config) *running {
 
 // A node holds its stream, opens it again when it ends, and stops when told.
 func TestRunTakesAssignments(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	first, second := w.submit("first"), w.submit("second")
 	name, _ := w.assigned(first)
@@ -65,16 +71,20 @@ func TestRunTakesAssignments(t *testing.T) {
 
 // Stopping lets work in progress end and attest, and takes nothing new.
 func TestStopDrains(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	id, next := w.submit("hello"), w.submit("next")
 	name, _ := w.assigned(id)
 	w.runner.running, w.runner.release = make(chan struct{}), make(chan struct{})
-	r := w.start(w.config(name))
+	config := w.config(name)
+	config.Capacity = 1
+	r := w.start(config)
 	<-w.plane.connected
 	// Twice the same while it runs is once; the next one waits for the slot.
 	w.plane.streams <- []*pb.Assignment{w.assignment(id), w.assignment(id), w.assignment(next)}
 	<-w.runner.running
 	r.stop()
+	<-r.stopping.Done()
 	close(w.runner.release)
 	if err := <-r.done; err != nil {
 		t.Errorf("Run returned %v", err)
@@ -86,6 +96,7 @@ func TestStopDrains(t *testing.T) {
 
 // Work that does not end in its time is cancelled and has no outcome.
 func TestDrainEnds(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	id := w.submit("hello")
 	name, _ := w.assigned(id)
@@ -107,6 +118,7 @@ func TestDrainEnds(t *testing.T) {
 
 // A stream that is silent, keep-alive messages included, is given up.
 func TestSilentStreamIsGivenUp(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	config := w.config("node-1")
 	config.Timing.Idle = 20 * time.Millisecond
@@ -122,6 +134,7 @@ func TestSilentStreamIsGivenUp(t *testing.T) {
 
 // A control plane that is not there is tried again until the node is stopped.
 func TestControlPlaneAway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	config := w.config("node-1")
 	w.server.Close()
@@ -140,6 +153,7 @@ func TestControlPlaneAway(t *testing.T) {
 }
 
 func TestHTTPLogs(t *testing.T) {
+	t.Parallel()
 	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "" {
 			t.Error("a token was sent to a public endpoint")
@@ -178,6 +192,7 @@ func TestHTTPLogs(t *testing.T) {
 
 // The paths of c2sp.org/tlog-tiles.
 func TestTilePath(t *testing.T) {
+	t.Parallel()
 	for want, tile := range map[string]tlog.Tile{
 		"tile/0/000":             {H: 8, L: 0, N: 0, W: 256},
 		"tile/1/x001/067.p/8":    {H: 8, L: 1, N: 1067, W: 8},
@@ -191,6 +206,7 @@ func TestTilePath(t *testing.T) {
 }
 
 func TestTileCacheIsBounded(t *testing.T) {
+	t.Parallel()
 	c := newTileCache()
 	for i := range int64(2 * maxCachedTiles) {
 		c.put(tlog.Tile{H: 8, N: i, W: 256}, nil)
@@ -203,6 +219,7 @@ func TestTileCacheIsBounded(t *testing.T) {
 // Whatever a crash or a stranger leaves in the directory, the node starts with
 // what it can prove or says what is wrong.
 func TestDamagedDirectory(t *testing.T) {
+	t.Parallel()
 	setup := func(t *testing.T) (*world, Config, *pb.Assignment) {
 		w := newWorld(t, testcluster.Options{})
 		id := w.submit("hello")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +26,7 @@ import (
 // An honest control plane is believed, and every node's attestation is one that
 // the fold accepts and that completes the execution.
 func TestNodesCompleteAnExecution(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	id := w.submit("hello")
 	for _, node := range w.Execution(id).Assigned() {
@@ -49,6 +51,7 @@ func TestNodesCompleteAnExecution(t *testing.T) {
 // A lie is an assignment that differs from the honest one in one respect. The
 // node must refuse it for the reason given, and run nothing.
 func TestVerifyRefusesLies(t *testing.T) {
+	t.Parallel()
 	type state struct {
 		*world
 		id   digest.Digest
@@ -64,6 +67,9 @@ func TestVerifyRefusesLies(t *testing.T) {
 		index, _ := s.Append(r)
 		return index
 	}
+	var w *world // shared by the lies that change the assignment only
+	var id digest.Digest
+	parent := t
 	for _, tc := range []struct {
 		name string
 		lie  func(s *state)
@@ -229,8 +235,17 @@ func TestVerifyRefusesLies(t *testing.T) {
 		}, RefusedInput},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			w := newWorld(t, testcluster.Options{Nodes: 4})
-			id := w.submit("hello")
+			if w == nil {
+				w = newWorld(parent, testcluster.Options{Nodes: 4})
+				id = w.submit("hello")
+			}
+			w.t, w.log = t, &syncBuffer{}
+			before := w.fingerprint()
+			defer func() {
+				if w.fingerprint() != before { // what one lie has changed is no world for the next
+					w = nil
+				}
+			}()
 			name, _ := w.assigned(id)
 			config := w.config(name)
 			s := &state{world: w, id: id, a: w.assignment(id), c: &config, base: w.Audit.Size()}
@@ -249,6 +264,13 @@ func TestVerifyRefusesLies(t *testing.T) {
 			}
 		})
 	}
+}
+
+// fingerprint tells whether anything but an assignment was changed.
+func (w *world) fingerprint() string {
+	w.plane.mu.Lock()
+	defer w.plane.mu.Unlock()
+	return fmt.Sprint(w.Audit.Size(), w.Membership.Size(), *w.runner, w.plane.blobs, len(w.plane.refuse), w.logs.get == nil, len(w.logs.checkpoint))
 }
 
 // opening makes an opening of a record that is in no log: the salt is another.
@@ -289,6 +311,7 @@ func verify(t *testing.T, n *Node, a *pb.Assignment, want error) {
 // A checkpoint that contradicts a kept one is refused, also after a restart, and
 // both are kept as a file that anybody can judge.
 func TestForkLeavesEvidence(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name  string
 		extra int // entries of the second history beyond the first's size
@@ -346,6 +369,7 @@ func TestForkLeavesEvidence(t *testing.T) {
 // A tile that does not hash to the checkpoint proves nothing, in either
 // direction; a log that does not answer is tried again.
 func TestTilesAreAuthenticated(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	id := w.submit("hello")
 	name, _ := w.assigned(id)
@@ -380,6 +404,7 @@ func TestTilesAreAuthenticated(t *testing.T) {
 
 // Full tiles, partial tiles that are gone and entry bundles beyond the first.
 func TestLargeLogs(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	id := w.submit("hello")
 	name, _ := w.assigned(id)
@@ -410,6 +435,7 @@ func TestLargeLogs(t *testing.T) {
 
 // A stale assignment is good again with the checkpoint that the log publishes.
 func TestFreshCheckpointIsFetched(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	id := w.submit("hello")
 	name, _ := w.assigned(id)
@@ -434,6 +460,7 @@ func TestFreshCheckpointIsFetched(t *testing.T) {
 
 // The membership log must be lawful from the pinned genesis on, whoever cosigned.
 func TestMembershipMustBeLawful(t *testing.T) {
+	t.Parallel()
 	t.Run("another genesis", func(t *testing.T) {
 		w := newWorld(t, testcluster.Options{})
 		other := newWorld(t, testcluster.Options{Nodes: 4})
@@ -492,6 +519,7 @@ func TestMembershipMustBeLawful(t *testing.T) {
 // A policy that also accepts a key of which the membership knows nothing does
 // not make that key one of the log's.
 func TestLogKeyMustBeNamed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	id := w.submit("hello")
 	name, _ := w.assigned(id)
@@ -532,6 +560,7 @@ func TestLogKeyMustBeNamed(t *testing.T) {
 // epoch E's record it refuses an older pin, though a second record of E, without
 // effect, is shown further on; and it remembers.
 func TestStalePin(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	con := w.Register(nil)
 	w.plane.put([]byte("hello"))
@@ -572,6 +601,7 @@ func TestStalePin(t *testing.T) {
 // What was pinned before a change is finished after it, unless the change
 // removes the node itself.
 func TestMembershipChangesDuringWork(t *testing.T) {
+	t.Parallel()
 	t.Run("another node is added", func(t *testing.T) {
 		w := newWorld(t, testcluster.Options{})
 		id := w.submit("hello")
@@ -626,6 +656,7 @@ func TestMembershipChangesDuringWork(t *testing.T) {
 }
 
 func TestReschedule(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{Nodes: 4})
 	id := w.submit("hello")
 	_, out := w.assigned(id)
@@ -639,6 +670,7 @@ func TestReschedule(t *testing.T) {
 }
 
 func TestParents(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testcluster.Options{})
 	con := w.Register(nil)
 	theirs := w.Contract()
@@ -705,6 +737,7 @@ func TestParents(t *testing.T) {
 // A parent proven in another history of the log is caught though its bundle is
 // perfect by itself.
 func TestParentOfAnotherHistory(t *testing.T) {
+	t.Parallel()
 	w, fork := newWorld(t, testcluster.Options{}), newWorld(t, testcluster.Options{})
 	other := fork.Contract()
 	other.Version = "forked"

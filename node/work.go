@@ -74,6 +74,9 @@ func (n *Node) waitForAnother(ctx context.Context, pause *backoff) bool {
 		return false
 	}
 	n.slots.release()
+	if n.retrying != nil {
+		n.retrying()
+	}
 	// Both end the pause: work is cancelled, or no more is begun.
 	both, cancel := context.WithCancel(ctx)
 	unhook := context.AfterFunc(n.stopping, cancel)
@@ -178,7 +181,7 @@ func (n *Node) run(ctx context.Context, t *task) (*Result, error) {
 
 // runModule runs a module when it is its turn, in the order of asking.
 func (n *Node) runModule(ctx context.Context, run Run) (*Result, error) {
-	if n.stopping.Err() != nil || !n.runs.acquire(n.stopping) {
+	if !n.runs.acquire(n.stopping) {
 		return nil, fmt.Errorf("%w: the node stops", ErrUnavailable)
 	}
 	n.mu.Lock()

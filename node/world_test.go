@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,6 +42,7 @@ type world struct {
 	runner *upper
 	log    *syncBuffer
 
+	skew     atomic.Int64  // added to the clock by tests that use it, in nanoseconds
 	contract digest.Digest // hash of the default contract, once registered
 }
 
@@ -246,6 +249,21 @@ func (u *upper) Run(ctx context.Context, run Run) (*Result, error) {
 	return r, nil
 }
 
+// switched is a runner that fails while it is off.
+type switched struct {
+	Runner
+	off atomic.Bool
+}
+
+func (s *switched) Run(ctx context.Context, run Run) (*Result, error) {
+	if s.off.Load() {
+		return nil, errors.New("engine fault")
+	}
+	return s.Runner.Run(ctx, run)
+}
+
+func failSync(*os.File) error { return errors.New("disk on fire") }
+
 // plane is the control plane's side of the API.
 type plane struct {
 	tallystickv1connect.UnimplementedControlHandler
@@ -362,6 +380,13 @@ func (s *treeSource) Get(_ context.Context, log membership.LogName, path string,
 		err = fmt.Errorf("%q has %d bytes, the limit is %d", path, len(data), limit)
 	}
 	return data, err
+}
+
+// set makes get answer from now on; nil is the truth.
+func (s *treeSource) set(get func(membership.LogName, string) ([]byte, error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.get = get
 }
 
 func (s *treeSource) serve(log membership.LogName, path string) ([]byte, error) {
