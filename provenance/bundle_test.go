@@ -96,7 +96,7 @@ func TestBundleFields(t *testing.T) {
 		"short hash":                func(b *pb.ProofBundle) { b.Records[0].InclusionProof = [][]byte{make([]byte, 31)} },
 		"long consistency proof":    func(b *pb.ProofBundle) { b.ConsistencyProof = hashes(65) },
 		"no audit checkpoint":       func(b *pb.ProofBundle) { b.AuditCheckpoint = nil },
-		"long request checkpoint":   func(b *pb.ProofBundle) { b.RequestCheckpoint = make([]byte, 65_537) },
+		"long request checkpoint":   func(b *pb.ProofBundle) { b.RequestCheckpoint = make([]byte, 524_289) },
 		"no membership checkpoint":  func(b *pb.ProofBundle) { b.MembershipCheckpoint = nil },
 		"no changes":                func(b *pb.ProofBundle) { b.MembershipChanges = nil },
 		"changes that are external": func(b *pb.ProofBundle) { b.ExternalMembership = true },
