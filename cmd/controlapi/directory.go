@@ -4,13 +4,13 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/strictjson"
 	"github.com/tallystick/tallystick/keyfile"
@@ -73,7 +73,7 @@ func (d *directory) create(cluster string) error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(d.file(logsFile), data)
+	return wiring.WriteFile(d.file(logsFile), data)
 }
 
 // createLog makes one log and says how it is known.
@@ -121,10 +121,7 @@ func (d *directory) loadKey(name string) (ed25519.PrivateKey, error) {
 }
 
 func (d *directory) passphrase() keyfile.Passphrase {
-	if d.passphraseFile == "" {
-		return nil
-	}
-	return keyfile.PassphraseFile(d.passphraseFile)
+	return wiring.Passphrase(d.passphraseFile)
 }
 
 // logOptions says which log the directory holds under a name.
@@ -168,39 +165,5 @@ func (d *directory) required(name string, limit int64) ([]byte, error) {
 
 // read reads a file within the bound of its kind.
 func (d *directory) read(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(d.file(name))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%q has more than %d bytes", d.file(name), limit)
-	}
-	return data, nil
-}
-
-// writeWhole writes a file so that a reader, or the next start, never sees half
-// of it.
-func writeWhole(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return wiring.ReadFile(d.file(name), limit)
 }

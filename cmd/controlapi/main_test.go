@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/pem"
 	"io"
 	"math/big"
@@ -17,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,6 +62,41 @@ func must[T any](t testing.TB) func(T, error) T {
 		}
 		return v
 	}
+}
+
+// BenchmarkSubmit submits through the API from many callers; nobody runs
+// anything.
+func BenchmarkSubmit(b *testing.B) {
+	r := run(b, serveConfig{dir: newDirectory(b), listen: "127.0.0.1:0", deadline: time.Hour, quotas: "development"})
+	tenant := newClient(b, "http://"+r.addr, "tenant", nil)
+	c := newContract()
+	envelope, hash, err := contract.Sign(c, testKey("tenant"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx := context.Background()
+	if _, err := tenant.Control.RegisterContract(ctx, connect.NewRequest(&pb.RegisterContractRequest{Envelope: envelope, Module: emptyModule})); err != nil {
+		b.Fatal(err)
+	}
+	var n atomic.Uint64
+	b.SetParallelism(32)
+	b.ResetTimer()
+	b.RunParallel(func(loop *testing.PB) {
+		for loop.Next() {
+			nonce := binary.BigEndian.AppendUint64(make([]byte, 8), n.Add(1))
+			s := &contract.Submission{Cluster: cluster, Contract: hash, Input: digest.Of(nonce), LastEpoch: 9,
+				Nonce: nonce, ProtocolVersion: "1.0", Tenant: "tenant"}
+			submission, _, err := contract.Sign(s, testKey("tenant"))
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			if _, err := tenant.Control.SubmitExecutionRequest(ctx, connect.NewRequest(&pb.SubmitExecutionRequestRequest{Submission: submission, Input: nonce})); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
 }
 
 // newDirectory makes a control plane's directory with genesis and policies that
@@ -158,6 +195,15 @@ var emptyModule = []byte("\x00asm\x01\x00\x00\x00" +
 	"\x07\x13\x02\x06memory\x02\x00\x06_start\x00\x00" +
 	"\x0a\x04\x01\x02\x00\x0b") // code: end
 
+func newContract() *contract.Contract {
+	return &contract.Contract{
+		Agreement: 1, Capabilities: []contract.Capability{contract.CapabilityStdio}, Cluster: cluster,
+		Limits:      contract.Limits{DiagnosticsBytes: 1 << 10, InputBytes: 1 << 10, MemoryPages: 16, OutputBytes: 1 << 10},
+		MaxAssigned: 1, Module: digest.Of(emptyModule), Name: "empty", Nodes: 1, ProtocolVersion: "1.0",
+		Tenant: "tenant", Version: "1", Versions: contract.Versions{HostInterface: 1},
+	}
+}
+
 // Contracts and submissions through the real stores, twice, with a restart in
 // between; then what everybody may read.
 func TestServe(t *testing.T) {
@@ -167,12 +213,7 @@ func TestServe(t *testing.T) {
 	r := run(t, config)
 	tenant := newClient(t, "http://"+r.addr, "tenant", nil)
 
-	c := &contract.Contract{
-		Agreement: 1, Capabilities: []contract.Capability{contract.CapabilityStdio}, Cluster: cluster,
-		Limits:      contract.Limits{DiagnosticsBytes: 1 << 10, InputBytes: 1 << 10, MemoryPages: 16, OutputBytes: 1 << 10},
-		MaxAssigned: 1, Module: digest.Of(emptyModule), Name: "empty", Nodes: 1, ProtocolVersion: "1.0",
-		Tenant: "tenant", Version: "1", Versions: contract.Versions{HostInterface: 1},
-	}
+	c := newContract()
 	envelope, hash, err := contract.Sign(c, testKey("tenant"))
 	if err != nil {
 		t.Fatal(err)

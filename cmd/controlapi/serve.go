@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/controlapi"
 	"github.com/tallystick/tallystick/controlapi/blobstore"
 	"github.com/tallystick/tallystick/controlapi/orchestrator"
@@ -136,7 +137,7 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error
 	}
 	p.show(p.edge)
 	if config.addrFile != "" {
-		if err := writeWhole(config.addrFile, []byte(ln.Addr().String()+"\n")); err != nil {
+		if err := wiring.WriteFile(config.addrFile, []byte(ln.Addr().String()+"\n")); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/keyfile"
 	"github.com/tallystick/tallystick/logserver"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
@@ -68,9 +69,9 @@ func (d *directory) create(origin string) (string, error) {
 // makeKey creates a key, or loads the one that an interrupted init created.
 func (d *directory) makeKey(name string) (ed25519.PrivateKey, error) {
 	path := filepath.Join(d.path, name)
-	key, err := keyfile.CreateEd25519(path, passphrase(d.passphraseFile))
+	key, err := keyfile.CreateEd25519(path, wiring.Passphrase(d.passphraseFile))
 	if errors.Is(err, keyfile.ErrExists) {
-		return keyfile.LoadEd25519(path, passphrase(d.passphraseFile))
+		return keyfile.LoadEd25519(path, wiring.Passphrase(d.passphraseFile))
 	}
 	return key, err
 }
@@ -90,10 +91,10 @@ func (d *directory) open() (logserver.Options, error) {
 		return options, fmt.Errorf("%s: %w", filepath.Join(d.path, vkeyFile), err)
 	}
 	options.Origin = key.Name()
-	if options.Key, err = keyfile.LoadEd25519(filepath.Join(d.path, logKeyFile), passphrase(d.passphraseFile)); err != nil {
+	if options.Key, err = keyfile.LoadEd25519(filepath.Join(d.path, logKeyFile), wiring.Passphrase(d.passphraseFile)); err != nil {
 		return options, err
 	}
-	options.ReceiptKey, err = keyfile.LoadEd25519(filepath.Join(d.path, receiptKeyFile), passphrase(d.passphraseFile))
+	options.ReceiptKey, err = keyfile.LoadEd25519(filepath.Join(d.path, receiptKeyFile), wiring.Passphrase(d.passphraseFile))
 	return options, err
 }
 

@@ -13,18 +13,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/tallystick/tallystick/keyfile"
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/logserver"
-	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
 func main() {
@@ -134,7 +131,7 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error
 	}
 	options.FailOpen, options.MinInterval, options.Logger = config.failOpen, config.minInterval, logger
 	if config.policy != "" {
-		if options.Policy, err = readPolicy(config.policy); err != nil {
+		if options.Policy, err = wiring.ReadPolicy(config.policy); err != nil {
 			return err
 		}
 	}
@@ -147,51 +144,9 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error
 		defer cancel()
 		err = errors.Join(err, log.Close(closing))
 	}()
-	ln, err := net.Listen("tcp", config.listen)
+	ln, err := wiring.Listen(config.listen, config.addrFile, stderr)
 	if err != nil {
 		return err
-	}
-	fmt.Fprintf(stderr, "listening addr=%s\n", ln.Addr())
-	if config.addrFile != "" {
-		if err := writeAddr(config.addrFile, ln.Addr()); err != nil {
-			ln.Close()
-			return err
-		}
 	}
 	return logserver.Serve(ctx, ln, logserver.Handler(log), logger)
-}
-
-// readPolicy reads a policy file, within the bound of its kind.
-func readPolicy(path string) (*checkpoint.Policy, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, checkpoint.MaxPolicySize+1))
-	if err != nil {
-		return nil, err
-	}
-	policy, err := checkpoint.ParsePolicy(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return policy, nil
-}
-
-// writeAddr writes the address so that a reader never sees half of it.
-func writeAddr(path string, addr net.Addr) error {
-	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
-	if err := os.WriteFile(tmp, []byte(addr.String()+"\n"), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
-}
-
-// passphrase returns the passphrase that a flag names, nil for none.
-func passphrase(file string) keyfile.Passphrase {
-	if file == "" {
-		return nil
-	}
-	return keyfile.PassphraseFile(file)
 }

@@ -13,16 +13,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/keyfile"
-	"github.com/tallystick/tallystick/verifier/checkpoint"
 	"github.com/tallystick/tallystick/witness"
 )
 
@@ -62,10 +60,7 @@ func (f *keyFlags) register(cmd *cobra.Command) {
 }
 
 func (f *keyFlags) passphrase() keyfile.Passphrase {
-	if f.passphraseFile == "" {
-		return nil
-	}
-	return keyfile.PassphraseFile(f.passphraseFile)
+	return wiring.Passphrase(f.passphraseFile)
 }
 
 func initCommand() *cobra.Command {
@@ -137,7 +132,7 @@ The log, one JSON object a line, goes to standard error, after a line
 
 // serve runs a witness until ctx ends.
 func serve(ctx context.Context, config serveConfig, stderr io.Writer) error {
-	policy, err := readPolicy(config.policy)
+	policy, err := wiring.ReadPolicy(config.policy)
 	if err != nil {
 		return err
 	}
@@ -155,43 +150,9 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) error {
 		return err
 	}
 	defer w.Close()
-	ln, err := net.Listen("tcp", config.listen)
+	ln, err := wiring.Listen(config.listen, config.addrFile, stderr)
 	if err != nil {
 		return err
-	}
-	fmt.Fprintf(stderr, "listening addr=%s\n", ln.Addr())
-	if config.addrFile != "" {
-		if err := writeAddr(config.addrFile, ln.Addr()); err != nil {
-			ln.Close()
-			return err
-		}
 	}
 	return witness.Serve(ctx, ln, w.Handler(), logger)
-}
-
-// readPolicy reads a policy file, within the bound of its kind.
-func readPolicy(path string) (*checkpoint.Policy, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, checkpoint.MaxPolicySize+1))
-	if err != nil {
-		return nil, err
-	}
-	policy, err := checkpoint.ParsePolicy(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return policy, nil
-}
-
-// writeAddr writes the address so that a reader never sees half of it.
-func writeAddr(path string, addr net.Addr) error {
-	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
-	if err := os.WriteFile(tmp, []byte(addr.String()+"\n"), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
 }

@@ -1,0 +1,89 @@
+// Package wiring is what the programs share in putting themselves together:
+// reading what an operator names, and telling where they listen.
+package wiring
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/tallystick/tallystick/keyfile"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+// ReadFile reads a file of at most limit bytes.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%q has more than %d bytes", path, limit)
+	}
+	return data, err
+}
+
+// ReadPolicy reads a c2sp.org/tlog-policy file.
+func ReadPolicy(path string) (*checkpoint.Policy, error) {
+	text, err := ReadFile(path, checkpoint.MaxPolicySize)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := checkpoint.ParsePolicy(text)
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", path, err)
+	}
+	return policy, nil
+}
+
+// Passphrase returns the passphrase in a file, nil when none is named.
+func Passphrase(file string) keyfile.Passphrase {
+	if file == "" {
+		return nil
+	}
+	return keyfile.PassphraseFile(file)
+}
+
+// WriteFile replaces a file durably and in one step: a reader, or the next
+// start, sees the old content or the new.
+func WriteFile(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Listen listens on address and tells where: in a line "listening addr=…" on
+// stderr and, if one is named, in a file, so that scripts can ask for port 0.
+func Listen(address, addrFile string, stderr io.Writer) (net.Listener, error) {
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	// The file comes first: a script may wait for the line to read it.
+	if addrFile != "" {
+		if err := WriteFile(addrFile, []byte(ln.Addr().String()+"\n")); err != nil {
+			return nil, errors.Join(err, ln.Close())
+		}
+	}
+	fmt.Fprintf(stderr, "listening addr=%s\n", ln.Addr())
+	return ln, nil
+}
