@@ -411,7 +411,7 @@ func TestLargeLogs(t *testing.T) {
 	config := w.config(name)
 	n := w.open(config)
 	verify(t, n, w.assignment(id), nil)
-	for i := range 600 {
+	for i := range 200 { // the changes below make as many epoch records
 		w.Append(&pb.Record{Body: &pb.Record_Operation{Operation: &pb.OperationRecord{Code: "ok"}}})
 		if i == 100 {
 			verify(t, n, w.assignment(id), nil)
