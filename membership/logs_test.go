@@ -62,7 +62,7 @@ func TestParseVkey(t *testing.T) {
 	raw := strings.SplitN(good, "+", 3)
 	for _, vkey := range []string{
 		"", "demo/audit", raw[0] + "+" + raw[1], raw[0] + "+00000000+" + raw[2], good + "\n", " " + good,
-		vkeyOf(t, "demo/audit.2", "k"), smallOrderVkey(t),
+		vkeyOf(t, "demo/audit.2", "k"), smallOrderVkey(t, "demo/audit"),
 	} {
 		if _, err := parseVkey("demo/audit", vkey); err == nil {
 			t.Errorf("%q was accepted", vkey)
@@ -70,8 +70,9 @@ func TestParseVkey(t *testing.T) {
 	}
 }
 
-func smallOrderVkey(t *testing.T) string {
-	vkey, err := note.NewEd25519VerifierKey("demo/audit", make([]byte, 32))
+func smallOrderVkey(t *testing.T, name string) string {
+	t.Helper()
+	vkey, err := note.NewEd25519VerifierKey(name, make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -344,6 +344,10 @@ func TestVectorsRefused(t *testing.T) {
 	effect("remove an admin that the threshold needs", 9, RefusedLockOut, RemovePrincipal{"bob"}, "alice 2", "bob", "carol")
 	effect("unknown protocol version", 1, RefusedVersion, SetProtocolVersion{"2.0"}, "alice", "bob")
 	effect("same protocol version", 1, RefusedNoChange, SetProtocolVersion{"1.0"}, "alice", "bob")
+	audit := at(1).Logs().Audit
+	effect("log key of small order", 1, RefusedValue, SetLogKeys{Log: LogAudit, Keys: []string{smallOrderVkey(t, audit.Origin)}}, "alice", "bob")
+	effect("receipt key of small order", 1, RefusedValue,
+		SetLogKeys{Log: LogAudit, Keys: audit.Keys, ReceiptKeys: []string{smallOrderVkey(t, audit.Origin+receiptSuffix)}}, "alice", "bob")
 	effect("log key named otherwise", 1, RefusedValue, SetLogKeys{Log: LogAudit, Keys: at(1).Logs().Membership.Keys}, "alice", "bob")
 	effect("successor without a checkpoint", 1, RefusedCheckpoint, ConfirmSuccessorLog{
 		Log: LogAudit, Checkpoint: checkpointOf(t, "demo/audit", "mallory"), NewOrigin: "demo/audit.2",

@@ -101,47 +101,9 @@ func TestParseStatementRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	zero := strings.Repeat("0", 64)
-	for _, test := range []struct{ old, new string }{
-		{`"_type":"https://in-toto.io/Statement/v1"`, `"_type":"https://in-toto.io/Statement/v0.1"`},
-		{`slsa.dev/provenance/v1`, `slsa.dev/provenance/v0.2`},
-		{`/execution/v1"`, `/execution/v2"`},
-		{`"protocol_version":"1.0"`, `"protocol_version":"1.1"`},
-		{`"result_digest":"` + sampleStatement().Outcome.ResultDigest().String(), `"result_digest":"` + zero},
-		{`"exit_code":3`, `"exit_code":4`},
-		{`"exit_code":3,`, ``},
-		{`"kind":"exit"`, `"kind":"ok"`},
-		{`/node/example/node-2"`, `/node/example/node-3"`},
-		{`/node/example/node-2"`, `/node/other/node-2"`},
-		{`"node":"node-2"`, `"node":"node-1"`},
-		{`"name":"output"`, `"name":"out"`},
-		{`"subject":[`, `"subject":[{"digest":{"sha256":"` + zero + `"},"name":"output"},`},
-		{`"name":"parent-0"`, `"name":"parent-1"`},
-		{`"name":"module"`, `"name":"input"`},
-		{`,{"digest":{"sha256":"` + digest.Of([]byte("parent output")).String() + `"},"name":"parent-0"}`, ``},
-		{`"parents":["` + digest.Of([]byte("parent")).String() + `"],`, ``},
-		{`"parents":["` + digest.Of([]byte("parent")).String() + `"]`, `"parents":[]`},
-		{`"epoch":3`, `"epoch":0`},
-		{`"epoch":3`, `"epoch":"3"`},
-		{`"size":42`, `"size":0`},
-		{`"size":42`, `"size":42.0`},
-		{`"origin":"example/audit"`, `"origin":""`},
-		{`"origin":"example/audit"`, `"origin":"a b"`},
-		{`"origin":"example/membership"`, `"origin":"` + strings.Repeat("a", 256) + `"`},
-		{`"root_hash":"`, `"root_hash":"AAAA`},
-		{`"version":{"tallystick":"v1.0.0"}`, `"version":{"tallystick":""}`},
-		{`"version":{"tallystick":"v1.0.0"}`, `"version":{"tallystick":"` + strings.Repeat("v", 64) + `"}`},
-		{`"version":{"tallystick":"v1.0.0"}`, `"version":{"tallystick":"v1.0.0","other":"1"}`},
-		{`"attempt":1`, `"attempt":1,"finished_on":"2026-01-01T00:00:00Z"`},
-		{`{"_type"`, `{"_TYPE"`},
-		{`"metadata":{`, `"metadata":{"startedOn":"2026-01-01T00:00:00Z",`},
-	} {
-		bad := strings.Replace(string(good), test.old, test.new, 1)
-		if bad == string(good) {
-			t.Fatalf("%s is not in the statement", test.old)
-		}
-		if _, err := provenance.ParseStatement([]byte(bad)); !errors.Is(err, provenance.ErrStatement) {
-			t.Errorf("%s for %s: %v", test.new, test.old, err)
+	for name, text := range statementEdits(string(good)) {
+		if _, err := provenance.ParseStatement([]byte(text)); !errors.Is(err, provenance.ErrStatement) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if _, err := provenance.ParseStatement(append(good, ' ', '{')); !errors.Is(err, provenance.ErrStatement) {

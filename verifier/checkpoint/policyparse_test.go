@@ -31,6 +31,8 @@ func policyKeys(t testing.TB) *strings.Replacer {
 		"$W4", edCosigner(t, "w.example/4").Key().Vkey(),
 		"$RENAMED1", renamedCosigner(t, "w.example/renamed", "w.example/1").Key().Vkey(),
 		"$MLDSA1", mldsaCosigner(t, "w.example/1").Key().Vkey(),
+		"$WEAKLOG", uncheckedVkey("example.com/log1", AlgEd25519, make([]byte, 32)),
+		"$WEAKW", uncheckedVkey("w.example/1", AlgEd25519Cosignature, weakPoints["y is 2^255 - 16: above p"]),
 		"$LOGKEY1", renamedCosigner(t, "w.example/log1", "example.com/log1").Key().Vkey(),
 	)
 }
@@ -70,6 +72,8 @@ func policyCases(t testing.TB) []policyCase {
 		{"Unicode spaces do not separate", "witness w\u00a01 $W1\nquorum w\u00a01\n", 0, ""},
 		{"log and witness with one key", "log $LOG1\nwitness w1 $LOGKEY1\nquorum w1\n", 0, ""},
 
+		{"log key of small order", "log $WEAKLOG\nquorum none\n", 1, "small order"},
+		{"witness key that is not canonical", "witness w $WEAKW\nquorum w\n", 1, "canonical encoding"},
 		{"empty file", "", 0, "no quorum line"},
 		{"no quorum", "log $LOG1\n" + two, 0, "no quorum line"},
 		{"two quorum lines", "quorum none\nquorum none\n", 2, "second quorum line"},
