@@ -82,7 +82,9 @@ func (l *Log) checkIdentity() error {
 		return fmt.Errorf("reading the identity: %w", lost(err))
 	}
 	if want := l.identity(); !bytes.Equal(id, want) {
-		return fmt.Errorf("%w: it was created for %q, opened for %q", ErrIdentity, id, want)
+		// An identity is lines of names and keys.
+		return fmt.Errorf("%w: it was created for %q, opened for %q: use the origin and the key files that it was created with",
+			ErrIdentity, bytes.Fields(id), bytes.Fields(want))
 	}
 	return nil
 }
