@@ -22,7 +22,6 @@
 //
 // When Put returns, payload and key have been synced to disk with the
 // directories that name them; when Erase returns, so has the removal of the
-// key. All methods are safe for
-// concurrent use; those on one payload exclude each other where they must.
-// Two processes must not use the same directories.
+// key. All methods are safe for concurrent use; those on one payload exclude
+// each other where they must. Two processes must not use the same directories.
 package blobstore

@@ -20,7 +20,7 @@ func readKey(path string) ([]byte, error) {
 	return key, nil
 }
 
-// writeKey writes a key whole or not at all. It is not durable yet.
+// writeKey writes a key durably, whole or not at all.
 func writeKey(path string, key []byte) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-") // mode 0600
 	if err != nil {
@@ -37,7 +37,7 @@ func writeKey(path string, key []byte) error {
 	if err != nil {
 		return fmt.Errorf("writing a payload's key: %w", errors.Join(err, os.Remove(tmp.Name())))
 	}
-	return nil
+	return syncPath(filepath.Dir(path))
 }
 
 // removeKey removes a key and makes that durable. No key is no error, but is
@@ -67,4 +67,9 @@ func syncPath(path string) error {
 		return fmt.Errorf("syncing %q: %w", path, err)
 	}
 	return nil
+}
+
+// syncFile flushes a file and its name to disk.
+func syncFile(path string) error {
+	return errors.Join(syncPath(path), syncPath(filepath.Dir(path)))
 }

@@ -105,11 +105,11 @@ func (s *Store) Put(ctx context.Context, owner string, data []byte) (digest.Dige
 	lock.Lock()
 	defer lock.Unlock()
 
-	// What an earlier Put stored is used again, but synced again too: that Put
-	// may have failed, or died, before its own sync.
 	switch _, err := s.open(ctx, n); {
 	case err == nil:
-		return n.digest, s.sync(n)
+		// What an earlier Put stored is used again, but synced again too: that Put
+		// may have failed, or died, before its own sync.
+		return n.digest, errors.Join(syncFile(s.payloadPath(n)), syncFile(s.keyPath(n)))
 	case errors.Is(err, ErrCorrupt):
 		// Its key opens nothing: it must be gone before there is a new payload.
 		if err := removeKey(s.keyPath(n)); err != nil {
@@ -124,15 +124,15 @@ func (s *Store) Put(ctx context.Context, owner string, data []byte) (digest.Dige
 	if err != nil {
 		return digest.Digest{}, err
 	}
-	// The payload first: a key without its payload would be a fault, a payload
-	// without its key is as good as none.
+	// The payload is durable before its key gets its name: a key without its
+	// payload would be a fault, a payload without its key is as good as none.
 	if err := s.bucket.WriteAll(ctx, n.String(), sealed, nil); err != nil {
 		return digest.Digest{}, fmt.Errorf("writing payload %v: %w", n, err)
 	}
-	if err := writeKey(s.keyPath(n), key); err != nil {
+	if err := syncFile(s.payloadPath(n)); err != nil {
 		return digest.Digest{}, err
 	}
-	return n.digest, s.sync(n)
+	return n.digest, writeKey(s.keyPath(n), key)
 }
 
 // Get returns a payload. ErrNotFound says that it was never put, or erased.
@@ -257,17 +257,4 @@ func (s *Store) sealedSize(ctx context.Context, n name) (int64, error) {
 		return 0, fmt.Errorf("%w: %v has %d bytes", ErrCorrupt, n, attributes.Size)
 	}
 	return attributes.Size, nil
-}
-
-// sync makes key and payload durable.
-func (s *Store) sync(n name) error {
-	for _, path := range []string{s.payloadPath(n), s.keyPath(n)} {
-		if err := syncPath(path); err != nil {
-			return err
-		}
-		if err := syncPath(filepath.Dir(path)); err != nil {
-			return err
-		}
-	}
-	return nil
 }

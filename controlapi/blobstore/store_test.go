@@ -280,3 +280,74 @@ func TestConcurrent(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// Directories where files should be make every file operation fail; none of
+// them is taken for an absent payload.
+func TestObstructed(t *testing.T) {
+	ctx := context.Background()
+	obstruct := func(t *testing.T, path string) {
+		t.Helper()
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Join(path, "in the way"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data := []byte("payload")
+	n := name{"acme", digest.Of(data)}
+	t.Run("key", func(t *testing.T) {
+		s := openStore(t)
+		mustPut(t, s, n.owner, data)
+		obstruct(t, s.keyPath(n))
+		_, getErr := s.Get(ctx, n.owner, n.digest)
+		_, sizeErr := s.Size(ctx, n.owner, n.digest)
+		_, putErr := s.Put(ctx, n.owner, data)
+		for what, err := range map[string]error{"get": getErr, "size": sizeErr, "put": putErr, "erase": s.Erase(ctx, n.owner, n.digest)} {
+			if err == nil || errors.Is(err, ErrNotFound) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	})
+	t.Run("payload", func(t *testing.T) {
+		s := openStore(t)
+		mustPut(t, s, n.owner, data)
+		obstruct(t, s.payloadPath(n))
+		if _, err := s.Put(ctx, n.owner, data); err == nil {
+			t.Error("put over a directory")
+		}
+		if _, err := s.Get(ctx, n.owner, n.digest); err == nil {
+			t.Error("got a directory")
+		}
+	})
+	t.Run("payload of an erasure", func(t *testing.T) {
+		s := openStore(t)
+		mustPut(t, s, n.owner, data)
+		obstruct(t, s.payloadPath(n))
+		// The file driver sees no object in a directory: the key is what counts.
+		if err := s.Erase(ctx, n.owner, n.digest); err != nil {
+			t.Logf("erase: %v", err)
+		}
+		if _, err := s.Get(ctx, n.owner, n.digest); !errors.Is(err, ErrNotFound) {
+			t.Errorf("after erasure: %v", err)
+		}
+	})
+	t.Run("owner", func(t *testing.T) {
+		s := openStore(t)
+		if err := os.WriteFile(filepath.Join(s.opts.Dir, "acme"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Put(ctx, "acme", data); err == nil {
+			t.Error("put below a file")
+		}
+	})
+	t.Run("root", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(Options{Dir: t.TempDir(), KeyDir: filepath.Join(file, "keys")}); err == nil {
+			t.Error("opened with keys below a file")
+		}
+	})
+}
