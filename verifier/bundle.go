@@ -71,7 +71,7 @@ func VerifyBundle(file []byte, trust Trust, opts Options) (*Report, error) {
 		run         func() (found string, err *Error)
 	}{
 		{"bundle", "the file is whole and is the bundle asked for", func() (string, *Error) { return v.readFile(file) }},
-		{"checkpoints", "the logs signed the checkpoints and their witnesses cosigned them", v.checkCheckpoints},
+		{"checkpoints", "the checkpoints are signed by their logs and cosigned as the policies ask", v.checkCheckpoints},
 		{"membership", "the members are those that lawful changes made of the pinned genesis", v.replayMembership},
 		{"consistency", "the audit root that the nodes saw is part of the audit log", v.checkConsistency},
 		{"inclusion", "every record is in the audit log", v.checkInclusion},
@@ -137,8 +137,12 @@ func (v *verification) checkCheckpoints() (string, *Error) {
 		}
 		*c.to, *c.report = verified.Checkpoint, checkpointOf(verified)
 	}
-	return fmt.Sprintf("%q at size %d, %q at size %d; audit root at size %d", v.audit.Origin, v.audit.Size,
-		v.membership.Origin, v.membership.Size, v.request.Size), nil
+	found := fmt.Sprintf("%q at size %d, %q at size %d; audit root at size %d", v.audit.Origin, v.audit.Size,
+		v.membership.Origin, v.membership.Size, v.request.Size)
+	if v.trust.AuditPolicy.QuorumNone() || v.trust.MembershipPolicy.QuorumNone() {
+		found += "; a policy asks for no witness"
+	}
+	return found, nil
 }
 
 // replayMembership is step 3.
@@ -151,6 +155,9 @@ func (v *verification) replayMembership() (string, *Error) {
 		changes = v.opts.Changes[:v.membership.Size]
 	}
 	if len(changes) == 0 || !bytes.Equal(changes[0], v.trust.Genesis) {
+		if _, _, err := membership.Genesis(v.trust.Genesis); err != nil {
+			return "", refuse(CodeTrust, "pinned genesis: %w", err)
+		}
 		return "", refuse(CodeGenesis, "the membership log does not begin with the pinned genesis")
 	}
 	if int64(len(changes)) != v.membership.Size {

@@ -6,6 +6,7 @@ import (
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/record"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
 // foldRecords is step 6: all records but the last, which is the provenance
@@ -110,8 +111,8 @@ func (v *verification) conclude() {
 			e.ContractVersion, e.InputDigest),
 		fmt.Sprintf("%d of the nodes that the schedule of epoch %d assigned attested the same outcome %q, output digest %s", len(e.Nodes),
 			e.Epoch, e.Outcome.Kind, e.Outcome.OutputDigest),
-		"these nodes and the tenant are members by lawful changes of the pinned genesis, witnessed as the policy asks",
-		fmt.Sprintf("every record stands in the audit log, witnessed at size %d as the policy asks", v.audit.Size),
+		"these nodes and the tenant are members by lawful changes of the pinned genesis, " + witnessed(v.trust.MembershipPolicy),
+		fmt.Sprintf("every record stands in the audit log at size %d, %s", v.audit.Size, witnessed(v.trust.AuditPolicy)),
 	}
 	v.report.NotProven = []string{
 		fmt.Sprintf("that epoch %d was the current one when the request was made: the attesting nodes checked it; an audit of the whole log shows it", e.Epoch),
@@ -119,7 +120,18 @@ func (v *verification) conclude() {
 		"that the contract was not retired and the execution not cancelled before: the attesting nodes or an audit of the whole log",
 		"that the outcome is right, if enough of the nodes collude: replay the execution",
 	}
+	if v.trust.AuditPolicy.QuorumNone() || v.trust.MembershipPolicy.QuorumNone() {
+		v.report.NotProven = append(v.report.NotProven, "that everybody is shown the same logs: without witnesses each rests on its operator's word")
+	}
 	if len(e.Parents) > 0 {
 		v.report.NotProven = append(v.report.NotProven, "that the outputs of the parents are those named: the attesting nodes checked it; verify the parents' own bundles")
 	}
+}
+
+// witnessed says what a log's place in the proof rests on.
+func witnessed(p *checkpoint.Policy) string {
+	if p.QuorumNone() {
+		return "by its operator's word alone: the policy asks for no witness"
+	}
+	return "witnessed as the policy asks"
 }

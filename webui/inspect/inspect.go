@@ -167,7 +167,7 @@ func (r *RootReport) step(name, title, found string, err error) {
 
 // checkpoint holds the checkpoint of one log to its policy.
 func (r *RootReport) checkpoint(log string, policy, signed []byte) *verifier.Checkpoint {
-	title := fmt.Sprintf("the %s log signed its checkpoint and its witnesses cosigned it", log)
+	title := fmt.Sprintf("the %s log signed its checkpoint, cosigned as the policy asks", log)
 	verified, err := verifyCheckpoint(policy, signed)
 	if err != nil {
 		r.step(log, title, "", err)
