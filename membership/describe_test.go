@@ -1,7 +1,6 @@
 package membership
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 )
@@ -52,7 +51,7 @@ func TestDescribe(t *testing.T) {
 				t.Errorf("%s: no %q in\n%s", test.effect.Kind(), want, plain)
 			}
 		}
-		for _, want := range append(test.known, fmt.Sprintf(`cluster "demo", epoch 2`)) {
+		for _, want := range append(test.known, `cluster "demo", epoch 2`) {
 			if !strings.Contains(known, want) {
 				t.Errorf("%s: no %q in\n%s", test.effect.Kind(), want, known)
 			}

@@ -79,7 +79,7 @@ func TestVectorsSchedule(t *testing.T) {
 		for j := range 2 {
 			id := digest.Of([]byte(fmt.Sprintf("execution %d.%d", i, j)))
 			v := schedule{ExecutionID: id, Request: r, Eligible: append([]string{}, s.Eligible(r.MinTrust, r.Labels)...)}
-			sch, err := s.Schedule(id, ScheduleRequest{r.Nodes, r.Step, r.MaxAssigned, r.MinTrust, r.Labels})
+			sch, err := s.Schedule(id, ScheduleRequest(r))
 			if errors.Is(err, ErrTooFewEligible) {
 				v.TooFew = true
 			} else if err != nil {

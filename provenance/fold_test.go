@@ -197,7 +197,6 @@ func TestRandomHistories(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		s := newScene(t)
 		ids := []digest.Digest{s.id, s.Submit(s.contract, []byte("second")), s.Submit(s.contract, []byte("third"))}
-		var log []*pb.Record
 		for range 40 {
 			s.id = ids[rng.IntN(len(ids))]
 			var r *pb.Record
@@ -232,7 +231,6 @@ func TestRandomHistories(t *testing.T) {
 					t.Fatalf("derived record is void: %+v", effect)
 				}
 			}
-			log = append(log, r)
 		}
 		again := provenance.NewFold(s.Name, s.History)
 		for i, b := range s.Audit.Openings {

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/controlapi/orchestrator"
 	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/internal/dsse"
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
@@ -209,8 +211,7 @@ func TestDuplicateSubmission(t *testing.T) {
 		w.checkReceipt(b)
 		w.restart()
 	}
-	var s contract.Submission
-	s = *payloadOf(t, envelope, contract.ParseSubmission)
+	s := *payloadOf(t, envelope, contract.ParseSubmission)
 	_, _, err = w.Submit(ctx(t), actor("acme"), "acme", signAs(t, signSubmission("rival"), &s), []byte("x"))
 	wantCode(t, "the same payload under a foreign signature", err, orchestrator.CodeSignature)
 	// The key was rotated: what it signed before is still known.
@@ -314,9 +315,17 @@ func TestAttestationRefusals(t *testing.T) {
 	if err != nil || !again.Duplicate || again.Index != first.Index {
 		t.Errorf("again: %+v, %v", again, err)
 	}
-	_, again, _, err = w.Attest(ctx(t), actor(n.id), n.id, edited(func(s *provenance.Statement) { s.SoftwareVersion = "2.0" }))
-	if err != nil || !again.Duplicate || again.Index != first.Index {
-		t.Errorf("the same result in other words: %+v, %v", again, err)
+	// Nothing is answered as known that the node did not sign just so.
+	for name, envelope := range map[string][]byte{
+		"the same result in other words":  edited(func(s *provenance.Statement) { s.SoftwareVersion = "2.0" }),
+		"the same result, other cluster":  edited(func(s *provenance.Statement) { s.Cluster = "other" }),
+		"the same result, other module":   edited(func(s *provenance.Statement) { s.Module = digestOf("m") }),
+		"the same, signed by a token key": w.signedWith(statement, "node token"),
+		"the same, signed twice":          w.signedWith(statement, n.id, "node token"),
+		"the same, as another type":       signedTypeBy(t, statement, provenance.AttestationType+"x", n.id),
+	} {
+		_, _, _, err := w.Attest(ctx(t), actor(n.id), n.id, envelope)
+		wantCode(t, name, err, orchestrator.CodeAttestation)
 	}
 	lie := edited(func(s *provenance.Statement) { s.Outcome.OutputDigest = digestOf("lie") })
 	if _, b, _, err := w.Attest(ctx(t), actor(n.id), n.id, lie); err != nil || b.Duplicate {
@@ -330,6 +339,97 @@ func TestAttestationRefusals(t *testing.T) {
 		}
 	}
 	w.checkLog()
+}
+
+// The node's attestation key was replaced: what it signed with the old one is
+// not answered as known any more, the same payload under the new one is.
+func TestRepeatedAttestationAfterRotation(t *testing.T) {
+	w := newWorld(t, 3)
+	w.submit(w.register(newContract()), "x", 1)
+	n := w.worker("node-1")
+	statement := n.statement(n.next())
+	_, first, _, err := w.Attest(ctx(t), actor(n.id), n.id, n.envelope(statement))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.change(membership.RotateKey{ID: n.id, Remove: actor(n.id).KeyID, Add: &membership.Key{
+		Algorithm: membership.AlgorithmEd25519, PublicKey: publicKey("node-1 next"),
+		Uses: []membership.Use{membership.UseAttestation, membership.UseToken}}}, "node-1 next")
+	_, _, _, err = w.Attest(ctx(t), actor(n.id), n.id, n.envelope(statement))
+	wantCode(t, "the same, under the old key", err, orchestrator.CodeAttestation)
+	_, again, _, err := w.Attest(ctx(t), actor(n.id), n.id, w.signedWith(statement, "node-1 next"))
+	if err != nil || !again.Duplicate || again.Index != first.Index {
+		t.Errorf("the same, under the new key: %+v, %v", again, err)
+	}
+	w.checkLog()
+}
+
+// signedWith signs a statement with anybody's keys.
+func (w *world) signedWith(s *provenance.Statement, keys ...string) []byte {
+	w.t.Helper()
+	return signedTypeBy(w.t, s, provenance.AttestationType, keys...)
+}
+
+func signedTypeBy(t testing.TB, s *provenance.Statement, payloadType string, keys ...string) []byte {
+	t.Helper()
+	payload := must[[]byte](t)(s.Marshal())
+	var signers []dsse.Signer
+	for _, k := range keys {
+		signers = append(signers, must[dsse.Signer](t)(dsse.NewSigner(testKey(k))))
+	}
+	return must[[]byte](t)(must[*dsse.Envelope](t)(dsse.Sign(payloadType, payload, signers...)).Marshal())
+}
+
+// A repeated registration is held to its module as the first one was.
+func TestRepeatedContractWithModule(t *testing.T) {
+	w := newWorld(t, 3)
+	w.register(newContract())
+	envelope := signAs(t, signContract("acme"), newContract())
+	for name, c := range map[string]struct {
+		module []byte
+		want   orchestrator.Code
+	}{
+		"none":      {nil, ""},
+		"its own":   {testModule, ""},
+		"another's": {[]byte("another"), orchestrator.CodeModuleDigest},
+	} {
+		_, a, err := w.RegisterContract(ctx(t), actor("acme"), "acme", envelope, c.module)
+		wantCode(t, name, err, c.want)
+		if err == nil && !a.Duplicate {
+			t.Errorf("%s: no duplicate", name)
+		}
+	}
+}
+
+// Messages say what is wrong once.
+func TestMessagesDoNotStutter(t *testing.T) {
+	w := prepare(t, 3)
+	w.admit = func(_, _ []byte) error {
+		return fmt.Errorf("%w: %w", orchestrator.ErrNotAdmitted, errors.New("export \"_start\" is missing"))
+	}
+	w.mustOpen()
+	_, _, err := w.RegisterContract(ctx(t), actor("acme"), "acme", signAs(t, signContract("acme"), newContract()), testModule)
+	if want := "[module_refused] export \"_start\" is missing"; err == nil || err.Error() != want {
+		t.Errorf("got %q, want %q", err, want)
+	}
+	if !errors.Is(err, orchestrator.ErrNotAdmitted) {
+		t.Errorf("the cause is lost: %v", err)
+	}
+	garbage := []byte("x")
+	for name, call := range map[string]func() error{
+		"contract":     func() error { _, _, err := w.RegisterContract(ctx(t), actor("acme"), "acme", garbage, nil); return err },
+		"retirement":   func() error { _, _, err := w.RetireContract(ctx(t), actor("acme"), "acme", garbage); return err },
+		"submission":   func() error { _, _, err := w.Submit(ctx(t), actor("acme"), "acme", garbage, nil); return err },
+		"cancellation": func() error { _, _, err := w.Cancel(ctx(t), actor("acme"), "acme", garbage); return err },
+		"attestation":  func() error { _, _, _, err := w.Attest(ctx(t), actor("node-1"), "node-1", garbage); return err },
+		"change":       func() error { _, _, _, err := w.ApplyChange(ctx(t), actor("admin"), garbage); return err },
+	} {
+		err := call()
+		wantCode(t, name, err, orchestrator.CodeEnvelope)
+		if text := fmt.Sprint(err); strings.Count(text, "[") != 1 || strings.Count(text, "envelope:") != 1 {
+			t.Errorf("%s: %q", name, text)
+		}
+	}
 }
 
 func TestChangeRefusals(t *testing.T) {
