@@ -6,6 +6,7 @@ import (
 
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/dsse"
+	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
 )
@@ -28,7 +29,7 @@ func (o *Orchestrator) Attest(ctx context.Context, actor Actor, node string, env
 	if s.Node != node {
 		return s.Execution, Appended{}, 0, refuse(CodeForeign, "attestation of node %q, the caller is %q: attest as the caller", s.Node, node)
 	}
-	appended, err := o.attest(ctx, actor, attestation{s, digest.Of(e.Payload), envelope})
+	appended, err := o.attest(ctx, actor, attestation{s, digest.Of(e.Payload), e, envelope})
 	if err != nil {
 		return s.Execution, Appended{}, 0, err
 	}
@@ -42,7 +43,8 @@ func (o *Orchestrator) Attest(ctx context.Context, actor Actor, node string, env
 type attestation struct {
 	statement *provenance.Statement
 	digest    digest.Digest // of the payload
-	envelope  []byte
+	signed    *dsse.Envelope
+	envelope  []byte // signed, as it came
 }
 
 func (o *Orchestrator) attest(ctx context.Context, actor Actor, a attestation) (Appended, error) {
@@ -96,9 +98,9 @@ func (o *Orchestrator) attest(ctx context.Context, actor Actor, a attestation) (
 	return appended, err
 }
 
-// attestedAt returns the index of the node's earlier attestation of the same
-// result. A statement that differs in nothing that matters, for example in the
-// membership checkpoint that a restarted node saw, repeats it.
+// attestedAt returns the index of the record of the same statement, if the node
+// signs it with an attestation key that is valid now. What the node says in
+// other words is for the fold to refuse.
 func (o *Orchestrator) attestedAt(a attestation) (int64, bool) {
 	o.view.mu.RLock()
 	defer o.view.mu.RUnlock()
@@ -107,13 +109,19 @@ func (o *Orchestrator) attestedAt(a attestation) (int64, bool) {
 		return 0, false
 	}
 	for _, earlier := range ex.Attestations {
-		if earlier.Node == a.statement.Node && (earlier.Digest == a.digest || !earlier.Void &&
-			earlier.Statement.RequestCheckpoint == a.statement.RequestCheckpoint &&
-			earlier.Statement.Outcome.ResultDigest() == a.statement.Outcome.ResultDigest()) {
-			return earlier.Index, true
+		if earlier.Node == a.statement.Node && earlier.Digest == a.digest {
+			return earlier.Index, o.view.verifies(a)
 		}
 	}
 	return 0, false
+}
+
+// verifies reports whether an attestation has one signature, by a key of its
+// node that is valid now and may attest.
+func (v *view) verifies(a attestation) bool {
+	p, _ := v.current.Principal(a.statement.Node)
+	_, err := a.signed.VerifyWith(provenance.AttestationType, p.KeysFor(membership.UseAttestation))
+	return err == nil && len(a.signed.Signatures) == 1
 }
 
 // adoptOutputs copies what a node has put, output and diagnostics of its run,

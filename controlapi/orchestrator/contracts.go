@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"strings"
 
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
@@ -53,6 +54,10 @@ func (o *Orchestrator) checkScope(cluster, tenant, caller string) error {
 
 // signedRefusal refuses a payload whose kind has the given code for its rules.
 func signedRefusal(err error, rules Code) error {
+	var refused *Error
+	if errors.As(err, &refused) {
+		return refused // it has its code already
+	}
 	var refusal *contract.RefusalError
 	if !errors.As(err, &refusal) {
 		return refuseCause(CodeEnvelope, err, "%v", err)
@@ -90,6 +95,9 @@ func (o *Orchestrator) RegisterContract(ctx context.Context, actor Actor, tenant
 func (o *Orchestrator) registerContract(ctx context.Context, actor Actor, s statement[contract.Contract], envelope, module []byte) (Appended, error) {
 	c := s.value
 	if index, ok := o.registeredAt(s.hash); ok {
+		if err := checkRepeated(c, module); err != nil {
+			return Appended{}, err
+		}
 		return o.again(ctx, index, envelope, func(keys contract.Authority) error {
 			_, err := contract.OpenContract(envelope, keys)
 			return err
@@ -122,7 +130,7 @@ func (o *Orchestrator) registerContract(ctx context.Context, actor Actor, s stat
 	}
 	switch err := o.cfg.Admitter.Admit(ctx, s.payload, module, moduleBytes); {
 	case errors.Is(err, ErrNotAdmitted):
-		return Appended{}, refuseCause(CodeModule, err, "%v", err)
+		return Appended{}, refuseCause(CodeModule, err, "%s", strings.TrimPrefix(err.Error(), ErrNotAdmitted.Error()+": "))
 	case ctx.Err() != nil:
 		return Appended{}, ctx.Err()
 	case err != nil:
@@ -155,6 +163,18 @@ func (o *Orchestrator) findModule(ctx context.Context, c *contract.Contract, mod
 		return nil, refuseCause(CodeModuleDigest, err, "%v", err)
 	}
 	return module, nil
+}
+
+// checkRepeated refuses a module that was sent with a known contract and is not
+// the one that it names. Limits were checked when it was admitted.
+func checkRepeated(c *contract.Contract, module []byte) error {
+	if len(module) == 0 {
+		return nil
+	}
+	if err := c.CheckModule(module, contract.ClusterLimits{ModuleBytes: uint64(len(module))}); err != nil {
+		return refuseCause(CodeModuleDigest, err, "%v", err)
+	}
+	return nil
 }
 
 // judged returns the proposal if the fold would find its record valid.

@@ -100,7 +100,7 @@ func (o *Orchestrator) ApplyChange(ctx context.Context, actor Actor, envelope []
 	}
 	parsed, err := dsse.Parse(envelope)
 	if err != nil {
-		return digest.Digest{}, 0, false, refuseCause(CodeEnvelope, err, "the change is not an envelope: %v", err)
+		return digest.Digest{}, 0, false, refuseCause(CodeEnvelope, err, "%v: send the change as it was signed", err)
 	}
 	d = digest.Of(parsed.Payload)
 	// Once it has begun, a change is carried through whatever becomes of the
