@@ -109,9 +109,12 @@ type Blobs interface {
 	GetAssignedBlob(ctx context.Context, node string, d digest.Digest) ([]byte, error)
 }
 
-// Dispatch hands out work to nodes.
+// Dispatch hands out work to nodes, and takes it back.
 type Dispatch interface {
 	// Assignments sends what the node has to do until ctx ends. A second call
 	// for the node closes the channel of the first.
 	Assignments(ctx context.Context, node string) (<-chan *pb.Assignment, error)
+	// Abandon notes that the node will not attest what it was assigned. The code
+	// is as the node sent it.
+	Abandon(ctx context.Context, node string, id digest.Digest, code string) error
 }

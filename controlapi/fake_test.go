@@ -67,6 +67,7 @@ type fakeCore struct {
 	proofErr   error
 	statuses   chan *pb.ExecutionStatus
 	work       chan *pb.Assignment
+	abandoned  []string // "<node> <code>", in order
 }
 
 func newFakeCore(t testing.TB) *fakeCore {
@@ -378,6 +379,16 @@ func (f *fakeCore) GetAssignedBlob(ctx context.Context, node string, d digest.Di
 		f.t.Errorf("GetAssignedBlob for %q", node)
 	}
 	return f.GetBlob(ctx, "assigned", d)
+}
+
+func (f *fakeCore) Abandon(_ context.Context, node string, id digest.Digest, code string) error {
+	if err := f.owned(id, execution, "", orchestrator.CodeExecutionUnknown); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.abandoned = append(f.abandoned, node+" "+code)
+	return nil
 }
 
 func (f *fakeCore) Assignments(ctx context.Context, node string) (<-chan *pb.Assignment, error) {

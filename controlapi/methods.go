@@ -82,6 +82,7 @@ var methods = table(
 	method{rpc.ControlGetBlobProcedure, []string{node, tenant}, reads, smallRequest},
 
 	method{rpc.NodeWatchAssignmentsProcedure, onlyNode, streams, smallRequest},
+	method{rpc.NodeAbandonAssignmentProcedure, onlyNode, stores, smallRequest},
 
 	method{rpc.ProvenanceGetExecutionProvenanceProcedure, readers, reads, smallRequest},
 	method{rpc.ProvenanceVerifyProvenanceChainProcedure, readers, reads, smallRequest},

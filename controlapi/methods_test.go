@@ -66,6 +66,7 @@ var goodBodies = map[string]string{
 	"Control/RetrieveExecutionProof":       `{"executionId":"` + execution.String() + `"}`,
 	"Control/PutBlob":                      `{"data":"YQ=="}`,
 	"Control/GetBlob":                      `{"digest":"ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"}`, // of "a"
+	"Node/AbandonAssignment":               `{"executionId":"` + execution.String() + `","code":"stopped"}`,
 	"Provenance/GetExecutionProvenance":    `{"executionId":"` + execution.String() + `"}`,
 	"Provenance/VerifyProvenanceChain":     `{"executionId":"` + execution.String() + `"}`,
 	"Provenance/RecordExecutionProvenance": `{"envelope":"ZQ=="}`,
@@ -119,7 +120,7 @@ func TestAuthorisation(t *testing.T) {
 		"Control/RetrieveExecutionProof": "auditor tenant", "Control/ListExecutions": "auditor tenant",
 		"Control/ListClusterNodes": "admin auditor tenant", "Control/GetClusterRoot": "admin auditor node tenant",
 		"Control/PutBlob": "node tenant", "Control/GetBlob": "node tenant",
-		"Node/WatchAssignments":             "node",
+		"Node/WatchAssignments": "node", "Node/AbandonAssignment": "node",
 		"Provenance/GetExecutionProvenance": "auditor tenant", "Provenance/VerifyProvenanceChain": "auditor tenant",
 		"Provenance/RecordExecutionProvenance": "node",
 		"Membership/RegisterTrustedNode":       "admin", "Membership/ApplyChange": "admin",

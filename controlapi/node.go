@@ -69,6 +69,19 @@ func (s nodeService) WatchAssignments(ctx context.Context, req *connect.Request[
 	}
 }
 
+// AbandonAssignment takes the node's word that it will not attest.
+func (s nodeService) AbandonAssignment(ctx context.Context, req *connect.Request[pb.AbandonAssignmentRequest]) (*connect.Response[pb.AbandonAssignmentResponse], error) {
+	op := operationOf(ctx)
+	id, err := op.digest("execution_id", req.Msg.GetExecutionId())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Core.Abandon(ctx, op.caller.id, id, req.Msg.GetCode()); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.AbandonAssignmentResponse{ProtocolVersion: protocolVersion}), nil
+}
+
 // errEnded ends a stream that the core ended: it stops, or the node has another
 // stream or is no member any more.
 var errEnded = refuse(orchestrator.CodeUnavailable, "the control plane ended the stream: connect again")

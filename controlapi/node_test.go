@@ -1,6 +1,7 @@
 package controlapi
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"testing"
@@ -81,6 +82,46 @@ func TestAssignmentStream(t *testing.T) {
 	}
 	if n := w.nodes()["node-1"]; n.GetConnected() {
 		t.Errorf("after both: %v", n)
+	}
+}
+
+// TestAbandonAssignment: the core hears of it, and the audit log of what it was
+// about; the code is between node, core and who may see the execution.
+func TestAbandonAssignment(t *testing.T) {
+	w := newWorld(t, nil)
+	client := rpc.NewNodeClient(as("node-1", true), w.url, connect.WithGRPC())
+	abandon := func(id, code string) error {
+		_, err := client.AbandonAssignment(t.Context(), connect.NewRequest(&pb.AbandonAssignmentRequest{ExecutionId: id, Code: code}))
+		return err
+	}
+	if err := abandon(execution.String(), "stopped"); err != nil {
+		t.Fatal(err)
+	}
+	if err := abandon(absent.String(), "stopped"); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("an unknown execution: %v", err)
+	}
+	if err := abandon("x", "stopped"); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("no execution id: %v", err)
+	}
+	w.core.mu.Lock()
+	defer w.core.mu.Unlock()
+	if got := w.core.abandoned; len(got) != 1 || got[0] != "node-1 stopped" {
+		t.Errorf("the core heard %q", got)
+	}
+	if len(w.core.operations) != 3 {
+		t.Fatalf("%d records, want 3", len(w.core.operations))
+	}
+	for i, want := range []struct {
+		code   string
+		object []byte
+	}{
+		{"ok", execution[:]}, {"execution_unknown", absent[:]}, {"invalid_argument", nil},
+	} {
+		r := w.core.operations[i]
+		if op := r.GetOperation(); op.GetCode() != want.code || !bytes.Equal(op.GetObject(), want.object) || op.GetTenant() != "" ||
+			r.GetActor().GetPrincipal() != "node-1" || r.GetActor().GetMethod() != "tallystick.v1.Node/AbandonAssignment" {
+			t.Errorf("record %d: %v", i, r)
+		}
 	}
 }
 

@@ -97,7 +97,8 @@ func (o *Orchestrator) applyEntries(batch []entry) {
 		effect, x := o.view.applyRecord(e.index, e.commitment, e.record)
 		if x != nil {
 			if a := e.record.GetAttestation(); a != nil {
-				o.view.paced(a.GetNode(), x.index, o.cfg.Now())
+				delete(x.abandoned, a.GetNode()) // it attests all the same
+				o.view.paced(a.GetNode(), x, o.cfg.Now())
 			}
 			o.react(effect, x)
 		}
@@ -133,20 +134,6 @@ func (o *Orchestrator) react(effect provenance.Effect, x *tracked) {
 		// Everybody asked so far has answered: waiting would be in vain.
 		o.deriver.add(job{id: x.id, overdue: x.begun})
 	}
-}
-
-// exhausted reports whether an execution is open although every node of the
-// attempts that have begun has attested.
-func (v *view) exhausted(x *tracked) bool {
-	ex, _ := v.fold.Execution(x.id)
-	if x.begun == 0 || ex.State != provenance.StateOpen {
-		return false
-	}
-	heard := make(map[string]bool, len(ex.Attestations))
-	for _, a := range ex.Attestations {
-		heard[a.Node] = true
-	}
-	return ex.Attempt+1 == x.begun && len(heard) == len(ex.Assigned())
 }
 
 // cover acts on a witnessed checkpoint of the given size: attempts that it

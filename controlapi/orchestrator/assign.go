@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/membership"
@@ -25,7 +26,8 @@ type streams struct {
 // open when they were put there, each once: it is as long as there are open
 // executions of the node at most.
 type stream struct {
-	end context.CancelFunc
+	end    context.CancelFunc
+	opened time.Time
 
 	mu     sync.Mutex
 	queue  []digest.Digest
@@ -36,8 +38,8 @@ type stream struct {
 func newStreams() *streams { return &streams{byNode: make(map[string]*stream)} }
 
 // open makes the node's stream and ends an earlier one.
-func (s *streams) open(node string, end context.CancelFunc) *stream {
-	st := &stream{end: end, queued: make(map[digest.Digest]bool), wake: make(chan struct{}, 1)}
+func (s *streams) open(node string, now time.Time, end context.CancelFunc) *stream {
+	st := &stream{end: end, opened: now, queued: make(map[digest.Digest]bool), wake: make(chan struct{}, 1)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old, ok := s.byNode[node]; ok {
@@ -56,12 +58,16 @@ func (s *streams) close(node string, st *stream) {
 	}
 }
 
-// connected reports whether a node holds a stream.
-func (s *streams) connected(node string) bool {
+// opened returns when a node opened the stream that it holds, false if it holds
+// none.
+func (s *streams) opened(node string) (time.Time, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.byNode[node]
-	return ok
+	st, ok := s.byNode[node]
+	if !ok {
+		return time.Time{}, false
+	}
+	return st.opened, true
 }
 
 // offer queues an execution for a node that holds a stream. It never blocks.
@@ -116,7 +122,7 @@ func (o *Orchestrator) Assignments(ctx context.Context, node string) (<-chan *pb
 	// The view stays locked from looking at what is open until the stream is
 	// known, so that nothing that begins in between is missed.
 	o.view.mu.RLock()
-	st := o.streams.open(node, end)
+	st := o.streams.open(node, o.cfg.Now(), end)
 	var todo []*tracked
 	for _, x := range o.view.open {
 		if o.view.assignedTo(x, node) {

@@ -1,38 +1,61 @@
 package orchestrator
 
 import (
+	"context"
 	"time"
 
+	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/provenance"
 )
 
-// A node that has a backlog is not away. Nodes work on assignments in the order
-// of their requests, so one that holds a stream and goes on attesting is still
-// coming to whatever it has not passed yet; asking others, or giving up when
-// there are none, would punish a full cluster for being full. This is the
-// control plane's discretion (when to write a reschedule or expired record),
-// so it may rest on clocks and on what only this process has seen.
+// A node that has a backlog is not away. Nodes take turns between tenants and
+// work on each tenant's requests in their order, so one that holds a stream and
+// goes on answering is still coming to whatever it has not passed yet; asking
+// others, or giving up when there are none, would punish a full cluster for
+// being full. This is the control plane's discretion (when to write a reschedule
+// or expired record), so it may rest on clocks, on what only this process has
+// seen, and on what nodes say of themselves.
 
 // pace is how far a node has come.
 type pace struct {
-	at    time.Time // when its last attestation was applied here
-	index int64     // highest index of a request that it has attested
+	at     time.Time        // when its last answer, an attestation or an abandonment, came in here
+	passed map[string]int64 // by tenant, the highest index of a request that it has answered
 }
 
-// paced notes an attestation by node for the request at index.
-func (v *view) paced(node string, index int64, now time.Time) {
-	v.paces[node] = pace{at: now, index: max(index, v.paces[node].index)}
-}
-
-// coming reports whether a connected node of this pace can still be expected to
-// attest the request at index: it has attested something within the last
-// deadline, and has not passed the request. One that has just passed it may be
-// running it beside a later one, which is what grace is for: it is true once.
-func (p pace) coming(index int64, now time.Time, deadline time.Duration, grace bool) bool {
-	if p.at.IsZero() || now.Sub(p.at) > deadline {
-		return false
+// paced notes an answer by node to a request.
+func (v *view) paced(node string, x *tracked, now time.Time) {
+	p := v.paces[node]
+	if p.passed == nil {
+		p.passed = make(map[string]int64)
 	}
-	return p.index < index || grace
+	p.at = now
+	p.passed[x.tenant] = max(p.passed[x.tenant], x.index)
+	v.paces[node] = p
+}
+
+// outlook is whether a node can be expected to answer a request.
+type outlook int
+
+const (
+	away   outlook = iota
+	unsure         // perhaps: worth waiting for once
+	coming
+)
+
+// outlook is that of a node with this pace, whose stream was opened at a time,
+// on a request. It is coming if it has answered anything within the last
+// deadline and has not passed the request among those of its tenant. It may be
+// if it has passed it and runs it beside a later one, or if it has just
+// connected and had no time to answer anything.
+func (p pace) outlook(x *tracked, opened, now time.Time, deadline time.Duration) outlook {
+	alive := now.Sub(p.at) <= deadline
+	switch {
+	case alive && p.passed[x.tenant] < x.index:
+		return coming
+	case alive || now.Sub(opened) < deadline:
+		return unsure
+	}
+	return away
 }
 
 // overdue is called when the deadline of an attempt has passed. It waits once
@@ -45,27 +68,120 @@ func (o *Orchestrator) overdue(x *tracked, due job) {
 	if !ok || ex.State != provenance.StateOpen || x.begun != due.overdue {
 		return
 	}
-	heard := make(map[string]bool, len(ex.Attestations))
-	for _, a := range ex.Attestations {
-		heard[a.Node] = true
-	}
-	now := o.cfg.Now()
+	now, best := o.cfg.Now(), away
+	answered := x.answered(&ex)
 	for _, node := range ex.Assigned() {
-		if heard[node] || !o.streams.connected(node) {
-			continue
+		if opened, connected := o.streams.opened(node); connected && !answered[node] {
+			best = max(best, o.view.paces[node].outlook(x, opened, now, o.cfg.AttemptDeadline))
 		}
-		p := o.view.paces[node]
-		if !p.coming(x.index, now, o.cfg.AttemptDeadline, !x.graced) {
-			continue
-		}
-		x.graced = x.graced || p.index >= x.index
-		o.await(x, due)
+	}
+	if best == away || best == unsure && x.graced {
+		o.deriver.add(due)
 		return
 	}
-	o.deriver.add(due)
+	x.graced = x.graced || best == unsure
+	o.await(x, due)
 }
 
 // await arms the deadline of the attempt that has begun. The view is locked.
 func (o *Orchestrator) await(x *tracked, due job) {
 	x.deadline = time.AfterFunc(o.cfg.AttemptDeadline, func() { o.overdue(x, due) })
+}
+
+// answered returns the nodes that nobody needs to wait for: those that have
+// attested the execution or have abandoned it.
+func (x *tracked) answered(ex *provenance.Execution) map[string]bool {
+	nodes := make(map[string]bool, len(ex.Attestations)+len(x.abandoned))
+	for _, a := range ex.Attestations {
+		nodes[a.Node] = true
+	}
+	for node := range x.abandoned {
+		nodes[node] = true
+	}
+	return nodes
+}
+
+// exhausted reports whether an execution is open although every node of the
+// attempts that have begun has answered.
+func (v *view) exhausted(x *tracked) bool {
+	ex, _ := v.fold.Execution(x.id)
+	if x.begun == 0 || ex.State != provenance.StateOpen {
+		return false
+	}
+	return ex.Attempt+1 == x.begun && len(x.answered(&ex)) == len(ex.Assigned())
+}
+
+// maxAbandonCode bounds what is kept, logged and shown of a node's reason: it
+// is a word, not an explanation.
+const maxAbandonCode = 63
+
+// Abandon takes a node's word that it will not attest an execution that it was
+// assigned, so that nobody waits for it. It decides nothing: what the node
+// attests afterwards counts all the same. The code, [a-z_]{1,63}, is shown to
+// whoever may see the execution, until the process ends. Abandoning again, or
+// what has been decided, is no error and changes nothing.
+func (o *Orchestrator) Abandon(_ context.Context, node string, id digest.Digest, code string) error {
+	if err := o.usable(); err != nil {
+		return err
+	}
+	if !isAbandonCode(code) {
+		return refuse(CodeArgument, "code %.80q: want 1 to %d characters of a to z and _", code, maxAbandonCode)
+	}
+	o.view.mu.Lock()
+	x, err := o.view.abandon(node, id, code)
+	if x != nil {
+		o.view.paced(node, x, o.cfg.Now())
+		if o.view.exhausted(x) {
+			o.deriver.add(job{id: id, overdue: x.begun})
+		}
+	}
+	o.view.mu.Unlock()
+	if x != nil {
+		o.watchers.wake(id)
+		o.log.Info("assignment abandoned", "execution", id, "node", node, "code", code)
+	}
+	return err
+}
+
+// abandon notes that a node will not attest an execution, and returns the
+// execution if that is news. A node learns nothing about what it was not
+// assigned. The caller holds the write lock.
+func (v *view) abandon(node string, id digest.Digest, code string) (*tracked, error) {
+	x, ok := v.executions[id]
+	if !ok {
+		return nil, errUnknownExecution()
+	}
+	ex, _ := v.fold.Execution(id)
+	attempt, ok := ex.Schedule.FirstAttempt(node)
+	switch {
+	case !ok || attempt > ex.Attempt:
+		return nil, errUnknownExecution()
+	case ex.State != provenance.StateOpen:
+		return nil, nil
+	case attempt >= x.begun:
+		return nil, errUnknownExecution()
+	}
+	if _, again := x.abandoned[node]; again {
+		return nil, nil
+	}
+	if x.answered(&ex)[node] {
+		return nil, errUnknownExecution()
+	}
+	if x.abandoned == nil {
+		x.abandoned = make(map[string]string)
+	}
+	x.abandoned[node] = code
+	return x, nil
+}
+
+func isAbandonCode(s string) bool {
+	if len(s) < 1 || len(s) > maxAbandonCode {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if c != '_' && (c < 'a' || c > 'z') {
+			return false
+		}
+	}
+	return true
 }

@@ -5,33 +5,44 @@ import (
 	"time"
 )
 
-func TestComing(t *testing.T) {
+func TestOutlook(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	const deadline = time.Minute
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	long := ago(time.Hour)
+	in := func(tenant string, index int64) map[string]int64 { return map[string]int64{tenant: index} }
+	x := &tracked{tenant: "acme", index: 10}
 	for name, c := range map[string]struct {
-		pace  pace
-		grace bool
-		want  bool
+		pace   pace
+		opened time.Time
+		want   outlook
 	}{
-		"never attested":            {pace{}, true, false},
-		"on its way":                {pace{ago(time.Second), 9}, false, true},
-		"on its way, at the limit":  {pace{ago(deadline), 9}, false, true},
-		"silent for a deadline":     {pace{ago(deadline + 1), 9}, true, false},
-		"has just passed":           {pace{ago(time.Second), 11}, true, true},
-		"has passed for a deadline": {pace{ago(time.Second), 11}, false, false},
+		"never answered":                  {pace{}, long, away},
+		"never answered, has connected":   {pace{}, ago(time.Second), unsure},
+		"never answered, for a deadline":  {pace{}, ago(deadline), away},
+		"on its way":                      {pace{ago(time.Second), in("acme", 9)}, long, coming},
+		"on its way, at the limit":        {pace{ago(deadline), in("acme", 9)}, long, coming},
+		"silent for a deadline":           {pace{ago(deadline + 1), in("acme", 9)}, long, away},
+		"silent, but connected again":     {pace{ago(deadline + 1), in("acme", 9)}, ago(time.Second), unsure},
+		"has passed":                      {pace{ago(time.Second), in("acme", 11)}, long, unsure},
+		"has passed and connected again":  {pace{ago(time.Second), in("acme", 11)}, ago(time.Second), unsure},
+		"is further with another tenant":  {pace{ago(time.Second), in("rival", 11)}, long, coming},
+		"silent, further with another":    {pace{ago(deadline + 1), in("rival", 11)}, long, away},
+		"further with another, own first": {pace{ago(time.Second), map[string]int64{"rival": 11, "acme": 9}}, long, coming},
+		"has passed, other tenant's left": {pace{ago(time.Second), map[string]int64{"rival": 9, "acme": 11}}, long, unsure},
 	} {
-		if got := c.pace.coming(10, now, deadline, c.grace); got != c.want {
-			t.Errorf("%s: coming is %t", name, got)
+		if got := c.pace.outlook(x, c.opened, now, deadline); got != c.want {
+			t.Errorf("%s: outlook is %d, want %d", name, got, c.want)
 		}
 	}
 }
 
 func TestPaceNeverFalls(t *testing.T) {
 	v := &view{paces: map[string]pace{}}
-	v.paced("n", 7, time.Unix(1, 0))
-	v.paced("n", 5, time.Unix(2, 0))
-	if p := v.paces["n"]; p.index != 7 || !p.at.Equal(time.Unix(2, 0)) {
+	v.paced("n", &tracked{tenant: "acme", index: 7}, time.Unix(1, 0))
+	v.paced("n", &tracked{tenant: "acme", index: 5}, time.Unix(2, 0))
+	v.paced("n", &tracked{tenant: "rival", index: 6}, time.Unix(3, 0))
+	if p := v.paces["n"]; p.passed["acme"] != 7 || p.passed["rival"] != 6 || !p.at.Equal(time.Unix(3, 0)) {
 		t.Errorf("pace %+v", p)
 	}
 }

@@ -63,6 +63,11 @@ func (v *view) status(ex *provenance.Execution, x *tracked) *pb.ExecutionStatus 
 			Agrees: a.Agrees, Void: a.Void,
 		})
 	}
+	for _, node := range s.AssignedNodes {
+		if code, ok := x.abandoned[node]; ok {
+			s.Reports = append(s.Reports, &pb.NodeReport{Node: node, Abandoned: code})
+		}
+	}
 	for _, parent := range ex.Submission.Parents {
 		s.Parents = append(s.Parents, parent.String())
 	}

@@ -12,9 +12,10 @@ import (
 )
 
 // view is what the audit log says, as far as it has been applied: the fold, and
-// indexes into it. The applier alone writes, under the lock; readers hold the
-// read lock and do no I/O under it. Nothing is here that the log does not imply,
-// apart from covered and the timers.
+// indexes into it. The applier alone writes what the log implies, under the lock;
+// readers hold the read lock and do no I/O under it. Nothing else is here, apart
+// from covered, the timers, and what nodes do and say beside the log: paces and
+// abandonments.
 type view struct {
 	mu   sync.RWMutex
 	fold *provenance.Fold
@@ -62,9 +63,12 @@ type tracked struct {
 	begun uint64
 	// deadline fires when the nodes of the last attempt have stayed away too
 	// long; nil while none has begun. graced says that it was put off for a node
-	// that had just passed the request.
+	// that had just passed the request, or had just connected.
 	deadline *time.Timer
 	graced   bool
+	// abandoned holds the codes of the nodes that will not attest, at most one
+	// for each assigned node, none that has attested.
+	abandoned map[string]string
 }
 
 // mark says that an execution is to be looked at once its record is covered.

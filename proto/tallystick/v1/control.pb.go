@@ -1360,7 +1360,10 @@ type NodeReport struct {
 	// In the agreeing set.
 	Agrees bool `protobuf:"varint,4,opt,name=agrees,proto3" json:"agrees,omitempty"`
 	// Attested twice with different results.
-	Void          bool `protobuf:"varint,5,opt,name=void,proto3" json:"void,omitempty"`
+	Void bool `protobuf:"varint,5,opt,name=void,proto3" json:"void,omitempty"`
+	// The node has told that it will not attest, with this code: information,
+	// lost when the control plane restarts. The fields above are then empty.
+	Abandoned     string `protobuf:"bytes,6,opt,name=abandoned,proto3" json:"abandoned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1428,6 +1431,13 @@ func (x *NodeReport) GetVoid() bool {
 		return x.Void
 	}
 	return false
+}
+
+func (x *NodeReport) GetAbandoned() string {
+	if x != nil {
+		return x.Abandoned
+	}
+	return ""
 }
 
 type Outcome struct {
@@ -2395,6 +2405,103 @@ func (x *GetBlobResponse) GetData() []byte {
 	return nil
 }
 
+type AbandonAssignmentRequest struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ExecutionId string                 `protobuf:"bytes,1,opt,name=execution_id,json=executionId,proto3" json:"execution_id,omitempty"`
+	// Why: a code of the node's closed set, [a-z_]{1,63}, for example "stopped".
+	Code          string `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbandonAssignmentRequest) Reset() {
+	*x = AbandonAssignmentRequest{}
+	mi := &file_tallystick_v1_control_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbandonAssignmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbandonAssignmentRequest) ProtoMessage() {}
+
+func (x *AbandonAssignmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tallystick_v1_control_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbandonAssignmentRequest.ProtoReflect.Descriptor instead.
+func (*AbandonAssignmentRequest) Descriptor() ([]byte, []int) {
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *AbandonAssignmentRequest) GetExecutionId() string {
+	if x != nil {
+		return x.ExecutionId
+	}
+	return ""
+}
+
+func (x *AbandonAssignmentRequest) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+type AbandonAssignmentResponse struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	ProtocolVersion string                 `protobuf:"bytes,1,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *AbandonAssignmentResponse) Reset() {
+	*x = AbandonAssignmentResponse{}
+	mi := &file_tallystick_v1_control_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbandonAssignmentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbandonAssignmentResponse) ProtoMessage() {}
+
+func (x *AbandonAssignmentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tallystick_v1_control_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbandonAssignmentResponse.ProtoReflect.Descriptor instead.
+func (*AbandonAssignmentResponse) Descriptor() ([]byte, []int) {
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *AbandonAssignmentResponse) GetProtocolVersion() string {
+	if x != nil {
+		return x.ProtocolVersion
+	}
+	return ""
+}
+
 type WatchAssignmentsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Info          *NodeInfo              `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
@@ -2404,7 +2511,7 @@ type WatchAssignmentsRequest struct {
 
 func (x *WatchAssignmentsRequest) Reset() {
 	*x = WatchAssignmentsRequest{}
-	mi := &file_tallystick_v1_control_proto_msgTypes[35]
+	mi := &file_tallystick_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2416,7 +2523,7 @@ func (x *WatchAssignmentsRequest) String() string {
 func (*WatchAssignmentsRequest) ProtoMessage() {}
 
 func (x *WatchAssignmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_control_proto_msgTypes[35]
+	mi := &file_tallystick_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2429,7 +2536,7 @@ func (x *WatchAssignmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchAssignmentsRequest.ProtoReflect.Descriptor instead.
 func (*WatchAssignmentsRequest) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WatchAssignmentsRequest) GetInfo() *NodeInfo {
@@ -2449,7 +2556,7 @@ type WatchAssignmentsResponse struct {
 
 func (x *WatchAssignmentsResponse) Reset() {
 	*x = WatchAssignmentsResponse{}
-	mi := &file_tallystick_v1_control_proto_msgTypes[36]
+	mi := &file_tallystick_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2461,7 +2568,7 @@ func (x *WatchAssignmentsResponse) String() string {
 func (*WatchAssignmentsResponse) ProtoMessage() {}
 
 func (x *WatchAssignmentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_control_proto_msgTypes[36]
+	mi := &file_tallystick_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2474,7 +2581,7 @@ func (x *WatchAssignmentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchAssignmentsResponse.ProtoReflect.Descriptor instead.
 func (*WatchAssignmentsResponse) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{36}
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WatchAssignmentsResponse) GetAssignment() *Assignment {
@@ -2513,7 +2620,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_tallystick_v1_control_proto_msgTypes[37]
+	mi := &file_tallystick_v1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +2632,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_control_proto_msgTypes[37]
+	mi := &file_tallystick_v1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +2645,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{37}
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Assignment) GetExecutionId() string {
@@ -2720,14 +2827,15 @@ const file_tallystick_v1_control_proto_rawDesc = "" +
 	"proofReady\x12!\n" +
 	"\finput_digest\x18\x0f \x01(\tR\vinputDigest\x12\x18\n" +
 	"\aparents\x18\x10 \x03(\tR\aparents\x12*\n" +
-	"\x11submitted_unix_ms\x18\x11 \x01(\x04R\x0fsubmittedUnixMs\"\x87\x01\n" +
+	"\x11submitted_unix_ms\x18\x11 \x01(\x04R\x0fsubmittedUnixMs\"\xa5\x01\n" +
 	"\n" +
 	"NodeReport\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12#\n" +
 	"\rresult_digest\x18\x02 \x01(\tR\fresultDigest\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x16\n" +
 	"\x06agrees\x18\x04 \x01(\bR\x06agrees\x12\x12\n" +
-	"\x04void\x18\x05 \x01(\bR\x04void\"\xd8\x02\n" +
+	"\x04void\x18\x05 \x01(\bR\x04void\x12\x1c\n" +
+	"\tabandoned\x18\x06 \x01(\tR\tabandoned\"\xd8\x02\n" +
 	"\aOutcome\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12 \n" +
 	"\texit_code\x18\x02 \x01(\rH\x00R\bexitCode\x88\x01\x01\x12\x15\n" +
@@ -2809,7 +2917,12 @@ const file_tallystick_v1_control_proto_rawDesc = "" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\"P\n" +
 	"\x0fGetBlobResponse\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\tR\x0fprotocolVersion\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"F\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"Q\n" +
+	"\x18AbandonAssignmentRequest\x12!\n" +
+	"\fexecution_id\x18\x01 \x01(\tR\vexecutionId\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\tR\x04code\"F\n" +
+	"\x19AbandonAssignmentResponse\x12)\n" +
+	"\x10protocol_version\x18\x01 \x01(\tR\x0fprotocolVersion\"F\n" +
 	"\x17WatchAssignmentsRequest\x12+\n" +
 	"\x04info\x18\x01 \x01(\v2\x17.tallystick.v1.NodeInfoR\x04info\"U\n" +
 	"\x18WatchAssignmentsResponse\x129\n" +
@@ -2856,9 +2969,10 @@ const file_tallystick_v1_control_proto_rawDesc = "" +
 	"\x10ListClusterNodes\x12&.tallystick.v1.ListClusterNodesRequest\x1a'.tallystick.v1.ListClusterNodesResponse\x12]\n" +
 	"\x0eGetClusterRoot\x12$.tallystick.v1.GetClusterRootRequest\x1a%.tallystick.v1.GetClusterRootResponse\x12H\n" +
 	"\aPutBlob\x12\x1d.tallystick.v1.PutBlobRequest\x1a\x1e.tallystick.v1.PutBlobResponse\x12H\n" +
-	"\aGetBlob\x12\x1d.tallystick.v1.GetBlobRequest\x1a\x1e.tallystick.v1.GetBlobResponse2m\n" +
+	"\aGetBlob\x12\x1d.tallystick.v1.GetBlobRequest\x1a\x1e.tallystick.v1.GetBlobResponse2\xd5\x01\n" +
 	"\x04Node\x12e\n" +
-	"\x10WatchAssignments\x12&.tallystick.v1.WatchAssignmentsRequest\x1a'.tallystick.v1.WatchAssignmentsResponse0\x01BCZAgithub.com/tallystick/tallystick/proto/tallystick/v1;tallystickv1b\x06proto3"
+	"\x10WatchAssignments\x12&.tallystick.v1.WatchAssignmentsRequest\x1a'.tallystick.v1.WatchAssignmentsResponse0\x01\x12f\n" +
+	"\x11AbandonAssignment\x12'.tallystick.v1.AbandonAssignmentRequest\x1a(.tallystick.v1.AbandonAssignmentResponseBCZAgithub.com/tallystick/tallystick/proto/tallystick/v1;tallystickv1b\x06proto3"
 
 var (
 	file_tallystick_v1_control_proto_rawDescOnce sync.Once
@@ -2873,7 +2987,7 @@ func file_tallystick_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_tallystick_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tallystick_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_tallystick_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_tallystick_v1_control_proto_goTypes = []any{
 	(Wait)(0),                              // 0: tallystick.v1.Wait
 	(ExecutionState)(0),                    // 1: tallystick.v1.ExecutionState
@@ -2912,11 +3026,13 @@ var file_tallystick_v1_control_proto_goTypes = []any{
 	(*PutBlobResponse)(nil),                // 34: tallystick.v1.PutBlobResponse
 	(*GetBlobRequest)(nil),                 // 35: tallystick.v1.GetBlobRequest
 	(*GetBlobResponse)(nil),                // 36: tallystick.v1.GetBlobResponse
-	(*WatchAssignmentsRequest)(nil),        // 37: tallystick.v1.WatchAssignmentsRequest
-	(*WatchAssignmentsResponse)(nil),       // 38: tallystick.v1.WatchAssignmentsResponse
-	(*Assignment)(nil),                     // 39: tallystick.v1.Assignment
-	nil,                                    // 40: tallystick.v1.ClusterNode.LabelsEntry
-	(*ProvenRecord)(nil),                   // 41: tallystick.v1.ProvenRecord
+	(*AbandonAssignmentRequest)(nil),       // 37: tallystick.v1.AbandonAssignmentRequest
+	(*AbandonAssignmentResponse)(nil),      // 38: tallystick.v1.AbandonAssignmentResponse
+	(*WatchAssignmentsRequest)(nil),        // 39: tallystick.v1.WatchAssignmentsRequest
+	(*WatchAssignmentsResponse)(nil),       // 40: tallystick.v1.WatchAssignmentsResponse
+	(*Assignment)(nil),                     // 41: tallystick.v1.Assignment
+	nil,                                    // 42: tallystick.v1.ClusterNode.LabelsEntry
+	(*ProvenRecord)(nil),                   // 43: tallystick.v1.ProvenRecord
 }
 var file_tallystick_v1_control_proto_depIdxs = []int32{
 	0,  // 0: tallystick.v1.RegisterContractRequest.wait:type_name -> tallystick.v1.Wait
@@ -2935,14 +3051,14 @@ var file_tallystick_v1_control_proto_depIdxs = []int32{
 	1,  // 13: tallystick.v1.ListExecutionsRequest.state:type_name -> tallystick.v1.ExecutionState
 	20, // 14: tallystick.v1.ListExecutionsResponse.executions:type_name -> tallystick.v1.ExecutionStatus
 	29, // 15: tallystick.v1.ListClusterNodesResponse.nodes:type_name -> tallystick.v1.ClusterNode
-	40, // 16: tallystick.v1.ClusterNode.labels:type_name -> tallystick.v1.ClusterNode.LabelsEntry
+	42, // 16: tallystick.v1.ClusterNode.labels:type_name -> tallystick.v1.ClusterNode.LabelsEntry
 	30, // 17: tallystick.v1.ClusterNode.info:type_name -> tallystick.v1.NodeInfo
 	30, // 18: tallystick.v1.WatchAssignmentsRequest.info:type_name -> tallystick.v1.NodeInfo
-	39, // 19: tallystick.v1.WatchAssignmentsResponse.assignment:type_name -> tallystick.v1.Assignment
-	41, // 20: tallystick.v1.Assignment.contract:type_name -> tallystick.v1.ProvenRecord
-	41, // 21: tallystick.v1.Assignment.request:type_name -> tallystick.v1.ProvenRecord
-	41, // 22: tallystick.v1.Assignment.epochs:type_name -> tallystick.v1.ProvenRecord
-	41, // 23: tallystick.v1.Assignment.reschedules:type_name -> tallystick.v1.ProvenRecord
+	41, // 19: tallystick.v1.WatchAssignmentsResponse.assignment:type_name -> tallystick.v1.Assignment
+	43, // 20: tallystick.v1.Assignment.contract:type_name -> tallystick.v1.ProvenRecord
+	43, // 21: tallystick.v1.Assignment.request:type_name -> tallystick.v1.ProvenRecord
+	43, // 22: tallystick.v1.Assignment.epochs:type_name -> tallystick.v1.ProvenRecord
+	43, // 23: tallystick.v1.Assignment.reschedules:type_name -> tallystick.v1.ProvenRecord
 	3,  // 24: tallystick.v1.Control.RegisterContract:input_type -> tallystick.v1.RegisterContractRequest
 	5,  // 25: tallystick.v1.Control.RetireContract:input_type -> tallystick.v1.RetireContractRequest
 	7,  // 26: tallystick.v1.Control.GetContract:input_type -> tallystick.v1.GetContractRequest
@@ -2957,24 +3073,26 @@ var file_tallystick_v1_control_proto_depIdxs = []int32{
 	31, // 35: tallystick.v1.Control.GetClusterRoot:input_type -> tallystick.v1.GetClusterRootRequest
 	33, // 36: tallystick.v1.Control.PutBlob:input_type -> tallystick.v1.PutBlobRequest
 	35, // 37: tallystick.v1.Control.GetBlob:input_type -> tallystick.v1.GetBlobRequest
-	37, // 38: tallystick.v1.Node.WatchAssignments:input_type -> tallystick.v1.WatchAssignmentsRequest
-	4,  // 39: tallystick.v1.Control.RegisterContract:output_type -> tallystick.v1.RegisterContractResponse
-	6,  // 40: tallystick.v1.Control.RetireContract:output_type -> tallystick.v1.RetireContractResponse
-	8,  // 41: tallystick.v1.Control.GetContract:output_type -> tallystick.v1.GetContractResponse
-	11, // 42: tallystick.v1.Control.ListContracts:output_type -> tallystick.v1.ListContractsResponse
-	13, // 43: tallystick.v1.Control.SubmitExecutionRequest:output_type -> tallystick.v1.SubmitExecutionRequestResponse
-	15, // 44: tallystick.v1.Control.CancelExecution:output_type -> tallystick.v1.CancelExecutionResponse
-	17, // 45: tallystick.v1.Control.QueryExecutionStatus:output_type -> tallystick.v1.QueryExecutionStatusResponse
-	19, // 46: tallystick.v1.Control.WatchExecution:output_type -> tallystick.v1.WatchExecutionResponse
-	24, // 47: tallystick.v1.Control.RetrieveExecutionProof:output_type -> tallystick.v1.RetrieveExecutionProofResponse
-	26, // 48: tallystick.v1.Control.ListExecutions:output_type -> tallystick.v1.ListExecutionsResponse
-	28, // 49: tallystick.v1.Control.ListClusterNodes:output_type -> tallystick.v1.ListClusterNodesResponse
-	32, // 50: tallystick.v1.Control.GetClusterRoot:output_type -> tallystick.v1.GetClusterRootResponse
-	34, // 51: tallystick.v1.Control.PutBlob:output_type -> tallystick.v1.PutBlobResponse
-	36, // 52: tallystick.v1.Control.GetBlob:output_type -> tallystick.v1.GetBlobResponse
-	38, // 53: tallystick.v1.Node.WatchAssignments:output_type -> tallystick.v1.WatchAssignmentsResponse
-	39, // [39:54] is the sub-list for method output_type
-	24, // [24:39] is the sub-list for method input_type
+	39, // 38: tallystick.v1.Node.WatchAssignments:input_type -> tallystick.v1.WatchAssignmentsRequest
+	37, // 39: tallystick.v1.Node.AbandonAssignment:input_type -> tallystick.v1.AbandonAssignmentRequest
+	4,  // 40: tallystick.v1.Control.RegisterContract:output_type -> tallystick.v1.RegisterContractResponse
+	6,  // 41: tallystick.v1.Control.RetireContract:output_type -> tallystick.v1.RetireContractResponse
+	8,  // 42: tallystick.v1.Control.GetContract:output_type -> tallystick.v1.GetContractResponse
+	11, // 43: tallystick.v1.Control.ListContracts:output_type -> tallystick.v1.ListContractsResponse
+	13, // 44: tallystick.v1.Control.SubmitExecutionRequest:output_type -> tallystick.v1.SubmitExecutionRequestResponse
+	15, // 45: tallystick.v1.Control.CancelExecution:output_type -> tallystick.v1.CancelExecutionResponse
+	17, // 46: tallystick.v1.Control.QueryExecutionStatus:output_type -> tallystick.v1.QueryExecutionStatusResponse
+	19, // 47: tallystick.v1.Control.WatchExecution:output_type -> tallystick.v1.WatchExecutionResponse
+	24, // 48: tallystick.v1.Control.RetrieveExecutionProof:output_type -> tallystick.v1.RetrieveExecutionProofResponse
+	26, // 49: tallystick.v1.Control.ListExecutions:output_type -> tallystick.v1.ListExecutionsResponse
+	28, // 50: tallystick.v1.Control.ListClusterNodes:output_type -> tallystick.v1.ListClusterNodesResponse
+	32, // 51: tallystick.v1.Control.GetClusterRoot:output_type -> tallystick.v1.GetClusterRootResponse
+	34, // 52: tallystick.v1.Control.PutBlob:output_type -> tallystick.v1.PutBlobResponse
+	36, // 53: tallystick.v1.Control.GetBlob:output_type -> tallystick.v1.GetBlobResponse
+	40, // 54: tallystick.v1.Node.WatchAssignments:output_type -> tallystick.v1.WatchAssignmentsResponse
+	38, // 55: tallystick.v1.Node.AbandonAssignment:output_type -> tallystick.v1.AbandonAssignmentResponse
+	40, // [40:56] is the sub-list for method output_type
+	24, // [24:40] is the sub-list for method input_type
 	24, // [24:24] is the sub-list for extension type_name
 	24, // [24:24] is the sub-list for extension extendee
 	0,  // [0:24] is the sub-list for field type_name
@@ -2993,7 +3111,7 @@ func file_tallystick_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tallystick_v1_control_proto_rawDesc), len(file_tallystick_v1_control_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   39,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -70,6 +70,8 @@ const (
 	ControlGetBlobProcedure = "/tallystick.v1.Control/GetBlob"
 	// NodeWatchAssignmentsProcedure is the fully-qualified name of the Node's WatchAssignments RPC.
 	NodeWatchAssignmentsProcedure = "/tallystick.v1.Node/WatchAssignments"
+	// NodeAbandonAssignmentProcedure is the fully-qualified name of the Node's AbandonAssignment RPC.
+	NodeAbandonAssignmentProcedure = "/tallystick.v1.Node/AbandonAssignment"
 )
 
 // ControlClient is a client for the tallystick.v1.Control service.
@@ -499,6 +501,10 @@ type NodeClient interface {
 	// WatchAssignments sends what this node has to do, from the open
 	// executions on, until either side ends it.
 	WatchAssignments(context.Context, *connect.Request[v1.WatchAssignmentsRequest]) (*connect.ServerStreamForClient[v1.WatchAssignmentsResponse], error)
+	// AbandonAssignment tells that the node will not attest an execution that it
+	// was assigned, and why, so that nobody waits for it. It decides nothing: the
+	// node may still attest later, and the fold never sees it.
+	AbandonAssignment(context.Context, *connect.Request[v1.AbandonAssignmentRequest]) (*connect.Response[v1.AbandonAssignmentResponse], error)
 }
 
 // NewNodeClient constructs a client for the tallystick.v1.Node service. By default, it uses the
@@ -518,12 +524,19 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(nodeMethods.ByName("WatchAssignments")),
 			connect.WithClientOptions(opts...),
 		),
+		abandonAssignment: connect.NewClient[v1.AbandonAssignmentRequest, v1.AbandonAssignmentResponse](
+			httpClient,
+			baseURL+NodeAbandonAssignmentProcedure,
+			connect.WithSchema(nodeMethods.ByName("AbandonAssignment")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // nodeClient implements NodeClient.
 type nodeClient struct {
-	watchAssignments *connect.Client[v1.WatchAssignmentsRequest, v1.WatchAssignmentsResponse]
+	watchAssignments  *connect.Client[v1.WatchAssignmentsRequest, v1.WatchAssignmentsResponse]
+	abandonAssignment *connect.Client[v1.AbandonAssignmentRequest, v1.AbandonAssignmentResponse]
 }
 
 // WatchAssignments calls tallystick.v1.Node.WatchAssignments.
@@ -531,11 +544,20 @@ func (c *nodeClient) WatchAssignments(ctx context.Context, req *connect.Request[
 	return c.watchAssignments.CallServerStream(ctx, req)
 }
 
+// AbandonAssignment calls tallystick.v1.Node.AbandonAssignment.
+func (c *nodeClient) AbandonAssignment(ctx context.Context, req *connect.Request[v1.AbandonAssignmentRequest]) (*connect.Response[v1.AbandonAssignmentResponse], error) {
+	return c.abandonAssignment.CallUnary(ctx, req)
+}
+
 // NodeHandler is an implementation of the tallystick.v1.Node service.
 type NodeHandler interface {
 	// WatchAssignments sends what this node has to do, from the open
 	// executions on, until either side ends it.
 	WatchAssignments(context.Context, *connect.Request[v1.WatchAssignmentsRequest], *connect.ServerStream[v1.WatchAssignmentsResponse]) error
+	// AbandonAssignment tells that the node will not attest an execution that it
+	// was assigned, and why, so that nobody waits for it. It decides nothing: the
+	// node may still attest later, and the fold never sees it.
+	AbandonAssignment(context.Context, *connect.Request[v1.AbandonAssignmentRequest]) (*connect.Response[v1.AbandonAssignmentResponse], error)
 }
 
 // NewNodeHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -551,10 +573,18 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(nodeMethods.ByName("WatchAssignments")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeAbandonAssignmentHandler := connect.NewUnaryHandler(
+		NodeAbandonAssignmentProcedure,
+		svc.AbandonAssignment,
+		connect.WithSchema(nodeMethods.ByName("AbandonAssignment")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/tallystick.v1.Node/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NodeWatchAssignmentsProcedure:
 			nodeWatchAssignmentsHandler.ServeHTTP(w, r)
+		case NodeAbandonAssignmentProcedure:
+			nodeAbandonAssignmentHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -566,4 +596,8 @@ type UnimplementedNodeHandler struct{}
 
 func (UnimplementedNodeHandler) WatchAssignments(context.Context, *connect.Request[v1.WatchAssignmentsRequest], *connect.ServerStream[v1.WatchAssignmentsResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("tallystick.v1.Node.WatchAssignments is not implemented"))
+}
+
+func (UnimplementedNodeHandler) AbandonAssignment(context.Context, *connect.Request[v1.AbandonAssignmentRequest]) (*connect.Response[v1.AbandonAssignmentResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tallystick.v1.Node.AbandonAssignment is not implemented"))
 }
