@@ -130,6 +130,10 @@ func printStatus(w io.Writer, s *pb.ExecutionStatus) {
 	fmt.Fprintf(w, "schedule        %s, attempt %d\n", s.ClusterScheduleHash, s.Attempt)
 	fmt.Fprintf(w, "assigned        %s\n", strings.Join(s.AssignedNodes, ", "))
 	for _, r := range s.Reports {
+		if r.Abandoned != "" {
+			fmt.Fprintf(w, "  %-14s will not report: %s\n", r.Node, r.Abandoned)
+			continue
+		}
 		note := ""
 		switch {
 		case r.Void:

@@ -84,6 +84,9 @@ func (p *profile) key(use string) (crypto.Signer, error) {
 			fmt.Sprintf("add it under \"keys\", or use the profile of a principal that may sign with %q", use))
 	}
 	key, err := keyfile.LoadEd25519(p.file(name), passphraseFromEnv())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, withHint(err, fmt.Sprintf("profile %q names it; its paths are relative to its own folder", p.path))
+	}
 	if err != nil {
 		return nil, err
 	}
