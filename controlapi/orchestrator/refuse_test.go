@@ -316,6 +316,8 @@ func TestAttestationRefusals(t *testing.T) {
 		t.Errorf("again: %+v, %v", again, err)
 	}
 	// Nothing is answered as known that the node did not sign just so.
+	w.change(membership.RotateKey{ID: n.id, Add: &membership.Key{Algorithm: membership.AlgorithmEd25519,
+		PublicKey: publicKey("node token"), Uses: []membership.Use{membership.UseToken}}}, "node token")
 	for name, envelope := range map[string][]byte{
 		"the same result in other words":  edited(func(s *provenance.Statement) { s.SoftwareVersion = "2.0" }),
 		"the same result, other cluster":  edited(func(s *provenance.Statement) { s.Cluster = "other" }),
