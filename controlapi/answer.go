@@ -1,7 +1,6 @@
 package controlapi
 
 import (
-	"io"
 	"net/http"
 )
 
@@ -89,34 +88,4 @@ func (a *answer) replace(err error) {
 	a.dropped = make(http.Header)
 	err = a.server.settle(a.request.Context(), a.op, err)
 	a.server.writeError(a.ResponseWriter, a.request, a.server.answerError(a.op, err))
-}
-
-// meter reads a request body within its bound and charges it to the principal.
-type meter struct {
-	io.ReadCloser
-	server *Server
-	op     *operation
-	left   int    // bytes until the bound
-	ended  func() // called once at the end of the body
-}
-
-// Read reads on, or notes in the operation why it may not.
-func (m *meter) Read(p []byte) (int, error) {
-	n, err := m.ReadCloser.Read(p)
-	if err == io.EOF && m.ended != nil {
-		m.ended()
-		m.ended = nil
-	}
-	if m.left -= n; m.left < 0 {
-		m.op.bodyErr = refuse(CodeBodyTooLarge, "the request is larger than the %d bytes of this method: send less",
-			m.server.cfg.bound(m.op.method))
-		return 0, m.op.bodyErr
-	}
-	if n > 0 {
-		if quotaErr := m.op.account.received(n, m.server.cfg.Now()); quotaErr != nil {
-			m.op.bodyErr = quotaErr
-			return 0, quotaErr
-		}
-	}
-	return n, err
 }

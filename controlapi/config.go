@@ -2,6 +2,7 @@ package controlapi
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"time"
@@ -19,6 +20,9 @@ const (
 	DefaultTimeout = 60 * time.Second
 	// DefaultKeepAlive is well below the idle timeouts of usual proxies.
 	DefaultKeepAlive = 15 * time.Second
+	// DefaultBodyBudget fits a dozen of the largest requests. While one is
+	// decoded, encrypted and stored it takes a few times its length.
+	DefaultBodyBudget = 256 << 20
 )
 
 // Config is what a Server is made of. Zero fields mean what their comments say.
@@ -28,6 +32,7 @@ type Config struct {
 
 	Quotas     Quotas        // zero fields mean those of DefaultQuotas
 	MaxPayload int           // largest module, input or blob in bytes; 0 means DefaultMaxPayload
+	BodyBudget int64         // bytes of request bodies in memory at the same time, a principal's at most half; 0 means DefaultBodyBudget
 	Timeout    time.Duration // of a call that is no stream; 0 means DefaultTimeout
 	KeepAlive  time.Duration // between messages to an idle node; 0 means DefaultKeepAlive
 
@@ -55,6 +60,13 @@ func (c *Config) ensureDefaults() error {
 	c.Quotas.ensureDefaults()
 	if c.MaxPayload <= 0 {
 		c.MaxPayload = DefaultMaxPayload
+	}
+	if c.BodyBudget <= 0 {
+		c.BodyBudget = DefaultBodyBudget
+	}
+	if least := 2 * int64(c.bound(&method{size: payloadRequest})+maxFraming); c.BodyBudget < least {
+		return fmt.Errorf("controlapi: Config.BodyBudget is %d, want at least %d: half of it must hold a request with a payload of %d",
+			c.BodyBudget, least, c.MaxPayload)
 	}
 	if c.Timeout <= 0 {
 		c.Timeout = DefaultTimeout

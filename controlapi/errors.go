@@ -37,11 +37,13 @@ const (
 
 	CodePermission    Code = "permission_denied" // its kind may not call the method
 	CodeMalformed     Code = "request_malformed" // the body is not one message of the method
+	CodeEncoding      Code = "request_encoding"  // the body is compressed
 	CodeBodyTooLarge  Code = "request_too_large" // the body is over the method's bound
 	CodeQuotaRate     Code = "quota_rate"        // too many calls
 	CodeQuotaInFlight Code = "quota_in_flight"   // too many calls at the same time
 	CodeQuotaBytes    Code = "quota_bytes"       // too many bytes
 	CodeQuotaStreams  Code = "quota_streams"     // too many streams at the same time
+	CodeQuotaBodies   Code = "quota_bodies"      // too many bytes of request bodies at the same time
 
 	// The call ended otherwise.
 
@@ -74,7 +76,9 @@ func connectCode(code Code) connect.Code {
 		orchestrator.CodeModuleMissing, orchestrator.CodeInputMissing, orchestrator.CodeEpochPassed, orchestrator.CodeParent,
 		orchestrator.CodeQuorum, orchestrator.CodeEligible, orchestrator.CodeProofNotReady:
 		return connect.CodeFailedPrecondition
-	case CodeQuotaRate, CodeQuotaInFlight, CodeQuotaBytes, CodeQuotaStreams:
+	case CodeEncoding:
+		return connect.CodeUnimplemented
+	case CodeQuotaRate, CodeQuotaInFlight, CodeQuotaBytes, CodeQuotaStreams, CodeQuotaBodies:
 		return connect.CodeResourceExhausted
 	case CodeReplaced:
 		return connect.CodeAborted

@@ -6,6 +6,14 @@ import (
 	"time"
 )
 
+const (
+	// maxStreams is how many calls one HTTP/2 connection may carry at a time.
+	maxStreams = 1_000
+	// streamWindow is what a client may send on one stream before the handler
+	// reads it, in bytes: what one slow round trip needs.
+	streamWindow = 128 << 10
+)
+
 // NewHTTPServer returns a server for h that speaks HTTP/1.1 and HTTP/2, the
 // latter also without TLS, as gRPC clients on loopback do. Its limits are those
 // that a handler cannot set: of headers, idle connections and dead peers. The
@@ -23,7 +31,11 @@ func NewHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 		MaxHeaderBytes:    16 << 10, // a token and what proxies add
 		HTTP2: &http.HTTP2Config{
 			// Quotas bound what a principal may do at once; this bounds a stranger.
-			MaxConcurrentStreams: 1_000,
+			MaxConcurrentStreams: maxStreams,
+			// Bodies that wait for their part of the budget must leave those that
+			// have it room on the connection, or neither would move.
+			MaxReceiveBufferPerStream:     streamWindow,
+			MaxReceiveBufferPerConnection: maxStreams * streamWindow,
 			// An idle stream to a node that is gone is found within a minute.
 			SendPingTimeout: 30 * time.Second,
 			PingTimeout:     15 * time.Second,

@@ -3,6 +3,7 @@ package controlapi
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -28,6 +29,7 @@ type operation struct {
 
 	bodyErr error // why the body could not be read: a quota or the bound
 	settled bool  // its record is durable: the answer may go
+	parked  bool  // it was refused over quota, and is only counted
 	code    Code  // how it ended, for log and metrics
 }
 
@@ -86,7 +88,12 @@ func (s *Server) settle(ctx context.Context, op *operation, err error) error {
 	}
 	if recordErr := s.makeRecord(ctx, op, err); recordErr != nil {
 		s.metrics.unrecorded.Inc()
-		s.log.Error("recording an operation", "method", op.method.name(), "principal", op.caller.id, "err", recordErr)
+		// Whoever is refused without end must not fill the log: see observe.
+		level := slog.LevelError
+		if errors.Is(recordErr, errParked) {
+			level = slog.LevelDebug
+		}
+		s.log.Log(ctx, level, "recording an operation", "method", op.method.name(), "principal", op.caller.id, "err", recordErr)
 		op.code = orchestrator.CodeUnavailable
 		return errRecord(recordErr)
 	}
@@ -120,6 +127,7 @@ func (s *Server) makeRecord(ctx context.Context, op *operation, err error) error
 // only. The caller waits for it, at most about parkInterval: who is refused too
 // often is slowed down.
 func (s *Server) park(op *operation) error {
+	op.parked = true
 	e := entry{
 		principal: op.caller.id,
 		tenant:    op.tenant(),
@@ -136,7 +144,7 @@ func (s *Server) park(op *operation) error {
 
 func isQuota(code Code) bool {
 	switch code {
-	case CodeQuotaRate, CodeQuotaInFlight, CodeQuotaBytes, CodeQuotaStreams:
+	case CodeQuotaRate, CodeQuotaInFlight, CodeQuotaBytes, CodeQuotaStreams, CodeQuotaBodies:
 		return true
 	}
 	return false
@@ -201,7 +209,7 @@ func (s *Server) WrapStreamingClient(next connect.StreamingClientFunc) connect.S
 func (s *Server) answerError(op *operation, err error) error {
 	refusal := asRefusal(err)
 	op.code = refusal.Code
-	if refusal.Code == CodeInternal || (refusal.Code == orchestrator.CodeUnavailable && refusal.Cause != nil) {
+	if refusal.Code == CodeInternal || (refusal.Code == orchestrator.CodeUnavailable && refusal.Cause != nil && !errors.Is(err, errParked)) {
 		s.log.Error("answering a call", "method", op.method.name(), "principal", op.caller.id,
 			"code", string(refusal.Code), "err", refusal.Cause)
 	}

@@ -90,6 +90,29 @@ type account struct {
 	inFlight atomic.Int64 // calls, streams aside
 	streams  atomic.Int64
 	parked   atomic.Int64 // refusals over quota that wait for a batch
+	unlogged tally        // refusals over quota
+}
+
+// tallyInterval is how often the log tells of a principal's refusals over quota.
+const tallyInterval = time.Second
+
+// tally counts what the log tells of only in sums. It is safe for concurrent use.
+type tally struct {
+	mu   sync.Mutex
+	n    int       // since told; guarded by mu
+	told time.Time // guarded by mu
+}
+
+// add counts n more, and returns how many to tell of now, mostly none.
+func (t *tally) add(n int, now time.Time) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.n += n
+	if t.n == 0 || now.Sub(t.told) < tallyInterval {
+		return 0
+	}
+	n, t.n, t.told = t.n, 0, now
+	return n
 }
 
 // accounts holds one account for every principal that was ever authenticated:

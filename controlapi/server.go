@@ -30,10 +30,6 @@ var (
 // bytes, and for gRPC-Web and Connect streams nothing more in requests.
 const maxFraming = 64
 
-// compressMin is the size in bytes from which answers are compressed. Receipts
-// are smaller: they are hashes, and to compress one costs as much as the call.
-const compressMin = 4 << 10
-
 // writeTimeout is how long a client may take to accept one message of a stream.
 const writeTimeout = 30 * time.Second
 
@@ -43,6 +39,7 @@ type Server struct {
 	log       *slog.Logger
 	auth      *authenticator
 	accounts  *accounts
+	bodies    *budget
 	collector *collector
 	sessions  *sessions
 	metrics   *metrics
@@ -72,6 +69,7 @@ func New(cfg Config) (*Server, error) {
 		log:      cfg.Logger,
 		auth:     newAuthenticator(cfg.Cluster, cfg.Core, cfg.Now),
 		accounts: &accounts{quotas: cfg.Quotas},
+		bodies:   newBudget(cfg.BodyBudget),
 		sessions: newSessions(),
 		metrics:  metrics,
 		errors:   connect.NewErrorWriter(),
@@ -122,7 +120,8 @@ func (s *Server) newRoutes() *http.ServeMux {
 		connect.WithCodec(jsonCodec{"json"}),
 		connect.WithCodec(jsonCodec{"json; charset=utf-8"}),
 		connect.WithInterceptors(s),
-		connect.WithCompressMinBytes(compressMin),
+		// Connect's one compression, for both directions: see checkEncoding.
+		connect.WithCompression("gzip", nil, nil),
 		connect.WithConditionalHandlerOptions(func(spec connect.Spec) []connect.HandlerOption {
 			return []connect.HandlerOption{connect.WithReadMaxBytes(s.cfg.bound(methods[spec.Procedure]))}
 		}),
@@ -203,11 +202,20 @@ func (s *Server) operate(w http.ResponseWriter, r *http.Request, next http.Handl
 		return
 	}
 	defer op.account.leave(op.method.effect)
+	if err := checkEncoding(r.Header); err != nil {
+		out.replace(err)
+		return
+	}
 	r = r.WithContext(context.WithValue(r.Context(), operationKey{}, op))
-	body := &meter{ReadCloser: r.Body, server: s, op: op, left: s.cfg.bound(op.method) + maxFraming}
+	body, err := s.newMeter(r, op)
+	if err != nil {
+		out.replace(err)
+		return
+	}
+	defer body.close()
 	if op.method.effect == streams {
 		if isReflection(op.method) {
-			body.left = maxReflection
+			body.most = maxReflection
 		}
 		_ = op.control.SetWriteDeadline(time.Time{})
 		body.ended = func() { _ = op.control.SetReadDeadline(time.Time{}) }
@@ -240,10 +248,17 @@ func (s *Server) observe(r *http.Request, op *operation) {
 	if op.method.effect != streams {
 		s.metrics.seconds.WithLabelValues(op.method.name()).Observe(elapsed.Seconds())
 	}
+	over := 0
 	level := slog.LevelInfo
-	if op.code == codeOK {
+	switch {
+	case op.parked:
+		over, level = 1, slog.LevelDebug
+	case op.code == codeOK:
 		level = slog.LevelDebug
 	}
 	s.log.Log(r.Context(), level, "call", "method", op.method.name(), "principal", op.caller.id,
 		"kind", op.caller.kind, "code", string(op.code), "elapsed", elapsed)
+	if n := op.account.unlogged.add(over, s.cfg.Now()); n > 0 {
+		s.log.Info("refusals over quota", "principal", op.caller.id, "kind", op.caller.kind, "count", n)
+	}
 }
