@@ -23,6 +23,14 @@ type addHandler struct {
 var bodies = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
 
 func (h *addHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// What was sent would become the entry, and what was meant would not be in
+	// the log.
+	for _, encoding := range r.Header.Values("Content-Encoding") {
+		if encoding != "" && encoding != "identity" {
+			refuse(w, http.StatusUnsupportedMediaType, "body is encoded: send it without Content-Encoding")
+			return
+		}
+	}
 	limit := int64(MaxEntrySize)
 	if h.batch {
 		limit = maxBatchBody

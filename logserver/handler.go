@@ -43,6 +43,7 @@ func ReadHandler(l *Log) http.Handler { return &readHandler{l} }
 //
 //	POST /add         body: one entry; answer: its index
 //	POST /add-batch   body: entries framed as in a bundle; answer: indexes, one a line
+//	                  (either is 415 with a Content-Encoding)
 //	GET /healthz      200, or 503 with the reasons
 //	GET /metrics      Prometheus text format
 //

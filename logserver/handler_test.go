@@ -363,6 +363,16 @@ func TestAdd(t *testing.T) {
 	if w.Code != 400 {
 		t.Errorf("body cut short: %d", w.Code)
 	}
+	// An encoded body is not the entry that its sender means.
+	for path, encodings := range map[string][]string{"/add": {"gzip"}, "/add-batch": {"identity", "br"}} {
+		r = httptest.NewRequest("POST", path, strings.NewReader("\x1f\x8b"))
+		r.Header["Content-Encoding"] = encodings
+		w = httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != http.StatusUnsupportedMediaType {
+			t.Errorf("%s, encoded: %d %s", path, w.Code, w.Body)
+		}
+	}
 	tl.check()
 }
 
