@@ -73,7 +73,12 @@ func WriteFile(path string, data []byte) error {
 
 // Listen listens on address and tells where: in a line "listening addr=…" on
 // stderr and, if one is named, in a file, so that scripts can ask for port 0.
+// An empty address, as an unset variable leaves, is refused: it would mean every
+// interface and any port.
 func Listen(address, addrFile string, stderr io.Writer) (net.Listener, error) {
+	if address == "" {
+		return nil, errors.New("the address to listen on is empty: want HOST:PORT, for example 127.0.0.1:8400")
+	}
 	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, err

@@ -52,6 +52,9 @@ func TestListenTellsWhere(t *testing.T) {
 	if data, err := os.ReadFile(file); err != nil || string(data) != addr+"\n" || stderr.String() != "listening addr="+addr+"\n" {
 		t.Errorf("the file says %q (%v), standard error %q", data, err, &stderr)
 	}
+	if _, err := Listen("", "", &stderr); err == nil || !strings.Contains(err.Error(), "want HOST:PORT") {
+		t.Errorf("no address: %v", err)
+	}
 	if _, err := Listen(addr, "", &stderr); err == nil {
 		t.Error("two listeners at one address")
 	}
