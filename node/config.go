@@ -26,6 +26,7 @@ type ControlPlane interface {
 	GetBlob(context.Context, *connect.Request[pb.GetBlobRequest]) (*connect.Response[pb.GetBlobResponse], error)
 	PutBlob(context.Context, *connect.Request[pb.PutBlobRequest]) (*connect.Response[pb.PutBlobResponse], error)
 	RecordExecutionProvenance(context.Context, *connect.Request[pb.RecordExecutionProvenanceRequest]) (*connect.Response[pb.RecordExecutionProvenanceResponse], error)
+	AbandonAssignment(context.Context, *connect.Request[pb.AbandonAssignmentRequest]) (*connect.Response[pb.AbandonAssignmentResponse], error)
 }
 
 // LogSource reads the public resources of the cluster's two logs
@@ -46,7 +47,8 @@ type Runner interface {
 	// nil if it can.
 	Supports(contract.Versions) error
 	// Run runs the module. An error that wraps ErrNotAdmitted is a property of the
-	// module; any other (stopped, engine fault) is one of this machine.
+	// module, ErrStopped says that Run.Timeout passed, and any other (a worker that
+	// died, an engine fault) is one of this machine.
 	Run(ctx context.Context, run Run) (*Result, error)
 }
 
@@ -60,6 +62,8 @@ type Run struct {
 	Contract *contract.Contract
 	Module   []byte
 	Input    []byte // standard input: the parents' outputs and the submission's own input
+	// Timeout is after how long the runner stops it.
+	Timeout time.Duration
 }
 
 // A Result is an outcome with the bytes that it covers.
@@ -95,6 +99,9 @@ type Config struct {
 	// their payloads a node holds (4·Capacity+8) × (input + output limit) of memory
 	// at worst.
 	Capacity int
+	// RunTimeout is after how long a run is stopped; 0 means DefaultRunTimeout. It
+	// then has no outcome, and this node does not try it again.
+	RunTimeout time.Duration
 	// Info is told to the control plane, for people. Capacity is filled in.
 	Info *pb.NodeInfo
 	// Timing has its defaults where it is zero.
@@ -114,7 +121,7 @@ type Timing struct {
 	// Call bounds one call to the control plane or a log; 0 means 60 s.
 	Call time.Duration
 	// Drain bounds the time that work in progress gets when the node is stopped;
-	// 0 means 60 s, the longest a run at the default limits takes.
+	// 0 means 60 s, several times what a run may take.
 	Drain time.Duration
 	// Retry is for how long an assignment is tried while something is not
 	// available, before it is left to others; 0 means 10 minutes, longer than
@@ -125,6 +132,12 @@ type Timing struct {
 // DefaultMaxAge is how old the cosignatures of a membership checkpoint may be:
 // three refresh rounds of the membership log.
 const DefaultMaxAge = 15 * time.Minute
+
+// DefaultRunTimeout guards against unmetered contracts whose module does not end:
+// it is how long one holds up other tenants' runs. A metered contract ends by its
+// gas, the same on every machine; a node that takes contracts whose gas lasts
+// longer than this needs a longer guard.
+const DefaultRunTimeout = 10 * time.Second
 
 func (c *Config) validate() error {
 	switch {
@@ -147,6 +160,7 @@ func (c *Config) validate() error {
 		c.Capacity = runtime.GOMAXPROCS(0)
 	}
 	orDuration(&c.MaxAge, DefaultMaxAge)
+	orDuration(&c.RunTimeout, DefaultRunTimeout)
 	orDuration(&c.Timing.BackoffMin, 500*time.Millisecond)
 	orDuration(&c.Timing.BackoffMax, 30*time.Second)
 	orDuration(&c.Timing.Idle, 90*time.Second)

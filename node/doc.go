@@ -30,7 +30,9 @@
 // log does not answer, no fresh membership checkpoint, an epoch that is not
 // proven yet, a payload that is not there, a runner that failed) is tried again
 // after growing pauses, during which other assignments have their turn. The table
-// in retry.go says which is which.
+// in retry.go says which is which. A run that was stopped by its guard would be
+// stopped again: it is given up. What is given up for good the control plane is
+// told, so that it does not wait; that is all the telling does.
 //
 // # What is never done
 //
@@ -48,8 +50,10 @@
 //
 // # Concurrency
 //
-// [Node.Run] owns all goroutines: one fills a bounded queue from the stream, one
-// empties it, first come first served, and each assignment begun has its own. Up
-// to Capacity run modules while others are verified, have their payloads fetched,
-// or are handed in. See [Node] for who owns which state.
+// [Node.Run] owns all goroutines: one reads the stream, and each assignment has
+// its own. Up to Capacity run modules while others are verified, have their
+// payloads fetched, or are handed in; a bounded number waits. Tenants take turns
+// and are served round robin, each of them first come first served, so that one
+// whose modules never end delays another's by a run, not by a backlog. See [Node]
+// for who owns which state.
 package node

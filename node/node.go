@@ -18,12 +18,12 @@ import (
 
 // A Node works for one cluster as one principal. Make one with [Open].
 //
-// The goroutine in Run owns the stream, from which it fills the queue. Another
-// takes the queue in order and gives each assignment a goroutine of its own, of
-// which slots bounds those that do something and runs those that run a module;
-// the others wait for another try. They share the view, whose methods only the
-// holder of its turn may call, and the store, whose attestations are created once
-// each.
+// The goroutine in Run owns the stream and gives each assignment a goroutine of
+// its own. The queue bounds those that nothing was done about yet, slots those
+// that do something and runs those that run a module; the others wait for another
+// try. Tenants take turns at slots and runs. The goroutines share the view, whose
+// methods only the holder of its turn may call, and the store, whose attestations
+// are created once each.
 type Node struct {
 	config  Config
 	public  ed25519.PublicKey // that attests
@@ -32,12 +32,16 @@ type Node struct {
 	view    *view
 	modules moduleCache
 
-	queue    *queue
-	slots    semaphore       // held while something is done about an assignment
-	runs     semaphore       // held while a module runs
-	stopping context.Context // ends when nothing new is to begin
-	stop     context.CancelFunc
-	retrying func() // called when an assignment begins to wait for another try; tests set it
+	queue      *queue
+	slots      *turns          // held while something is done about an assignment
+	runs       *turns          // held while a module runs
+	notices    chan notice     // what the control plane is to be told
+	stopping   context.Context // ends when nothing new is to begin
+	stop       context.CancelFunc
+	working    context.Context // ends when what was begun is to end too
+	cancelWork context.CancelFunc
+	workers    sync.WaitGroup // only Run's goroutine adds
+	retrying   func()         // called when an assignment begins to wait for another try; tests set it
 
 	mu      sync.Mutex
 	busy    map[string]bool // guarded by mu: executions in the queue or beyond it
@@ -51,6 +55,13 @@ type Node struct {
 // plane's log, while modules run.
 func ahead(capacity int) int { return 8 + 3*capacity }
 
+// newSlots keeps a quarter of the slots from any one tenant, so that another's
+// assignment is prepared while the first one's runs hold the rest.
+func newSlots(capacity int) *turns {
+	most := capacity + ahead(capacity)
+	return newTurns(most, most-most/4)
+}
+
 // Stats counts what became of assignments since the node was opened.
 type Stats struct {
 	Connections uint64 // streams that were opened
@@ -59,7 +70,7 @@ type Stats struct {
 	Resent      uint64 // stored attestations handed in again
 	Rejected    uint64 // attestations that the control plane refused
 	Retries     uint64 // further tries after something was not available
-	Abandoned   uint64 // given up because something was not available
+	Abandoned   uint64 // given up because something was not available, or the run was stopped
 	Refused     map[RefusalCode]uint64
 
 	// What there is now.
@@ -88,19 +99,22 @@ func Open(config Config) (*Node, error) {
 	}
 	n := &Node{
 		config: config, public: signer.Public(), signer: signer, store: s, view: v,
-		queue: newQueue(),
-		slots: make(semaphore, config.Capacity+ahead(config.Capacity)),
-		runs:  make(semaphore, config.Capacity),
-		busy:  make(map[string]bool),
-		stats: Stats{Refused: make(map[RefusalCode]uint64)},
+		queue:   newQueue(),
+		slots:   newSlots(config.Capacity),
+		runs:    newTurns(config.Capacity, config.Capacity),
+		notices: make(chan notice, maxNotices),
+		busy:    make(map[string]bool),
+		stats:   Stats{Refused: make(map[RefusalCode]uint64)},
 	}
 	n.stopping, n.stop = context.WithCancel(context.Background())
+	n.working, n.cancelWork = context.WithCancel(context.Background()) // outlives a stop, which throws away no runs
 	return n, nil
 }
 
 // Close gives up the directory. Run must have returned.
 func (n *Node) Close() error {
 	n.stop()
+	n.cancelWork()
 	return n.store.close()
 }
 
@@ -126,19 +140,11 @@ func (n *Node) count(f func(*Stats)) {
 // drain and an error that wraps ErrStore when the directory has failed. It is
 // called once.
 func (n *Node) Run(ctx context.Context) error {
-	// Work outlives ctx, so that a stop does not throw away runs.
-	workCtx, cancelWork := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancelWork()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, n.stop)()
 	defer context.AfterFunc(n.stopping, cancel)() // also when the directory fails
-	var workers sync.WaitGroup
-	dispatched := make(chan struct{})
-	go func() {
-		defer close(dispatched)
-		n.dispatch(workCtx, &workers)
-	}()
+	n.workers.Go(n.tell)
 	pause := n.newBackoff()
 	for ctx.Err() == nil && n.store.failed() == nil {
 		received, err := n.stream(ctx)
@@ -152,36 +158,38 @@ func (n *Node) Run(ctx context.Context) error {
 		pause.wait(ctx)
 	}
 	n.stop()
-	<-dispatched
-	n.drain(&workers, cancelWork)
+	n.drain()
 	return n.store.failed()
 }
 
-// dispatch starts the assignments of the queue in order, each when there is a
-// slot, until the node is stopped.
-func (n *Node) dispatch(workCtx context.Context, workers *sync.WaitGroup) {
-	for {
-		a := n.queue.take(n.stopping)
-		if a == nil {
-			return
-		}
-		if !n.slots.acquire(n.stopping) {
-			return
-		}
-		workers.Go(func() {
-			defer n.end(a.GetExecutionId())
-			defer n.slots.release()
-			n.work(workCtx, a)
-		})
-	}
-}
-
-// offer queues an assignment, holding the stream back while there is no space,
-// unless its execution is being worked on or waits already.
+// offer lets an assignment wait for its turn, holding the stream back while too
+// many do, unless its execution is being worked on or waits already.
 func (n *Node) offer(ctx context.Context, a *pb.Assignment) {
-	if n.begin(a.GetExecutionId()) && !n.queue.put(ctx, a) {
-		n.end(a.GetExecutionId())
+	id := a.GetExecutionId()
+	if !n.begin(id) {
+		return
 	}
+	// The encoded form is the smallest, and its size is what it takes.
+	encoded, err := proto.Marshal(a)
+	if err != nil || !n.queue.enter(ctx, len(encoded)) { // it was decoded, so it encodes
+		n.end(id)
+		return
+	}
+	tenant := claimedTenant(a)
+	turn := n.slots.ask(tenant, false) // here, so that the order is the stream's
+	n.workers.Go(func() {
+		defer n.end(id)
+		began := n.slots.wait(n.stopping, turn)
+		n.queue.leave(len(encoded))
+		if !began {
+			return
+		}
+		defer n.slots.release(tenant)
+		a := &pb.Assignment{}
+		if proto.Unmarshal(encoded, a) == nil { // as it was encoded above
+			n.work(n.working, tenant, a)
+		}
+	})
 }
 
 func (n *Node) begin(execution string) bool {
@@ -200,31 +208,11 @@ func (n *Node) end(execution string) {
 	delete(n.busy, execution)
 }
 
-// A semaphore bounds how much happens at a time. Those who wait for it are served
-// in order.
-type semaphore chan struct{}
-
-// acquire waits for a turn; false, without one, when ctx has ended.
-func (s semaphore) acquire(ctx context.Context) bool {
-	select {
-	case s <- struct{}{}:
-	case <-ctx.Done():
-		return false
-	}
-	if ctx.Err() != nil { // of two cases that are ready any may be taken
-		s.release()
-		return false
-	}
-	return true
-}
-
-func (s semaphore) release() { <-s }
-
 // drain waits for the workers, and cancels them when their time is over.
-func (n *Node) drain(workers *sync.WaitGroup, cancel context.CancelFunc) {
+func (n *Node) drain() {
 	done := make(chan struct{})
 	go func() {
-		workers.Wait()
+		n.workers.Wait()
 		close(done)
 	}()
 	timer := time.NewTimer(n.config.Timing.Drain)
@@ -233,7 +221,7 @@ func (n *Node) drain(workers *sync.WaitGroup, cancel context.CancelFunc) {
 	case <-done:
 	case <-timer.C:
 		n.config.Logger.Warn("work in progress is cancelled", "after", n.config.Timing.Drain)
-		cancel()
+		n.cancelWork()
 		<-done
 	}
 }

@@ -4,96 +4,86 @@ import (
 	"context"
 	"sync"
 
-	"google.golang.org/protobuf/proto"
+	"github.com/tallystick/tallystick/record"
 
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 )
 
-// Bounds of the assignments that wait for their turn. Beyond either the stream
-// is held back, so that the rest waits with the control plane.
+// Bounds of the assignments that wait for their first turn, kept as they came.
+// They are wide, since the stream brings the assignments of all tenants in one
+// line: beyond them it is held back, whoever the rest belongs to.
 const (
-	maxQueued      = 256
+	maxQueued      = 16384
 	maxQueuedBytes = 64 << 20 // an assignment is a few KiB, unless it brings its parents' bundles
 )
 
-// queue holds assignments between the stream and the workers, first come first
-// served. One goroutine puts and one takes.
+// queue counts the assignments between the stream and their first turn. One
+// goroutine enters.
 type queue struct {
-	space, ready chan struct{} // hold a token after a change that the other side may wait for
+	space chan struct{} // holds a token after something left
 
 	mu    sync.Mutex
-	items []*pb.Assignment // guarded by mu; the first is the oldest
-	bytes int              // guarded by mu; the sum of their sizes
+	count int // guarded by mu
+	bytes int // guarded by mu
 }
 
-func newQueue() *queue {
-	return &queue{space: make(chan struct{}, 1), ready: make(chan struct{}, 1)}
-}
+func newQueue() *queue { return &queue{space: make(chan struct{}, 1)} }
 
-// put appends a, once there is space; false when ctx ended first. There is always
-// space for one, however large.
-func (q *queue) put(ctx context.Context, a *pb.Assignment) bool {
-	size := proto.Size(a)
-	for !q.tryPut(a, size) {
+// enter counts an assignment of so many bytes in, once there is space; false when
+// ctx ended first. There is always space for one, however large.
+func (q *queue) enter(ctx context.Context, size int) bool {
+	for !q.tryEnter(size) {
 		select {
 		case <-q.space:
 		case <-ctx.Done():
 			return false
 		}
 	}
-	signal(q.ready)
 	return true
 }
 
-func (q *queue) tryPut(a *pb.Assignment, size int) bool {
+func (q *queue) tryEnter(size int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.items) > 0 && (len(q.items) >= maxQueued || q.bytes+size > maxQueuedBytes) {
+	if q.count > 0 && (q.count >= maxQueued || q.bytes+size > maxQueuedBytes) {
 		return false
 	}
-	q.items = append(q.items, a)
+	q.count++
 	q.bytes += size
 	return true
 }
 
-// take removes the oldest, once there is one; nil when ctx ended first.
-func (q *queue) take(ctx context.Context) *pb.Assignment {
-	for ctx.Err() == nil {
-		if a := q.tryTake(); a != nil {
-			signal(q.space)
-			return a
-		}
-		select {
-		case <-q.ready:
-		case <-ctx.Done():
-		}
-	}
-	return nil
-}
-
-func (q *queue) tryTake() *pb.Assignment {
+// leave counts out what was entered with the same size.
+func (q *queue) leave(size int) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.items) == 0 {
-		return nil
+	q.count--
+	q.bytes -= size
+	q.mu.Unlock()
+	select {
+	case q.space <- struct{}{}:
+	default:
 	}
-	a := q.items[0]
-	q.items[0] = nil
-	q.items = q.items[1:]
-	q.bytes -= proto.Size(a)
-	return a
 }
 
 func (q *queue) len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.items)
+	return q.count
 }
 
-// signal leaves a token unless there is one.
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
+// claimedTenant reads the tenant from the request record of an assignment that
+// nobody has verified: good for taking turns, and for nothing else. A control
+// plane that lies about it makes the node serve its tenants in another order,
+// which is the control plane's anyway. What cannot be read shares the turns of
+// the tenant without a name.
+func claimedTenant(a *pb.Assignment) string {
+	opening, err := record.ParseOpening(a.GetRequest().GetOpening())
+	if err != nil {
+		return ""
 	}
+	r, err := record.Parse(opening.Record())
+	if err != nil {
+		return ""
+	}
+	return r.GetRequest().GetTenant()
 }

@@ -75,6 +75,9 @@ var (
 	// ErrUnavailable says that something could not be fetched or done now. The
 	// assignment is tried again.
 	ErrUnavailable = errors.New("unavailable")
+	// ErrStopped says that a run was stopped when its time was over, as it would be
+	// again: mostly one of an unmetered contract. Runners return it.
+	ErrStopped = errors.New("run stopped")
 	// errFault is ErrUnavailable when the runner failed, or contradicts itself.
 	errFault = fmt.Errorf("%w: the runner failed", ErrUnavailable)
 	// errUndelivered is ErrUnavailable when an attestation is kept and was not

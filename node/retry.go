@@ -16,13 +16,18 @@ const maxWaiting = 1024
 // A handling says what follows a failed try.
 type handling struct {
 	// tries bounds how often the assignment is tried: 1 is once, 0 until
-	// Timing.Retry has passed, and unbounded is for as long as the node runs.
+	// Timing.Retry has passed or maxTries were made, and unbounded is for as long
+	// as the node runs.
 	tries int
 	// level is how the end is logged, which operators watch.
 	level slog.Level
 }
 
 const unbounded = -1
+
+// maxTries bounds the tries within Timing.Retry, so that short pauses and a long
+// time do not make a loop. Those of the defaults add up to some 25.
+const maxTries = 100
 
 // lasting failures would meet the same assignment again.
 var lasting = handling{1, slog.LevelWarn}
@@ -70,8 +75,10 @@ func handlingOf(err error) handling {
 		return refusals[refusal.Code]
 	case errors.Is(err, errUndelivered): // what is signed is handed in, however long it takes
 		return handling{unbounded, slog.LevelWarn}
-	case errors.Is(err, errFault): // each try may cost a minute of a processor
-		return handling{5, slog.LevelError}
+	case errors.Is(err, ErrStopped): // it would be stopped again
+		return lasting
+	case errors.Is(err, errFault): // mostly one worker's; each try may cost all of the guard's time
+		return handling{2, slog.LevelError}
 	}
 	return handling{0, slog.LevelWarn} // ErrUnavailable
 }
@@ -83,7 +90,7 @@ func (h handling) again(tries int, since, most time.Duration) bool {
 	case unbounded:
 		return true
 	case 0:
-		return since < most
+		return since < most && tries < maxTries
 	}
 	return tries < h.tries
 }

@@ -56,7 +56,7 @@ func TestHandling(t *testing.T) {
 	const most = time.Minute
 	for _, tc := range []struct {
 		err   error
-		tries int // in all, while less than most has passed; 0: as long as that
+		tries int // in all, while less than most has passed; 0: as many as ever
 		after bool
 		level slog.Level
 	}{
@@ -72,7 +72,8 @@ func TestHandling(t *testing.T) {
 		{RefusedEpoch, 0, false, slog.LevelWarn},
 		{RefusedMissing, 3, false, slog.LevelInfo},
 		{ErrUnavailable, 0, false, slog.LevelWarn},
-		{errFault, 5, false, slog.LevelError},
+		{errFault, 2, false, slog.LevelError},
+		{ErrStopped, 1, false, slog.LevelWarn},
 		{errUndelivered, 0, true, slog.LevelWarn},
 		{ErrStore, 1, false, slog.LevelError},
 	} {
@@ -85,13 +86,20 @@ func TestHandling(t *testing.T) {
 			t.Errorf("%v: level %v, want %v", tc.err, h.level, tc.level)
 		}
 		tries := 1
-		for tries < 100 && h.again(tries, 0, most) {
+		for tries < 2*maxTries && h.again(tries, 0, most) {
 			tries++
 		}
-		if want := tc.tries; tries != want && (want != 0 || tries != 100) {
+		want := tc.tries
+		switch {
+		case tc.after:
+			want = 2 * maxTries
+		case want == 0:
+			want = maxTries
+		}
+		if tries != want {
 			t.Errorf("%v: %d tries, want %d", tc.err, tries, want)
 		}
-		if tc.tries == 0 && h.again(100, most, most) != tc.after {
+		if tc.tries == 0 && h.again(1, most, most) != tc.after {
 			t.Errorf("%v: tried again after the time: %v", tc.err, !tc.after)
 		}
 	}
@@ -190,6 +198,9 @@ func TestDecidedExecutionIsQuiet(t *testing.T) {
 	if s := n.Stats(); s.Refused[RefusedMissing] != 1 || s.Retries != 2 {
 		t.Errorf("stats %+v", s)
 	}
+	if log := w.log.String(); strings.Contains(log, "put it first") || !strings.Contains(log, "decided meanwhile") {
+		t.Errorf("it advises what does not help:\n%s", log)
+	}
 	if log := w.log.String(); strings.Contains(log, "level=WARN") || strings.Contains(log, "level=ERROR") || strings.Count(log, "\n") > 2 {
 		t.Errorf("it is not quiet:\n%s", log)
 	}
@@ -254,7 +265,7 @@ func TestWaitingBlocksNobody(t *testing.T) {
 	a := w.assignment(stuck)
 	w.logs.set(func(membership.LogName, string) ([]byte, error) { return nil, errors.New("down") })
 	n := w.open(config)
-	n.slots = make(semaphore, 1)
+	n.slots = newTurns(1, 1)
 	waits := make(chan struct{}, 1)
 	n.retrying = func() { waits <- struct{}{} }
 	w.plane.replace(w.Execution(stuck).Submission.Input, nil)
@@ -354,7 +365,7 @@ func TestRunsInOrder(t *testing.T) {
 	runner := &ordered{upper: w.runner, inputs: make(chan string), release: make(chan struct{})}
 	config.Runner = runner
 	n := w.open(config)
-	n.slots = make(semaphore, 1) // so that preparing is in order too
+	n.slots = newTurns(1, 1) // so that preparing is in order too
 	r := w.run(n)
 	<-w.plane.connected
 	var list []*pb.Assignment
@@ -373,6 +384,63 @@ func TestRunsInOrder(t *testing.T) {
 		<-w.plane.received
 	}
 	r.stop()
+	<-r.done
+}
+
+// A tenant whose modules do not end delays another's by a run, not by all that
+// it has brought before.
+func TestTenantsTakeTurns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testcluster.Options{})
+	con := w.Contract()
+	con.Tenant = testcluster.Other
+	hostile := w.Register(con)
+	var list []*pb.Assignment
+	for range 40 { // more than there are slots
+		sub := w.Submission(hostile, []byte("loop"))
+		sub.Tenant = testcluster.Other
+		w.Append(w.RequestRecord(sub))
+		list = append(list, w.assignment(sub.ExecutionID()))
+	}
+	w.plane.put([]byte("loop"))
+	id := w.submit("honest")
+	config := w.config("")
+	config.ID, _ = w.assigned(id)
+	config.AttestationKey = testcluster.Key(config.ID + "/attestation")
+	config.Capacity = 1
+	runner := &ordered{upper: w.runner, inputs: make(chan string), release: make(chan struct{})}
+	config.Runner = runner
+	n := w.open(config)
+	r := w.run(n)
+	<-w.plane.connected
+	w.plane.streams <- list
+	if got := <-runner.inputs; got != "loop" {
+		t.Fatalf("the first run is of %q", got)
+	}
+	w.plane.streams <- []*pb.Assignment{w.assignment(id)}
+	for { // until it is prepared, while the other's hold their share of the slots
+		n.runs.mu.Lock()
+		waits := len(n.runs.lines[testcluster.Tenant]) == 1 && len(n.runs.lines[testcluster.Other]) > 0
+		n.runs.mu.Unlock()
+		if waits {
+			break
+		}
+		select {
+		case err := <-r.done:
+			t.Fatalf("Run returned %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	if s := n.Stats(); s.Queued == 0 || s.Running != 1 {
+		t.Errorf("stats %+v", s)
+	}
+	runner.release <- struct{}{}
+	if got := <-runner.inputs; got != "honest" {
+		t.Errorf("the next run is of %q", got)
+	}
+	r.stop()
+	<-r.stopping.Done()
+	close(runner.release)
 	<-r.done
 }
 

@@ -19,9 +19,10 @@ import (
 )
 
 // work takes one assignment to its end: refused, given up, or attested. The
-// caller holds a slot, which work gives up while it waits for another try, so
-// that an assignment that cannot be worked on keeps no other from its turn.
-func (n *Node) work(ctx context.Context, a *pb.Assignment) {
+// caller holds a slot of the tenant, which work gives up while it waits for
+// another try, so that an assignment that cannot be worked on keeps no other from
+// its turn.
+func (n *Node) work(ctx context.Context, tenant string, a *pb.Assignment) {
 	n.count(func(s *Stats) { s.Assignments++ })
 	logger := n.config.Logger.With("execution", a.GetExecutionId(), "attempt", a.GetAttempt())
 	pause, began := n.newBackoff(), time.Now()
@@ -35,8 +36,9 @@ func (n *Node) work(ctx context.Context, a *pb.Assignment) {
 		if more && try == 1 { // once: a control plane that is away concerns many assignments
 			logger.Log(ctx, min(h.level, slog.LevelWarn), "assignment will be tried again", "error", err)
 		}
-		if !more || !n.waitForAnother(ctx, pause) {
+		if !more || !n.waitForAnother(ctx, tenant, pause) {
 			n.giveUp(ctx, logger.With("tries", try), err, h)
+			n.abandon(a.GetExecutionId(), err)
 			return
 		}
 		n.count(func(s *Stats) { s.Retries++ })
@@ -63,7 +65,7 @@ func (n *Node) giveUp(ctx context.Context, logger *slog.Logger, err error, h han
 
 // waitForAnother pauses without the slot; false when the node stops or too many
 // wait. The slot is held again in either case.
-func (n *Node) waitForAnother(ctx context.Context, pause *backoff) bool {
+func (n *Node) waitForAnother(ctx context.Context, tenant string, pause *backoff) bool {
 	n.mu.Lock()
 	full := n.waiting >= maxWaiting
 	if !full {
@@ -73,7 +75,7 @@ func (n *Node) waitForAnother(ctx context.Context, pause *backoff) bool {
 	if full {
 		return false
 	}
-	n.slots.release()
+	n.slots.release(tenant)
 	if n.retrying != nil {
 		n.retrying()
 	}
@@ -86,7 +88,7 @@ func (n *Node) waitForAnother(ctx context.Context, pause *backoff) bool {
 	n.mu.Lock()
 	n.waiting--
 	n.mu.Unlock()
-	n.slots <- struct{}{} // others hold it for bounded time
+	n.slots.wait(context.Background(), n.slots.ask(tenant, true)) // others hold it for bounded time
 	return !ended
 }
 
@@ -165,7 +167,7 @@ func (n *Node) run(ctx context.Context, t *task) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	result, err := n.runModule(ctx, Run{Contract: c, Module: module, Input: input})
+	result, err := n.runModule(ctx, t.execution.Tenant, Run{Contract: c, Module: module, Input: input, Timeout: n.config.RunTimeout})
 	if err != nil {
 		return nil, err
 	}
@@ -179,9 +181,9 @@ func (n *Node) run(ctx context.Context, t *task) (*Result, error) {
 	return result, nil
 }
 
-// runModule runs a module when it is its turn, in the order of asking.
-func (n *Node) runModule(ctx context.Context, run Run) (*Result, error) {
-	if !n.runs.acquire(n.stopping) {
+// runModule runs a module when it is its turn.
+func (n *Node) runModule(ctx context.Context, tenant string, run Run) (*Result, error) {
+	if !n.runs.acquire(n.stopping, tenant) {
 		return nil, fmt.Errorf("%w: the node stops", ErrUnavailable)
 	}
 	n.mu.Lock()
@@ -191,12 +193,14 @@ func (n *Node) runModule(ctx context.Context, run Run) (*Result, error) {
 		n.mu.Lock()
 		n.running--
 		n.mu.Unlock()
-		n.runs.release()
+		n.runs.release(tenant)
 	}()
 	result, err := n.config.Runner.Run(ctx, run)
 	switch {
 	case errors.Is(err, ErrNotAdmitted):
 		return nil, refuseCause(RefusedAdmission, err)
+	case errors.Is(err, ErrStopped) && ctx.Err() == nil:
+		return nil, err
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", errFault, err)
 	}
@@ -239,7 +243,9 @@ func (n *Node) getBlob(ctx context.Context, d digest.Digest) ([]byte, error) {
 	resp, err := n.config.ControlPlane.GetBlob(ctx, connect.NewRequest(&pb.GetBlobRequest{Digest: d.String()}))
 	switch {
 	case connect.CodeOf(err) == connect.CodeNotFound:
-		return nil, refuseCause(RefusedMissing, fmt.Errorf("payload %s: %w", d, err))
+		// In words of its own: the control plane's are for whoever would put it.
+		return nil, &RefusalError{Code: RefusedMissing, Cause: err, Detail: fmt.Sprintf(
+			"payload %s is not served to this node: mostly the execution was decided meanwhile, and nothing is to be done", d)}
 	case err != nil:
 		return nil, fmt.Errorf("%w: fetching payload %s: %w", ErrUnavailable, d, err)
 	}

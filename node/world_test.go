@@ -273,6 +273,9 @@ type plane struct {
 	streams   chan []*pb.Assignment                     // what the next stream brings; nil ends it
 	received  chan *pb.RecordExecutionProvenanceRequest // attestations handed in
 
+	// abandon, if not nil, answers AbandonAssignment.
+	abandon func(context.Context, *pb.AbandonAssignmentRequest) error
+
 	mu     sync.Mutex
 	blobs  map[string][]byte // guarded by mu; by digest
 	refuse []error           // guarded by mu; answers to the next attestations
@@ -328,6 +331,15 @@ func (p *plane) WatchAssignments(ctx context.Context, req *connect.Request[pb.Wa
 			return ctx.Err()
 		}
 	}
+}
+
+func (p *plane) AbandonAssignment(ctx context.Context, req *connect.Request[pb.AbandonAssignmentRequest]) (*connect.Response[pb.AbandonAssignmentResponse], error) {
+	if p.abandon != nil {
+		if err := p.abandon(ctx, req.Msg); err != nil {
+			return nil, err
+		}
+	}
+	return connect.NewResponse(&pb.AbandonAssignmentResponse{}), nil
 }
 
 func (p *plane) GetBlob(_ context.Context, req *connect.Request[pb.GetBlobRequest]) (*connect.Response[pb.GetBlobResponse], error) {
@@ -437,10 +449,11 @@ func (s *syncBuffer) String() string {
 
 var _ io.Writer = (*syncBuffer)(nil)
 
-// do works on an assignment as dispatch has it worked on, and waits for its end.
+// do works on an assignment as offer has it worked on, and waits for its end.
 func (n *Node) do(ctx context.Context, a *pb.Assignment) {
-	if n.slots.acquire(ctx) {
-		defer n.slots.release()
-		n.work(ctx, a)
+	tenant := claimedTenant(a)
+	if n.slots.acquire(ctx, tenant) {
+		defer n.slots.release(tenant)
+		n.work(ctx, tenant, a)
 	}
 }

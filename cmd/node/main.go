@@ -170,7 +170,7 @@ end. The log, one JSON object a line, goes to standard error.`,
 	f.IntVar(&c.capacity, "capacity", 0, "modules to run at a time, each in a process of its own (default: the number of processors)")
 	f.DurationVar(&c.maxAge, "max-age", node.DefaultMaxAge, "how old the cosignatures of the membership log may be")
 	f.DurationVar(&c.drain, "drain", time.Minute, "time that work in progress gets when the node is stopped")
-	f.DurationVar(&c.runTimeout, "run-timeout", sandbox.DefaultWallClock, "guard against a run that does not end; it then has no outcome")
+	f.DurationVar(&c.runTimeout, "run-timeout", node.DefaultRunTimeout, "guard against runs of unmetered contracts that do not end, which then have no outcome")
 	for _, name := range []string{"dir", "server", "id", "genesis", "policy", "membership-policy"} {
 		cmd.MarkFlagRequired(name)
 	}
@@ -208,8 +208,8 @@ func serve(ctx context.Context, c serveConfig, logger *slog.Logger) error {
 	defer pool.Close()
 	n, err := node.Open(node.Config{
 		ID: c.id, Dir: c.dir, AttestationKey: attestation, Trust: trust, MaxAge: c.maxAge,
-		ControlPlane: plane, Logs: logs, Runner: runner{pool, c.runTimeout},
-		Limits: limits, Capacity: c.capacity, Info: describe(pool), Timing: node.Timing{Drain: c.drain}, Logger: logger,
+		ControlPlane: plane, Logs: logs, Runner: runner{pool},
+		Limits: limits, Capacity: c.capacity, RunTimeout: c.runTimeout, Info: describe(pool), Timing: node.Timing{Drain: c.drain}, Logger: logger,
 	})
 	if err != nil {
 		return err

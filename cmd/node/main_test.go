@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/pem"
@@ -49,6 +50,9 @@ var module = []byte("\x00asm\x01\x00\x00\x00" +
 	"\x07\x13\x02\x06memory\x02\x00\x06_start\x00\x00" +
 	"\x0a\x04\x01\x02\x00\x0b") // empty body
 
+// endless is module with a loop for its body.
+var endless = append(bytes.Clone(module[:len(module)-5]), "\x09\x01\x07\x00\x03\x40\x0c\x00\x0b\x0b"...)
+
 // controlPlane assigns one execution of a cluster to whoever asks with a token
 // of node-1.
 type controlPlane struct {
@@ -65,6 +69,10 @@ func (p *controlPlane) WatchAssignments(ctx context.Context, _ *connect.Request[
 	}
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+func (p *controlPlane) AbandonAssignment(context.Context, *connect.Request[pb.AbandonAssignmentRequest]) (*connect.Response[pb.AbandonAssignmentResponse], error) {
+	return connect.NewResponse(&pb.AbandonAssignmentResponse{}), nil
 }
 
 func (p *controlPlane) GetBlob(_ context.Context, req *connect.Request[pb.GetBlobRequest]) (*connect.Response[pb.GetBlobResponse], error) {
@@ -209,7 +217,11 @@ func TestRunnerErrors(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	c.Module = digest.Of(module)
-	if _, err := r.Run(ctx, node.Run{Contract: c, Module: module}); err == nil || errors.Is(err, node.ErrNotAdmitted) {
+	if _, err := r.Run(ctx, node.Run{Contract: c, Module: module}); err == nil || errors.Is(err, node.ErrNotAdmitted) || errors.Is(err, node.ErrStopped) {
 		t.Errorf("got %v, want a failure of this run", err)
+	}
+	c.Module = digest.Of(endless)
+	if _, err := r.Run(t.Context(), node.Run{Contract: c, Module: endless, Timeout: time.Millisecond}); !errors.Is(err, node.ErrStopped) {
+		t.Errorf("got %v, want ErrStopped", err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"time"
 
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/node"
@@ -15,20 +14,20 @@ import (
 
 // runner makes a sandbox a node's Runner: no service imports another, here their
 // types meet.
-type runner struct {
-	pool      *sandbox.Pool
-	wallClock time.Duration
-}
+type runner struct{ pool *sandbox.Pool }
 
 func (r runner) Supports(v contract.Versions) error { return sandbox.Supports(v) }
 
 func (r runner) Run(ctx context.Context, run node.Run) (*node.Result, error) {
 	job := sandbox.JobOf(run.Contract, run.Module, run.Input)
-	job.Limits.WallClock = r.wallClock
+	job.Limits.WallClock = run.Timeout
 	result, err := r.pool.Run(ctx, job)
 	var refusal *sandbox.Refusal
 	if errors.As(err, &refusal) || errors.Is(err, sandbox.ErrInvalidJob) {
 		return nil, fmt.Errorf("%w: %w", node.ErrNotAdmitted, err)
+	}
+	if errors.Is(err, sandbox.ErrStopped) && !errors.Is(err, sandbox.ErrClosed) && ctx.Err() == nil {
+		return nil, fmt.Errorf("%w: %w", node.ErrStopped, err) // by a guard, since by nobody else
 	}
 	if err != nil {
 		return nil, err
