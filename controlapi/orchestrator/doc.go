@@ -27,8 +27,9 @@
 //
 // One goroutine, the applier, reads the audit log in index order and applies it
 // to the view. Only it changes what the log implies; everybody else reads under
-// the view's read lock, and holds it for no I/O. (Deadlines, which the log does
-// not imply, are set under the write lock by the timers too.) An operation that
+// the view's read lock, and holds it for no I/O. (Deadlines and abandonments,
+// which the log does not imply, are set under the write lock by the timers and
+// by Abandon.) An operation that
 // makes a record of its own answers after the view covers it, so everyone reads
 // their writes. The deriver appends what the view asks for: provenance and
 // divergence records, and reschedule and expired records when deadlines have
