@@ -206,7 +206,7 @@ func (s *slowBody) Read(p []byte) (int, error) {
 }
 
 // timeoutError is as net's.
-type timeoutError struct{ error }
+type timeoutError struct{}
 
 func (timeoutError) Is(target error) bool { return target.Error() == "i/o timeout" }
 func (timeoutError) Error() string        { return "read: i/o timeout" }
