@@ -197,11 +197,11 @@ func (p *controlPlane) openLog(name membership.LogName, hold bool) (*logserver.L
 
 // listen opens the listener, and refuses to serve strangers in the clear.
 func (p *controlPlane) listen() (net.Listener, error) {
+	host, _, err := net.SplitHostPort(p.config.listen)
+	if err != nil {
+		return nil, err
+	}
 	if p.config.tlsCert == "" {
-		host, _, err := net.SplitHostPort(p.config.listen)
-		if err != nil {
-			return nil, err
-		}
 		if ip := net.ParseIP(host); host != "localhost" && !ip.IsLoopback() {
 			return nil, fmt.Errorf("listening on %q needs TLS: give --tls-cert and --tls-key, or listen on 127.0.0.1", p.config.listen)
 		}
