@@ -27,7 +27,7 @@ type sample struct {
 	Gas     *uint64           `json:"gas,omitempty"`
 	Inner   *inner            `json:"inner,omitempty"`
 	Hidden  string            `json:"-"`
-	private int //lint:ignore U1000 its name must not be taken
+	private int               //lint:ignore U1000 its name must not be taken
 }
 
 type inner struct {
