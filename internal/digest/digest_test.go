@@ -3,6 +3,8 @@ package digest
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 )
@@ -57,5 +59,44 @@ func TestParse(t *testing.T) {
 	}
 	if _, err := FromBytes(make([]byte, 31)); err == nil {
 		t.Error("FromBytes took 31 bytes")
+	}
+}
+
+// A digest in JSON is its text form, and nothing else is taken for one.
+func TestJSON(t *testing.T) {
+	d := Of([]byte("x"))
+	data, err := json.Marshal(map[string]Digest{"d": d})
+	if err != nil || string(data) != `{"d":"`+d.String()+`"}` {
+		t.Fatalf("%s, %v", data, err)
+	}
+	var back map[string]Digest
+	if err := json.Unmarshal(data, &back); err != nil || back["d"] != d || back["d"].IsZero() {
+		t.Errorf("read back %v, %v", back, err)
+	}
+	if err := json.Unmarshal([]byte(`{"d":"00"}`), &back); !errors.Is(err, ErrFormat) {
+		t.Errorf("a short digest: %v", err)
+	}
+	if raw, err := FromBytes(d[:]); err != nil || raw != d {
+		t.Errorf("FromBytes: %v, %v", raw, err)
+	}
+	if !(Digest{}).IsZero() {
+		t.Error("the zero digest is not zero")
+	}
+}
+
+// A present optional digest is bound, and differs from an absent one.
+func TestOptionalDigest(t *testing.T) {
+	one, two := Digest{1}, Digest{2}
+	sums := map[Digest]bool{
+		New("d").OptionalDigest(nil).Sum():       true,
+		New("d").OptionalDigest(&one).Sum():      true,
+		New("d").OptionalDigest(&two).Sum():      true,
+		New("d").OptionalDigest(&Digest{}).Sum(): true,
+	}
+	if len(sums) != 4 {
+		t.Errorf("four optional digests have %d hashes", len(sums))
+	}
+	if New("d").Bytes([]byte("ab")).Sum() != New("d").Text("ab").Sum() {
+		t.Error("the same bytes as text have another hash")
 	}
 }
