@@ -1362,7 +1362,7 @@ type NodeReport struct {
 	// Attested twice with different results.
 	Void bool `protobuf:"varint,5,opt,name=void,proto3" json:"void,omitempty"`
 	// The node has told that it will not attest, with this code: information,
-	// lost when the control plane restarts. The fields above are then empty.
+	// lost when the control plane restarts. Of the fields above only node is set.
 	Abandoned     string `protobuf:"bytes,6,opt,name=abandoned,proto3" json:"abandoned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
