@@ -62,7 +62,7 @@ func connectCode(code Code) connect.Code {
 	case CodeTokenMissing, CodeTokenMalformed, CodeTokenKey, CodeTokenSignature, CodeTokenAudience,
 		CodeTokenExpired, CodeTokenEarly, CodeTokenClaims:
 		return connect.CodeUnauthenticated
-	case CodePermission, orchestrator.CodeForeign, orchestrator.CodeSignature:
+	case CodePermission, orchestrator.CodeForeign, orchestrator.CodeWrongNode, orchestrator.CodeSignature:
 		return connect.CodePermissionDenied
 	case CodeMalformed, CodeBodyTooLarge,
 		orchestrator.CodeEnvelope, orchestrator.CodeVersion, orchestrator.CodeContractRules, orchestrator.CodeModule,

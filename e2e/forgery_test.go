@@ -108,7 +108,7 @@ func TestHostileNode(t *testing.T) {
 	}
 	refused(t, "garbage", "envelope_malformed", evil.attest([]byte("garbage")))
 	refused(t, "not assigned", "execution_unknown", evil.attest(forge(outsider, c.key(outsider, "attestation"), nil)))
-	refused(t, "as another node", "wrong_tenant", evil.attest(forge(insider, c.key(outsider, "attestation"), nil)))
+	refused(t, "as another node", "wrong_node", evil.attest(forge(insider, c.key(outsider, "attestation"), nil)))
 	refused(t, "with the token key", "attestation_refused", good.attest(forge(insider, c.key(insider, "token"), nil)))
 	refused(t, "with another's key", "attestation_refused", good.attest(forge(insider, c.key(outsider, "attestation"), nil)))
 	for what, change := range map[string]func(*provenance.Statement){

@@ -97,7 +97,8 @@ func decodeRefusal(err error) error {
 	if f := (*wasm.FeatureError)(nil); errors.As(err, &f) {
 		return refuse(RefusedFeature, string(f.Feature), "%s at offset %d", f.What, f.Offset)
 	}
-	return refuse(RefusedMalformed, "", "%v", err)
+	// The code says malformed already.
+	return refuse(RefusedMalformed, "", "%s", strings.TrimPrefix(err.Error(), wasm.ErrMalformed.Error()+": "))
 }
 
 // admitImports wants every import to be a granted function with exactly its

@@ -150,8 +150,8 @@ func TestRefusals(t *testing.T) {
 		}), RefusedWork, "", "estimate"},
 		{"operand missing", body(0x1a), RefusedMalformed, "", "operand missing"},
 
-		{"truncated", body(0x01)[:40], RefusedMalformed, "", "malformed module"},
-		{"bytes after", append(body(), 0), RefusedMalformed, "", "malformed module"},
+		{"truncated", body(0x01)[:40], RefusedMalformed, "", "malformed: "},
+		{"bytes after", append(body(), 0), RefusedMalformed, "", "malformed: "},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

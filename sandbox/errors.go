@@ -52,7 +52,7 @@ type Refusal struct {
 // Error names the rule, the item and, where granting a capability would help,
 // that capability.
 func (r *Refusal) Error() string {
-	s := "module refused: " + string(r.Code)
+	s := string(r.Code)
 	if r.Item != "" {
 		s += fmt.Sprintf(" %q", r.Item)
 	}

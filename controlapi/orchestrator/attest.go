@@ -27,7 +27,7 @@ func (o *Orchestrator) Attest(ctx context.Context, actor Actor, node string, env
 		return digest.Digest{}, Appended{}, 0, refuseCause(CodeEnvelope, err, "%v", err)
 	}
 	if s.Node != node {
-		return s.Execution, Appended{}, 0, refuse(CodeForeign, "attestation of node %q, the caller is %q: attest as the caller", s.Node, node)
+		return s.Execution, Appended{}, 0, refuse(CodeWrongNode, "attestation of node %q, the caller is %q: attest as the caller", s.Node, node)
 	}
 	appended, err := o.attest(ctx, actor, attestation{s, digest.Of(e.Payload), e, envelope})
 	if err != nil {

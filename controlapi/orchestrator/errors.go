@@ -19,6 +19,7 @@ const (
 	CodeVersion       Code = "protocol_version"    // another protocol version
 	CodeSignature     Code = "signature_invalid"   // not signed by a key that may sign this now
 	CodeForeign       Code = "wrong_tenant"        // signed for another tenant or cluster than the caller's
+	CodeWrongNode     Code = "wrong_node"          // the attestation of another node than the caller
 	CodeContractRules Code = "contract_refused"    // breaks a rule of contracts or a cluster limit
 	CodeModule        Code = "module_refused"      // the module fails admission
 	CodeModuleDigest  Code = "module_digest"       // the module is not the one that the contract names

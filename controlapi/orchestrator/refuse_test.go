@@ -290,7 +290,7 @@ func TestAttestationRefusals(t *testing.T) {
 	}{
 		{"no envelope", n.id, []byte("x"), orchestrator.CodeEnvelope},
 		{"no statement", n.id, w.newSubmission(digestOf("c"), "x", 1), orchestrator.CodeEnvelope},
-		{"another node's", other, edited(func(*provenance.Statement) {}), orchestrator.CodeForeign},
+		{"another node's", other, edited(func(*provenance.Statement) {}), orchestrator.CodeWrongNode},
 		{"signed by another node", n.id, func() []byte {
 			s := *statement
 			return (&worker{w: w, id: other}).envelope(&s)
