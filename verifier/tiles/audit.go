@@ -104,6 +104,14 @@ func (a *Audit) Run(ctx context.Context, remembered *State) (*Report, *State, er
 	return report, &State{Checkpoint: signed, edge: w.edge}, nil
 }
 
+// workers returns the bound of parallel downloads.
+func (a *Audit) workers() int {
+	if a.Workers <= 0 {
+		return DefaultWorkers
+	}
+	return a.Workers
+}
+
 // fetch reads one resource.
 func (a *Audit) fetch(ctx context.Context, path string, limit int64) ([]byte, error) {
 	b, err := a.Fetch(ctx, path, limit)
@@ -173,14 +181,10 @@ func (w *walk) reach(ctx context.Context, root tlog.Hash) error {
 // walk is at its end or has failed, and all downloads have ended.
 func (w *walk) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	workers := w.audit.Workers
-	if workers <= 0 {
-		workers = DefaultWorkers
-	}
 	from := w.edge.size() / width
 	// A part's channel is in the queue while it is downloaded, so the queue's
 	// capacity bounds the downloads.
-	queue := make(chan chan part, workers)
+	queue := make(chan chan part, w.audit.workers())
 	go func() {
 		defer close(queue)
 		for n := from; n*width < w.size; n++ {

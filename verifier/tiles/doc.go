@@ -7,6 +7,9 @@
 // keeps: the next run downloads only what is new and finds out if the log has
 // changed its past. An interrupted run returns a State too, and goes on from it.
 //
+// [Source] reads a log up to one checkpoint and hands out bundles that are
+// verified already, for whoever copies a log or catches up with one.
+//
 // # Trust
 //
 // The [checkpoint.Policy] and a State of one's own are trusted; what is fetched
@@ -16,8 +19,8 @@
 //
 // # Concurrency
 //
-// Run downloads in parallel with a bounded number of goroutines, all of which
-// have ended when it returns. A State must not be used by two runs at a time.
+// Run, like Source.Bundles, downloads in parallel with a bounded number of
+// goroutines, all of which have ended when it returns. A State must not be used by two runs at a time.
 package tiles
 
 import (
@@ -41,7 +44,8 @@ var (
 	ErrTile = errors.New("tile differs from the entries")
 	// ErrRoot: the entries do not make the checkpoint's root hash.
 	ErrRoot = errors.New("entries do not make the checkpoint's root hash")
-	// ErrRollback: the checkpoint is older than one that was shown before.
+	// ErrRollback: the checkpoint is older than one that was shown before, or than
+	// what is asked for.
 	ErrRollback = errors.New("log went back")
 	// ErrFork: the log has shown two trees of which neither extends the other.
 	// The error is a *ForkError.

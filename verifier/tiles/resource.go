@@ -55,6 +55,14 @@ func parseBundle(b []byte, have, w int) ([]tlog.Hash, error) {
 	return leaves[:w], nil
 }
 
+// frameEnd returns where the first n entries of a well-formed bundle end.
+func frameEnd(b []byte, n int) (end int) {
+	for range n {
+		end += 2 + int(binary.BigEndian.Uint16(b[end:]))
+	}
+	return end
+}
+
 // parseTile returns the first w hashes of a tile that must hold exactly have.
 func parseTile(b []byte, have, w int) ([]tlog.Hash, error) {
 	if len(b) != have*tlog.HashSize {
