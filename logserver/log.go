@@ -2,16 +2,10 @@ package logserver
 
 import (
 	"context"
-	"crypto"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/mod/sumdb/note"
-
-	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
 // Log is an append-only Merkle log in one Pebble store. Its methods are safe
@@ -19,10 +13,15 @@ import (
 type Log struct {
 	opts    Options
 	store   *store
-	signer  *headSigner
-	receipt *headSigner // nil without a receipt key
+	given   *candidates    // the private keys of the options
+	receipt *receiptSigner // nil without a receipt key
 	queue   *queue
 	metrics *metrics
+
+	// keys are the store's identity and what signs for it: replaced by
+	// rotations, under rotating.
+	keys     atomic.Pointer[keyring]
+	rotating sync.Mutex
 
 	// view is replaced by the sequencer after each commit.
 	view atomic.Pointer[view]
@@ -39,53 +38,13 @@ type Log struct {
 	closed        error
 }
 
-// headSigner signs checkpoints of one origin with one key.
-type headSigner struct {
-	origin string
-	signer note.Signer
-	vkey   string
-	keys   []note.Verifier // the one verifier, as checkpoint.Open takes it
-}
-
-func newHeadSigner(origin, name string, key crypto.Signer) (*headSigner, error) {
-	if key == nil {
-		return nil, invalid("log %q has no key", origin)
-	}
-	public, ok := key.Public().(ed25519.PublicKey)
-	if !ok {
-		return nil, invalid("key of %q is not an Ed25519 key", name)
-	}
-	signer, err := checkpoint.NewSigner(name, key)
-	if err != nil {
-		return nil, fmt.Errorf("using the key of %q: %w", name, err)
-	}
-	vkey, err := checkpoint.Vkey(name, public)
-	if err != nil {
-		return nil, fmt.Errorf("using the key of %q: %w", name, err)
-	}
-	verifier, err := note.NewVerifier(vkey)
-	if err != nil {
-		return nil, fmt.Errorf("using the key of %q: %w", name, err)
-	}
-	return &headSigner{origin: origin, signer: signer, vkey: vkey, keys: []note.Verifier{verifier}}, nil
-}
-
-func (h *headSigner) sign(size int64, root Hash) ([]byte, error) {
-	return checkpoint.Sign(checkpoint.Checkpoint{Origin: h.origin, Size: size, Root: root}, h.signer)
-}
-
 // newLog validates the options and opens the store, without reading it.
 func newLog(o Options) (*Log, error) {
 	o.setDefaults()
 	l := &Log{opts: o, sequencerDone: make(chan struct{})}
 	var err error
-	if l.signer, err = newHeadSigner(o.Origin, o.Origin, o.Key); err != nil {
+	if l.given, err = newCandidates(o); err != nil {
 		return nil, err
-	}
-	if o.ReceiptKey != nil {
-		if l.receipt, err = newHeadSigner(o.Origin, o.Origin+"/receipt", o.ReceiptKey); err != nil {
-			return nil, err
-		}
 	}
 	if l.store, err = openStore(o.Dir, o.fs, o.Logger); err != nil {
 		return nil, err
@@ -93,15 +52,6 @@ func newLog(o Options) (*Log, error) {
 	l.queue = newQueue(o.QueueEntries, o.QueueBytes)
 	l.metrics = newMetrics(l)
 	return l, nil
-}
-
-// identity is what a store is bound to: origin, vkey and receipt vkey.
-func (l *Log) identity() []byte {
-	receipt := ""
-	if l.receipt != nil {
-		receipt = l.receipt.vkey
-	}
-	return fmt.Appendf(nil, "%s\n%s\n%s\n", l.signer.origin, l.signer.vkey, receipt)
 }
 
 // Create makes an empty log in o.Dir and signs the checkpoint of its empty
@@ -120,7 +70,11 @@ func Create(o Options) (err error) {
 	case !errors.Is(err, ErrNotFound):
 		return err
 	}
-	signed, err := l.signer.sign(0, emptyRoot)
+	keys, _, err := l.given.fit(l.given.identity(o.Origin))
+	if err != nil {
+		return err
+	}
+	signed, err := keys.sign(0, emptyRoot)
 	if err != nil {
 		return fmt.Errorf("signing the empty tree: %w", err)
 	}
@@ -128,7 +82,7 @@ func Create(o Options) (err error) {
 	defer b.Close()
 	for _, kv := range [][2][]byte{
 		{metaFormat, []byte(storeFormat)},
-		{metaIdentity, l.identity()},
+		{metaIdentity, keys.format()},
 		{metaHead, encodeHead(0, emptyRoot)},
 		{metaSigned, signed},
 	} {

@@ -40,6 +40,11 @@ type Options struct {
 	// ReceiptKey, if set, is the Ed25519 key that signs the head of every
 	// commit group, under the key name Origin + "/receipt".
 	ReceiptKey crypto.Signer
+	// NextKey and NextReceiptKey are the keys of a rotation that may have begun
+	// or ended: see BeginRotation. The store says which of the keys is in use,
+	// so either may be given in the place of the other.
+	NextKey        crypto.Signer
+	NextReceiptKey crypto.Signer
 
 	// Policy says when a checkpoint is witnessed, and where its witnesses are.
 	// Nil, like a policy with quorum none, publishes every signed checkpoint.

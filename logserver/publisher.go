@@ -306,7 +306,7 @@ func (l *Log) FirstPublishedCovering(index int64) (SignedNote, error) {
 	}
 	var found SignedNote
 	err := l.store.scan(indexKey(kindNote, index+1), []byte{kindNote + 1}, func(_, value []byte) error {
-		c, err := checkpoint.Open(value, l.opts.Origin, l.signer.keys)
+		c, err := checkpoint.Open(value, l.opts.Origin, l.keys.Load().opens)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}

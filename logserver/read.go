@@ -9,15 +9,16 @@ import (
 // Origin returns the log's origin.
 func (l *Log) Origin() string { return l.opts.Origin }
 
-// Vkey returns the log's verifier key.
-func (l *Log) Vkey() string { return l.signer.vkey }
+// Vkey returns the verifier key of the log key, in a rotation that of the older
+// one: see Keys.
+func (l *Log) Vkey() string { return l.keys.Load().log }
 
 // ReceiptVkey returns the verifier key of receipt heads, or "".
 func (l *Log) ReceiptVkey() string {
 	if l.receipt == nil {
 		return ""
 	}
-	return l.receipt.vkey
+	return l.receipt.vkey()
 }
 
 // Size returns the size of the durable tree. Every entry below it can be read

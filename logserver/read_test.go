@@ -21,7 +21,7 @@ func TestHead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := checkpoint.Open(h.Note, tl.Origin(), tl.receipt.keys)
+		c, err := checkpoint.Open(h.Note, tl.Origin(), tl.receipt.current.keys)
 		if err != nil {
 			t.Fatalf("receipt head: %v\n%s", err, h.Note)
 		}

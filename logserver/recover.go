@@ -1,7 +1,6 @@
 package logserver
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -66,25 +65,26 @@ func (l *Log) recover() (*sequencer, *notes, error) {
 	return &sequencer{log: l, edge: *e, conds: newConditions(l.store), last: last}, n, nil
 }
 
+// checkIdentity makes sure that the store holds this log, and that every key
+// which signs for it is at hand.
 func (l *Log) checkIdentity() error {
-	format, err := l.store.get(metaFormat)
+	id, err := l.store.identity()
 	if errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("%w: %q holds no log, create one first", ErrNotFound, l.opts.Dir)
 	}
 	if err != nil {
 		return err
 	}
-	if string(format) != storeFormat {
-		return fmt.Errorf("%w: store format is %q, this program reads %q", ErrIdentity, format, storeFormat)
+	if id.origin != l.opts.Origin {
+		return fmt.Errorf("%w: its origin is %q, opened was %q", ErrIdentity, id.origin, l.opts.Origin)
 	}
-	id, err := l.store.get(metaIdentity)
+	keys, receipt, err := l.given.fit(id)
 	if err != nil {
-		return fmt.Errorf("reading the identity: %w", lost(err))
+		return err
 	}
-	if want := l.identity(); !bytes.Equal(id, want) {
-		// An identity is lines of names and keys.
-		return fmt.Errorf("%w: it was created for %q, opened for %q: use the origin and the key files that it was created with",
-			ErrIdentity, bytes.Fields(id), bytes.Fields(want))
+	l.keys.Store(keys)
+	if receipt != nil {
+		l.receipt = &receiptSigner{current: receipt}
 	}
 	return nil
 }
@@ -232,7 +232,7 @@ func (l *Log) loadNotes(s snapshot) (*notes, error) {
 
 // checkNote opens a stored note and compares it with the tree.
 func (l *Log) checkNote(s snapshot, raw []byte) (SignedNote, error) {
-	c, err := checkpoint.Open(raw, l.opts.Origin, l.signer.keys)
+	c, err := checkpoint.Open(raw, l.opts.Origin, l.keys.Load().opens)
 	if err != nil {
 		return SignedNote{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}

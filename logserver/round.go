@@ -71,7 +71,7 @@ func (p *publisher) sign(size int64) error {
 	if err != nil {
 		return err
 	}
-	signed, err := p.log.signer.sign(size, root)
+	signed, err := p.log.keys.Load().sign(size, root)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSigner, err)
 	}
