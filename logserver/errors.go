@@ -38,6 +38,9 @@ var (
 	ErrLocked = errors.New("store is in use by another process")
 	// ErrExists means that Create found a log in the directory.
 	ErrExists = errors.New("directory already holds a log")
+	// ErrImporting means that the log is being filled with the entries of
+	// another one, and cannot be used before that is complete.
+	ErrImporting = errors.New("import is not complete")
 	// ErrIdentity means that the origin or a key is not the one that the
 	// store was created with.
 	ErrIdentity = errors.New("store belongs to another log")

@@ -28,6 +28,7 @@ var (
 	metaHead      = []byte("mhead")      // size ‖ root of the integrated tree
 	metaSigned    = []byte("msigned")    // the newest note signed by the log key
 	metaPublished = []byte("mpublished") // the newest published note, cosignatures included
+	metaImport    = []byte("mimport")    // importMark, if the first entries are another log's
 )
 
 // storeFormat is the version of the key space and of every value in it. Open

@@ -29,6 +29,8 @@ type Log struct {
 	integrated watermark
 	// head is that of the newest commit group: replaced by the sequencer.
 	head atomic.Pointer[Head]
+	// source is set before the log is opened for others.
+	source source
 	// failure is the first error after which nothing may be written any more.
 	failure atomic.Pointer[error]
 
@@ -41,6 +43,9 @@ type Log struct {
 // newLog validates the options and opens the store, without reading it.
 func newLog(o Options) (*Log, error) {
 	o.setDefaults()
+	if err := o.checkImportFrom(); err != nil {
+		return nil, err
+	}
 	l := &Log{opts: o, sequencerDone: make(chan struct{})}
 	var err error
 	if l.given, err = newCandidates(o); err != nil {
@@ -80,12 +85,16 @@ func Create(o Options) (err error) {
 	}
 	b := l.store.db.NewBatch()
 	defer b.Close()
-	for _, kv := range [][2][]byte{
+	values := [][2][]byte{
 		{metaFormat, []byte(storeFormat)},
 		{metaIdentity, keys.format()},
 		{metaHead, encodeHead(0, emptyRoot)},
 		{metaSigned, signed},
-	} {
+	}
+	if o.ImportFrom != "" {
+		values = append(values, [2][]byte{metaImport, importMark{vkey: o.ImportFrom}.encode()})
+	}
+	for _, kv := range values {
 		if err := b.Set(kv[0], kv[1], nil); err != nil {
 			return err
 		}

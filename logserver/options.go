@@ -65,6 +65,11 @@ type Options struct {
 	QueueEntries    int           // default DefaultQueueEntries
 	QueueBytes      int           // default DefaultQueueBytes
 
+	// ImportFrom, if set, is the verifier key of another log: Create makes a log
+	// to be filled with its entries, and Open lets that be done. See
+	// FinishImport. Policy is not looked at meanwhile.
+	ImportFrom string
+
 	// Logger receives what an operator should know; nil discards it. It never
 	// receives entries, openings or keys.
 	Logger *slog.Logger

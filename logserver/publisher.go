@@ -221,6 +221,9 @@ func (p *publisher) pause(d time.Duration) {
 // target is the tree size that the next round is about.
 func (p *publisher) target() int64 {
 	size, _ := p.log.integrated.read()
+	if first := p.log.source.first.Size; first > p.signed.Load().Size {
+		size = first // an imported log signs the tree that it began with first
+	}
 	if !p.log.opts.HoldWitness {
 		return size
 	}

@@ -55,6 +55,10 @@ func (l *Log) recover() (*sequencer, *notes, error) {
 		return nil, nil, err
 	}
 
+	if err := l.loadImport(s); err != nil {
+		return nil, nil, err
+	}
+
 	// The heads that others may hold must be in this tree.
 	n, err := l.loadNotes(s)
 	if err != nil {
