@@ -34,6 +34,10 @@ var (
 	// ErrReload means that an earlier error left the outcome of a write
 	// unknown: the log refuses everything until it has been opened again.
 	ErrReload = errors.New("log must be reopened after a failed write")
+	// ErrDiskFull means that the disk has no room beyond its reserve: nothing
+	// was sequenced. Reads go on, and appends are accepted again as soon as
+	// there is room; an HTTP server answers 503 with Retry-After.
+	ErrDiskFull = errors.New("disk is full")
 	// ErrLocked means that another process has the store open.
 	ErrLocked = errors.New("store is in use by another process")
 	// ErrExists means that Create found a log in the directory.

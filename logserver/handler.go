@@ -224,7 +224,7 @@ func (l *Log) refuseError(w http.ResponseWriter, err error) {
 		refuse(w, http.StatusNotFound, err.Error())
 	case errors.Is(err, ErrInvalid):
 		refuse(w, http.StatusBadRequest, err.Error())
-	case errors.Is(err, ErrPushback), errors.Is(err, ErrNotReady), errors.Is(err, ErrClosed):
+	case errors.Is(err, ErrPushback), errors.Is(err, ErrNotReady), errors.Is(err, ErrClosed), errors.Is(err, ErrDiskFull):
 		w.Header().Set("Retry-After", "1")
 		refuse(w, http.StatusServiceUnavailable, err.Error())
 	default: // what an operator has to look at, and not a stranger

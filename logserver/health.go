@@ -18,6 +18,12 @@ func (l *Log) Health() error {
 	if err := l.failed(); err != nil {
 		reasons = append(reasons, err)
 	}
+	if err := l.space.health(); err != nil {
+		reasons = append(reasons, err)
+	}
+	if err := l.store.faults.health(); err != nil {
+		reasons = append(reasons, err)
+	}
 	if err := l.publisher.appendable(); err != nil {
 		reasons = append(reasons, err)
 	}

@@ -17,6 +17,7 @@ type Log struct {
 	receipt *receiptSigner // nil without a receipt key
 	queue   *queue
 	metrics *metrics
+	space   *space
 
 	// keys are the store's identity and what signs for it: replaced by
 	// rotations, under rotating.
@@ -51,12 +52,27 @@ func newLog(o Options) (*Log, error) {
 	if l.given, err = newCandidates(o); err != nil {
 		return nil, err
 	}
-	if l.store, err = openStore(o.Dir, o.fs, o.Logger); err != nil {
+	l.queue = newQueue(o.QueueEntries, o.QueueBytes)
+	if err := makeDir(o.fs, o.Dir); err != nil {
 		return nil, err
 	}
-	l.queue = newQueue(o.QueueEntries, o.QueueBytes)
+	l.space = newSpace(&o)
+	o.fs = l.space.wrap()
 	l.metrics = newMetrics(l)
+	faults := &faults{logger: o.Logger, fatal: l.fatal, corrupted: func(err error) { l.fail(err) }}
+	if l.store, err = openStore(&o, faults); err != nil {
+		return nil, err
+	}
 	return l, nil
+}
+
+// fatal ends the process by Options.Fatal: a write has an unknown outcome.
+func (l *Log) fatal(err error) {
+	err = l.fail(fmt.Errorf("store failed: %w", err))
+	if l.opts.Fatal != nil {
+		l.opts.Fatal(err)
+	}
+	panic(err)
 }
 
 // Create makes an empty log in o.Dir and signs the checkpoint of its empty
@@ -69,6 +85,7 @@ func Create(o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.store.close()) }()
+	defer l.store.faults.catchOpen(&err)
 	switch _, err := l.store.get(metaFormat); {
 	case err == nil:
 		return fmt.Errorf("%w: %q", ErrExists, o.Dir)
@@ -110,18 +127,27 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := l.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening log %q: %w", o.Origin, err), l.store.close())
+	}
+	return l, nil
+}
+
+// start recovers the log and starts its goroutines.
+func (l *Log) start() (err error) {
+	defer l.store.faults.catchOpen(&err)
 	seq, notes, err := l.recover()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening log %q: %w", o.Origin, err), l.store.close())
+		return err
 	}
-	if l.publisher, err = newPublisher(l, notes); err == nil {
-		err = l.publisher.start()
+	if l.publisher, err = newPublisher(l, notes); err != nil {
+		return err
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening log %q: %w", o.Origin, err), l.store.close())
+	if err := l.publisher.start(); err != nil {
+		return err
 	}
 	go seq.run()
-	return l, nil
+	return nil
 }
 
 // Close stops accepting entries, waits until what was accepted is durable, runs
@@ -132,8 +158,11 @@ func Open(o Options) (*Log, error) {
 func (l *Log) Close(ctx context.Context) error {
 	l.closing.Do(func() {
 		l.queue.shut()
+		unhook := context.AfterFunc(ctx, l.space.abandon)
+		defer unhook()
 		<-l.sequencerDone // every accepted entry has its answer
 		l.publisher.stop(ctx)
+		l.space.stop()
 		l.closed = l.store.close()
 	})
 	return l.closed
@@ -203,6 +232,10 @@ func (l *Log) appendAll(ctx context.Context, entries []Entry, atomic bool) ([]Re
 // to the sequencer and waits for the answer of their commit group.
 func (l *Log) join(ctx context.Context, entries []Entry, leaves []Hash, atomic bool) (*answer, int, error) {
 	if err := l.publisher.appendable(); err != nil {
+		return nil, 0, err
+	}
+	if err := l.space.refusal(); err != nil {
+		l.metrics.refused(err)
 		return nil, 0, err
 	}
 	for i := range entries {

@@ -25,6 +25,7 @@ var outcomes = []struct {
 	label string
 }{
 	{ErrPushback, "pushback"}, {ErrGuard, "guard"}, {ErrAborted, "aborted"}, {ErrInvalid, "invalid"},
+	{ErrDiskFull, "disk_full"},
 	{ErrNotReady, "not_ready"}, {ErrForked, "forked"}, {ErrCorrupt, "corrupt"}, {ErrReload, "reload"}, {ErrClosed, "closed"},
 }
 
@@ -52,6 +53,9 @@ func newMetrics(l *Log) *metrics {
 		gauge("integrated_size", "Tree size that is durable.", func() float64 { return float64(l.Size()) }),
 		gauge("signed_size", "Tree size of the last checkpoint that the log key signed.", func() float64 { return float64(l.Signed().Size) }),
 		gauge("published_size", "Tree size of the published checkpoint.", func() float64 { return float64(l.Published().Size) }),
+		gauge("disk_free_bytes", "Bytes that the log may still fill, +Inf if the file system does not say.", l.space.freeMetric),
+		prometheus.NewCounterFunc(counter("background_errors_total", "Flushes and compactions of the store that failed since the log was opened."),
+			func() float64 { return float64(l.store.faults.background.Load()) }),
 		gauge("behind_seconds", "How long a witnessed checkpoint has been due.", func() float64 { return l.publisher.behind().Seconds() }),
 		gauge("healthy", "1 if the log accepts entries and publishes.", func() float64 {
 			if l.Health() != nil {

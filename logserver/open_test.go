@@ -68,7 +68,7 @@ func TestSecondOpenRefused(t *testing.T) {
 // tamper changes one stored value of a closed log.
 func tamper(t *testing.T, opts Options, key []byte, change func([]byte) []byte) {
 	t.Helper()
-	db, err := pebble.Open(opts.Dir, &pebble.Options{FS: opts.fs, Logger: pebbleLogger{discard}})
+	db, err := pebble.Open(opts.Dir, &pebble.Options{FS: opts.fs, Logger: &faults{logger: discard}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/tallystick/tallystick/verifier/checkpoint"
@@ -70,12 +71,25 @@ type Options struct {
 	// FinishImport. Policy is not looked at meanwhile.
 	ImportFrom string
 
+	// DiskReserve is the free space, in bytes, below which appends are refused
+	// with ErrDiskFull. 0 means a tenth of the file system, at most
+	// DefaultDiskReserve; a negative value watches nothing.
+	DiskReserve int64
+
 	// Logger receives what an operator should know; nil discards it. It never
 	// receives entries, openings or keys.
 	Logger *slog.Logger
+	// Fatal is called when the outcome of a write is unknown, or the log can
+	// otherwise not go on: it must end the process, which opens the log again
+	// when it is restarted. It may be called on any goroutine, with locks held,
+	// and must not call the log or return. Nil panics with the error.
+	Fatal func(error)
 
-	// fs replaces the file system in tests.
-	fs vfs.FS
+	// fs replaces the file system in tests, tune changes how Pebble uses it, and
+	// diskPoll is how often the disk is looked at.
+	fs       vfs.FS
+	tune     func(*pebble.Options)
+	diskPoll time.Duration
 }
 
 func (o *Options) setDefaults() {

@@ -119,6 +119,8 @@ func (p *publisher) start() error {
 			return err
 		}
 	}
+	p.log.store.faults.running.Store(true) // Open has nothing more to fail with
+	p.log.space.start()
 	for _, w := range p.witnesses {
 		p.workers.Go(func() { w.run(p.ctx) })
 	}
@@ -173,15 +175,21 @@ func (p *publisher) awaitWork() bool {
 		if p.log.failed() != nil || p.ctx.Err() != nil {
 			return false
 		}
-		if p.target() > p.witnessed {
+		room := p.log.space.admitRound() == nil
+		if room && p.target() > p.witnessed {
 			return true
 		}
+		due := p.refreshDue(refresh)
+		if !room {
+			due = nil
+		}
 		select {
+		case <-p.log.space.resumed:
 		case <-grown:
 		case <-allowed:
 		case a := <-p.answers:
 			p.accept(a)
-		case <-p.refreshDue(refresh):
+		case <-due:
 			return true
 		case <-p.stopping:
 			return false

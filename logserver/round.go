@@ -168,7 +168,7 @@ func (p *publisher) accept(a witnessAnswer) []string {
 	}
 	// A late or refreshed cosignature. Losing it would cost nothing but its
 	// freshness, so it is stored with whatever is synced next.
-	if pub := p.published.Load(); pub.Note != nil && a.note.Size == pub.Size && p.log.failed() == nil {
+	if pub := p.published.Load(); pub.Note != nil && a.note.Size == pub.Size && p.log.failed() == nil && p.log.space.admitRound() == nil {
 		merged := *pub
 		merged.Note = a.addTo(pub.Note)
 		if err := p.log.store.db.Set(metaPublished, merged.Note, noSync); err != nil {

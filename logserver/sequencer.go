@@ -24,6 +24,9 @@ func (s *sequencer) run() {
 		}
 		err := s.log.failed()
 		if err == nil {
+			a.err = s.log.space.admit(b.bytes)
+		}
+		if err == nil && a.err == nil {
 			err = s.sequence(b, a)
 		}
 		if err != nil {

@@ -4,11 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // Sizes of Pebble's memory, chosen so that a log stays below 250 MiB under
@@ -22,9 +20,10 @@ const (
 // durability and atomicity only: what is signed is checked against them first.
 type store struct {
 	reader
-	db    *pebble.DB
-	lock  *pebble.Lock
-	cache *pebble.Cache
+	db     *pebble.DB
+	lock   *pebble.Lock
+	cache  *pebble.Cache
+	faults *faults
 }
 
 // reader reads the database, or one consistent snapshot of it.
@@ -36,21 +35,26 @@ func (s *store) pin(read func(reader) error) error {
 	return errors.Join(read(reader{snap}), snap.Close())
 }
 
-// openStore locks and opens the database in dir, which is created if need be.
-func openStore(dir string, fs vfs.FS, logger *slog.Logger) (*store, error) {
-	if err := fs.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("creating the store directory: %w", err)
-	}
+// openStore locks and opens the database in o.Dir, which exists.
+func openStore(o *Options, faults *faults) (s *store, err error) {
+	dir, fs := o.Dir, o.fs
 	lock, err := pebble.LockDirectory(dir, fs)
 	if err != nil {
 		return nil, fmt.Errorf("%w: stop the process that uses %q first (%v)", ErrLocked, dir, err)
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
+	defer faults.catchOpen(&err)
 	cache := pebble.NewCache(blockCacheSize)
 	opts := &pebble.Options{
 		FS:                          fs,
 		Lock:                        lock,
 		Cache:                       cache,
-		Logger:                      pebbleLogger{logger},
+		Logger:                      faults,
+		EventListener:               faults.listener(),
 		FormatMajorVersion:          pebble.FormatValueSeparation,
 		MemTableSize:                memTableSize,
 		MemTableStopWritesThreshold: 4,
@@ -63,15 +67,23 @@ func openStore(dir string, fs vfs.FS, logger *slog.Logger) (*store, error) {
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
+	if o.tune != nil {
+		o.tune(opts)
+	}
 	db, err := pebble.Open(dir, opts)
 	if err != nil {
 		cache.Unref()
-		return nil, errors.Join(fmt.Errorf("opening the store: %w", err), lock.Close())
+		return nil, fmt.Errorf("opening the store: %w", storeError(err))
 	}
-	return &store{reader: reader{db}, db: db, lock: lock, cache: cache}, nil
+	return &store{reader: reader{db}, db: db, lock: lock, cache: cache, faults: faults}, nil
 }
 
+// close releases the store. After a fault Pebble may hold locks that it would
+// wait for: then only the lock on the directory is let go.
 func (s *store) close() error {
+	if s.faults.broken.Load() {
+		return s.lock.Close()
+	}
 	err := s.db.Close()
 	s.cache.Unref()
 	return errors.Join(err, s.lock.Close())
@@ -84,7 +96,7 @@ func (r reader) get(key []byte) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the store: %w", err)
+		return nil, fmt.Errorf("reading the store: %w", storeError(err))
 	}
 	v = append([]byte(nil), v...)
 	return v, closer.Close()
@@ -98,7 +110,7 @@ func (r reader) getUint(key []byte) (uint64, error) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("reading the store: %w", err)
+		return 0, fmt.Errorf("reading the store: %w", storeError(err))
 	}
 	if len(v) != 8 {
 		return 0, errors.Join(corrupt("integer of %d bytes under key %q", len(v), key), closer.Close())
@@ -112,7 +124,7 @@ func (r reader) getUint(key []byte) (uint64, error) {
 func (r reader) scan(from, to []byte, visit func(key, value []byte) error) (err error) {
 	it, err := r.from.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
 	if err != nil {
-		return fmt.Errorf("reading the store: %w", err)
+		return fmt.Errorf("reading the store: %w", storeError(err))
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	for ok := it.First(); ok; ok = it.Next() {
@@ -120,12 +132,13 @@ func (r reader) scan(from, to []byte, visit func(key, value []byte) error) (err 
 			return err
 		}
 	}
-	return it.Error()
+	return storeError(it.Error())
 }
 
 // commit applies the batch with one sync. After an error its outcome is
 // unknown; Pebble ends the process on most of them.
 func (s *store) commit(b *pebble.Batch) error {
+	defer s.faults.catchCommit()
 	if err := s.db.Apply(b, pebble.Sync); err != nil {
 		return fmt.Errorf("committing to the store: %w", err)
 	}
@@ -175,23 +188,4 @@ func decodeHead(v []byte) (int64, Hash, error) {
 		return 0, Hash{}, corrupt("negative tree size in the head")
 	}
 	return size, Hash(v[8:]), nil
-}
-
-// pebbleLogger hands Pebble's messages to the log's logger.
-type pebbleLogger struct{ logger *slog.Logger }
-
-func (p pebbleLogger) Infof(format string, args ...any) {
-	p.logger.Debug("pebble", "message", fmt.Sprintf(format, args...))
-}
-
-func (p pebbleLogger) Errorf(format string, args ...any) {
-	p.logger.Error("pebble", "message", fmt.Sprintf(format, args...))
-}
-
-// Fatalf ends the process, as Pebble requires: the outcome of a write is
-// unknown and must not be answered. Opening the store again finds out.
-func (p pebbleLogger) Fatalf(format string, args ...any) {
-	msg := fmt.Sprintf(format, args...)
-	p.logger.Error("pebble cannot go on", "message", msg)
-	panic("logserver: store failed: " + msg)
 }

@@ -94,12 +94,12 @@ func (l controlLog) WaitPublished(ctx context.Context, size int64) ([]byte, erro
 }
 
 // logError adds the outcomes that the orchestrator tells apart. A log that is
-// not ready has accepted nothing either.
+// not ready, or whose disk is full, has accepted nothing either.
 func logError(err error) error {
 	switch {
 	case errors.Is(err, logserver.ErrGuard):
 		return fmt.Errorf("%w: %w", orchestrator.ErrGuard, err)
-	case errors.Is(err, logserver.ErrPushback), errors.Is(err, logserver.ErrNotReady):
+	case errors.Is(err, logserver.ErrPushback), errors.Is(err, logserver.ErrNotReady), errors.Is(err, logserver.ErrDiskFull):
 		return fmt.Errorf("%w: %w", orchestrator.ErrPushback, err)
 	}
 	return err

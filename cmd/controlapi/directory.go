@@ -58,7 +58,7 @@ func (d *directory) create(cluster string) error {
 	if _, err := os.Stat(d.file(logsFile)); err == nil {
 		return fmt.Errorf("%q holds a control plane already", d.path)
 	}
-	if err := os.MkdirAll(d.file(keysDir), 0o700); err != nil {
+	if err := wiring.MakeDir(d.file(keysDir)); err != nil {
 		return err
 	}
 	var logs membership.Logs

@@ -88,6 +88,7 @@ is published if the witnesses allow, and the stores are closed.`,
 // What is opened is closed in reverse.
 type controlPlane struct {
 	config  serveConfig
+	stderr  io.Writer
 	logger  *slog.Logger
 	genesis []byte
 	cluster string
@@ -111,7 +112,7 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error
 	if config.verbose {
 		level = slog.LevelDebug
 	}
-	p := &controlPlane{config: config, logger: slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))}
+	p := &controlPlane{config: config, stderr: stderr, logger: slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))}
 	defer func() { err = errors.Join(err, p.close()) }()
 	if err := p.openStores(); err != nil {
 		return err
@@ -183,6 +184,7 @@ func (p *controlPlane) openLog(name membership.LogName, hold bool) (*logserver.L
 		return nil, o, err
 	}
 	o.HoldWitness, o.FailOpen, o.MinInterval, o.Logger = hold, p.config.failOpen, p.config.minInterval, p.logger
+	o.Fatal = wiring.EndProcess("controlapi", p.stderr)
 	log, err := logserver.Open(o)
 	if err != nil {
 		return nil, o, err

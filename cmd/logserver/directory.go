@@ -42,7 +42,7 @@ func (d *directory) create(origin string) (string, error) {
 	if _, err := os.Stat(filepath.Join(d.path, vkeyFile)); err == nil {
 		return "", fmt.Errorf("%w: %q", logserver.ErrExists, d.path)
 	}
-	if err := os.MkdirAll(d.path, 0o700); err != nil {
+	if err := wiring.MakeDir(d.path); err != nil {
 		return "", err
 	}
 	key, err := d.makeKey(logKeyFile)
@@ -63,7 +63,7 @@ func (d *directory) create(origin string) (string, error) {
 	}
 	// A store without a vkey file is what an interrupted init left. If it is of
 	// another origin, opening it finds out.
-	return vkey, os.WriteFile(filepath.Join(d.path, vkeyFile), []byte(vkey+"\n"), 0o644)
+	return vkey, wiring.WriteFile(filepath.Join(d.path, vkeyFile), []byte(vkey+"\n"))
 }
 
 // makeKey creates a key, or loads the one that an interrupted init created.

@@ -76,6 +76,7 @@ type serveConfig struct {
 	listen      string
 	policy      string
 	failOpen    bool
+	diskReserve int64
 	minInterval time.Duration
 	addrFile    string
 	verbose     bool
@@ -97,7 +98,11 @@ a head that its store does not.
 
 The log, one JSON object a line, goes to standard error, after a line
 "listening addr=HOST:PORT" once requests are answered. On SIGTERM, what was
-accepted is published if the witnesses allow, and the store is closed.`,
+accepted is published if the witnesses allow, and the store is closed.
+
+The exit status is 1 after an error, and 3 when a write to the store has an
+unknown outcome: restart it then, opening the log again finds out. A full disk
+does not end the process.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return serve(cmd.Context(), config, cmd.ErrOrStderr())
@@ -108,6 +113,7 @@ accepted is published if the witnesses allow, and the store is closed.`,
 	flags.StringVar(&config.listen, "listen", "", "`address` to listen on, HOST:PORT; port 0 takes a free one")
 	flags.StringVar(&config.policy, "policy", "", "c2sp.org/tlog-policy `file` with the log's key, witnesses and quorum (default: no witnesses)")
 	flags.BoolVar(&config.failOpen, "fail-open", false, "publish checkpoints also when the witnesses do not satisfy the policy")
+	flags.Int64Var(&config.diskReserve, "disk-reserve", 0, "`bytes` to leave free on the disk: below it appends are refused until there is room (default: a tenth of the file system, at most 1 GiB; -1 for none)")
 	flags.DurationVar(&config.minInterval, "min-interval", logserver.DefaultMinInterval, "shortest `time` between two checkpoints; use 1s or more with public witnesses")
 	flags.StringVar(&config.addrFile, "addr-file", "", "`file` to write the listening address to, once listening")
 	flags.BoolVar(&config.verbose, "verbose", false, "log more, also what single witnesses and requests did")
@@ -129,6 +135,7 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error
 	if err != nil {
 		return err
 	}
+	options.DiskReserve, options.Fatal = config.diskReserve, wiring.EndProcess("logserver", stderr)
 	options.FailOpen, options.MinInterval, options.Logger = config.failOpen, config.minInterval, logger
 	if config.policy != "" {
 		if options.Policy, err = wiring.ReadPolicy(config.policy); err != nil {

@@ -64,11 +64,7 @@ func WriteFile(path string, data []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return syncDir(filepath.Dir(path))
 }
 
 // Listen listens on address and tells where: in a line "listening addr=…" on
@@ -91,4 +87,45 @@ func Listen(address, addrFile string, stderr io.Writer) (net.Listener, error) {
 	}
 	fmt.Fprintf(stderr, "listening addr=%s\n", ln.Addr())
 	return ln, nil
+}
+
+// StatusStoreFailed is the exit status of a program that ended because a write
+// to its store has an unknown outcome. Restarting it finds out and is safe.
+const StatusStoreFailed = 3
+
+// EndProcess returns a function that says why on stderr, in one line, and ends
+// the process at once: nothing is closed, since closing would write.
+func EndProcess(program string, stderr io.Writer) func(error) {
+	return func(err error) {
+		fmt.Fprintf(stderr, "%s: error: %v; restart it: opening the log again finds out what was written\n", program, err)
+		os.Exit(StatusStoreFailed)
+	}
+}
+
+// MakeDir makes a directory and all of its parents durably, for its owner only.
+func MakeDir(path string) error {
+	var missing []string // innermost first
+	for p := filepath.Clean(path); ; p = filepath.Dir(p) {
+		if _, err := os.Stat(p); !errors.Is(err, os.ErrNotExist) {
+			break // it exists, or MkdirAll says what is wrong with it
+		}
+		missing = append(missing, p)
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	for _, p := range missing {
+		if err := syncDir(filepath.Dir(p)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -1,0 +1,165 @@
+package logserver
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"runtime/debug"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// faults receives what the store cannot return to a caller, and decides what
+// it means for the log. A commit or a manifest whose outcome is unknown ends
+// the process: only opening the store again finds out what is in it. Corruption
+// stops signing and appending, and reads go on where they can. Failures of
+// flushes and compactions lose nothing, since the write-ahead log still holds
+// what they were about: they are counted, shown by Health, and tried again by
+// Pebble. Its methods are called on any goroutine, some with Pebble's locks
+// held: they call nothing of the store.
+type faults struct {
+	logger *slog.Logger
+	// fatal must not return, corrupted must not block. They are set before the
+	// store is opened and not changed.
+	fatal     func(error)
+	corrupted func(error)
+	// running is set once Open or Create has nothing more to fail with. Until
+	// then a fault is a panic that catchOpen turns into their error.
+	running atomic.Bool
+	// broken is set with the first fault: Pebble must not be called any more.
+	broken atomic.Bool
+	// background counts failed flushes and compactions; lastBackground is when
+	// the newest was, and loggedBackground when one was last logged, both in
+	// nanoseconds since the epoch.
+	background       atomic.Int64
+	lastBackground   atomic.Int64
+	loggedBackground atomic.Int64
+}
+
+// backgroundLogInterval keeps a flush that fails again and again from filling
+// what is left of the disk with messages about it.
+const backgroundLogInterval = 10 * time.Second
+
+// openFault carries an error from where Pebble cannot return one to catchOpen.
+type openFault struct{ err error }
+
+// Infof implements pebble.Logger.
+func (f *faults) Infof(format string, args ...any) {
+	f.logger.Debug("pebble", "message", fmt.Sprintf(format, args...))
+}
+
+// Errorf implements pebble.Logger.
+func (f *faults) Errorf(format string, args ...any) {
+	f.logger.Error("pebble", "message", fmt.Sprintf(format, args...))
+}
+
+// Fatalf implements pebble.Logger: the outcome of a write is unknown and must
+// not be answered.
+func (f *faults) Fatalf(format string, args ...any) {
+	err := errors.New(fmt.Sprintf(format, args...))
+	for _, a := range args {
+		if cause, ok := a.(error); ok {
+			err = fmt.Errorf("%w (%s)", cause, fmt.Sprintf(format, args...))
+		}
+	}
+	f.end(err)
+}
+
+// end does not return.
+func (f *faults) end(err error) {
+	err = storeError(err)
+	f.broken.Store(true)
+	if f.running.Load() {
+		f.fatal(err)
+	}
+	panic(openFault{err})
+}
+
+// catchCommit is deferred around writes. Pebble panics when it cannot rotate
+// the write-ahead log or has lost it; that is a commit of unknown outcome too.
+func (f *faults) catchCommit() {
+	switch r := recover().(type) {
+	case nil:
+	case openFault:
+		panic(r)
+	default:
+		f.logger.Debug("store panicked", "stack", string(debug.Stack()))
+		f.end(asError(r))
+	}
+}
+
+// catchOpen is deferred around everything that Open and Create do with the
+// store, and makes a fault their error.
+func (f *faults) catchOpen(err *error) {
+	switch r := recover().(type) {
+	case nil:
+	case openFault:
+		*err = r.err
+	default: // Pebble panics on some manifests that do not add up
+		f.logger.Debug("store panicked", "stack", string(debug.Stack()))
+		f.broken.Store(true)
+		*err = fmt.Errorf("%w: %w", ErrCorrupt, asError(r))
+	}
+}
+
+func asError(r any) error {
+	if err, ok := r.(error); ok {
+		return err
+	}
+	return fmt.Errorf("%v", r)
+}
+
+// listener returns the events of Pebble that are faults.
+func (f *faults) listener() *pebble.EventListener {
+	return &pebble.EventListener{
+		BackgroundError: f.backgroundError,
+		DataCorruption: func(info pebble.DataCorruptionInfo) {
+			f.corrupted(corrupt("%s: %v; run \"logserver fsck\", then restore the store from a replica or backup", info.Path, info.Details))
+		},
+	}
+}
+
+func (f *faults) backgroundError(err error) {
+	if pebble.IsCorruptionError(err) {
+		f.corrupted(storeError(err))
+		return
+	}
+	f.background.Add(1)
+	now := time.Now().UnixNano()
+	f.lastBackground.Store(now)
+	logged := f.loggedBackground.Load()
+	if now-logged > int64(backgroundLogInterval) && f.loggedBackground.CompareAndSwap(logged, now) {
+		f.logger.Error("the store cannot flush or compact, it will try again", "err", err, "failures", f.background.Load())
+	}
+}
+
+// staleBackground is for how long a background failure keeps the log unhealthy.
+const staleBackground = time.Minute
+
+// health reports background failures of late.
+func (f *faults) health() error {
+	last := f.lastBackground.Load()
+	if last == 0 || time.Since(time.Unix(0, last)) > staleBackground {
+		return nil
+	}
+	return fmt.Errorf("store cannot flush or compact: %d failures, the last %v ago; look at the disk",
+		f.background.Load(), time.Since(time.Unix(0, last)).Round(time.Second))
+}
+
+// storeError adds to an error of Pebble what it means for the log.
+func storeError(err error) error {
+	switch {
+	case err == nil, errors.Is(err, ErrCorrupt), errors.Is(err, ErrDiskFull):
+		return err
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w: %w", ErrDiskFull, err)
+	case pebble.IsCorruptionError(err), errors.Is(err, fs.ErrNotExist):
+		// A file of the store that is not there is as bad as one that rotted.
+		return fmt.Errorf("%w: %w; run \"logserver fsck\", then restore the store from a replica or backup", ErrCorrupt, err)
+	}
+	return err
+}
