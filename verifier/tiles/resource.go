@@ -3,6 +3,7 @@ package tiles
 import (
 	"encoding/binary"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -13,6 +14,22 @@ const (
 	maxBundle = width * (2 + 1<<16 - 1)
 	maxTile   = width * tlog.HashSize
 )
+
+// TilePath returns the path of a tile of a level, of which w hashes are wanted,
+// according to c2sp.org/tlog-tiles; 256 are a full tile.
+func TilePath(level int, index int64, w int) string { return tilePath(strconv.Itoa(level), index, w) }
+
+// BundlePath returns the path of an entry bundle, of which w entries are wanted.
+func BundlePath(index int64, w int) string { return tilePath("entries", index, w) }
+
+// TileBytes returns a tile as it is served.
+func TileBytes(hashes []tlog.Hash) []byte {
+	b := make([]byte, 0, len(hashes)*tlog.HashSize)
+	for _, h := range hashes {
+		b = append(b, h[:]...)
+	}
+	return b
+}
 
 // tilePath returns the path of a tile, or of an entry bundle for level
 // "entries", according to c2sp.org/tlog-tiles: the index in groups of three

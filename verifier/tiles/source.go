@@ -104,6 +104,36 @@ func (s *Source) readEdge(ctx context.Context) error {
 	return nil
 }
 
+// Subtree returns the verified root hash of the index-th subtree of 256^level
+// entries, 1 ≤ level, which must be within the checkpoint's tree. At level 1 it
+// is what the leaf hashes of the full entry bundle of that number make.
+func (s *Source) Subtree(ctx context.Context, level int, index int64) (tlog.Hash, error) {
+	if level < 1 || level > maxLevel || index < 0 || index >= s.Checkpoint().Size>>(8*level) {
+		return tlog.Hash{}, fmt.Errorf("%w: no subtree %d/%d at size %d", ErrRollback, level, index, s.Checkpoint().Size)
+	}
+	return s.hash(ctx, level, index)
+}
+
+// Tile returns the verified bytes of a tile of the checkpoint's tree, as wide as
+// it is there: 256 hashes, or those of the unfinished tile of its level.
+func (s *Source) Tile(ctx context.Context, level int, index int64) ([]byte, error) {
+	hashes := int64(0)
+	if level >= 0 && level <= maxLevel {
+		hashes = s.Checkpoint().Size >> (8 * level)
+	}
+	var tile []tlog.Hash
+	var err error
+	switch {
+	case index < 0 || index*width >= hashes:
+		return nil, fmt.Errorf("%w: no tile %d/%d at size %d", ErrRollback, level, index, s.Checkpoint().Size)
+	case index < hashes/width:
+		tile, err = s.tile(ctx, tileName{level, index})
+	default:
+		tile = s.edge.levels[level]
+	}
+	return TileBytes(tile), err
+}
+
 // hash returns the verified root hash of the subtree of 256^level entries that
 // is the index-th of its kind.
 func (s *Source) hash(ctx context.Context, level int, index int64) (tlog.Hash, error) {

@@ -72,6 +72,41 @@ func TestSourceReadsVerifiedEntries(t *testing.T) {
 				t.Errorf("root at %d of %d: %v, %v", at, size, got, err)
 			}
 		}
+		for level := range maxLevel + 2 {
+			for _, index := range []int64{0, 1, 255, 256, 257} {
+				w := int(min(int64(size)>>(8*level)-index*width, width))
+				want, err := []byte(nil), ErrNotFound
+				if w > 0 {
+					want, err = srv.resource(t, TilePath(level, index, w))
+				}
+				got, gotErr := s.Tile(t.Context(), level, index)
+				if (gotErr != nil) != (err != nil) || err == nil && !bytes.Equal(got, want) {
+					t.Errorf("size %d: tile %d/%d: %v", size, level, index, gotErr)
+				}
+			}
+		}
+		for _, c := range []struct {
+			level int
+			index int64
+		}{{0, 0}, {-1, 0}, {1, -1}, {1, int64(size / width)}, {8, 0}, {1000, 0}} {
+			if _, err := s.Subtree(t.Context(), c.level, c.index); !errors.Is(err, ErrRollback) {
+				t.Errorf("size %d: subtree %v: %v", size, c, err)
+			}
+		}
+		if size >= width {
+			last := int64(size/width) - 1
+			want, err := tlog.TreeHash(width, tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+				out := make([]tlog.Hash, len(indexes))
+				for i, x := range indexes {
+					level, n := tlog.SplitStoredHashIndex(x)
+					out[i] = srv.hashes[tlog.StoredHashIndex(level, n+last*width>>level)]
+				}
+				return out, nil
+			}))
+			if got, gotErr := s.Subtree(t.Context(), 1, last); err != nil || gotErr != nil || got != want {
+				t.Errorf("size %d: subtree 1/%d: %v, %v", size, last, err, gotErr)
+			}
+		}
 		for _, at := range []int64{-1, int64(size) + 1} {
 			if _, err := s.RootAt(t.Context(), at); !errors.Is(err, ErrRollback) {
 				t.Errorf("root at %d of %d: %v", at, size, err)
