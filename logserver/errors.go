@@ -48,6 +48,12 @@ var (
 	// ErrIdentity means that the origin or a key is not the one that the
 	// store was created with.
 	ErrIdentity = errors.New("store belongs to another log")
+	// ErrRestored means that the store comes from a backup or is a copy: heads
+	// that were signed since then may be unknown to it. Reads are served,
+	// appends and signatures are not, until it has caught up: see CatchUp.
+	ErrRestored = errors.New("log must catch up first (logserver restore --catch-up-from SOURCE), or end (logserver succeed)")
+	// ErrSucceeded means that the log has ended for ever: a successor goes on.
+	ErrSucceeded = errors.New("log has ended")
 	// ErrClosed means that the log is shutting down or shut.
 	ErrClosed = errors.New("log is closed")
 )

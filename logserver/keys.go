@@ -24,11 +24,14 @@ const (
 // in the same commit as the rest.
 var (
 	metaFormat    = []byte("mformat")    // storeFormat
-	metaIdentity  = []byte("midentity")  // origin and verifier keys, one a line
+	metaIdentity  = []byte("midentity")  // origin and verifier keys: see identity
 	metaHead      = []byte("mhead")      // size ‖ root of the integrated tree
 	metaSigned    = []byte("msigned")    // the newest note signed by the log key
 	metaPublished = []byte("mpublished") // the newest published note, cosignatures included
 	metaImport    = []byte("mimport")    // importMark, if the first entries are another log's
+	metaPlace     = []byte("mplace")     // where the store belongs: see place.go
+	metaRestored  = []byte("mrestored")  // where a restored store comes from, until it has caught up
+	metaSuccessor = []byte("msuccessor") // first entry of the log that goes on after this one
 )
 
 // storeFormat is the version of the key space and of every value in it. Open

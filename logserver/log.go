@@ -32,6 +32,8 @@ type Log struct {
 	head atomic.Pointer[Head]
 	// source is set before the log is opened for others.
 	source source
+	// suspended is why the log neither appends nor signs, or nil: set by Open.
+	suspended error
 	// failure is the first error after which nothing may be written any more.
 	failure atomic.Pointer[error]
 
@@ -100,6 +102,10 @@ func Create(o Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("signing the empty tree: %w", err)
 	}
+	place, err := makePlace(o.Dir, l.opts.fs)
+	if err != nil {
+		return err
+	}
 	b := l.store.db.NewBatch()
 	defer b.Close()
 	values := [][2][]byte{
@@ -107,6 +113,9 @@ func Create(o Options) (err error) {
 		{metaIdentity, keys.format()},
 		{metaHead, encodeHead(0, emptyRoot)},
 		{metaSigned, signed},
+	}
+	if place != unknownPlace {
+		values = append(values, [2][]byte{metaPlace, []byte(place)})
 	}
 	if o.ImportFrom != "" {
 		values = append(values, [2][]byte{metaImport, importMark{vkey: o.ImportFrom}.encode()})

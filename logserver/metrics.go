@@ -27,6 +27,7 @@ var outcomes = []struct {
 	{ErrPushback, "pushback"}, {ErrGuard, "guard"}, {ErrAborted, "aborted"}, {ErrInvalid, "invalid"},
 	{ErrDiskFull, "disk_full"},
 	{ErrNotReady, "not_ready"}, {ErrForked, "forked"}, {ErrCorrupt, "corrupt"}, {ErrReload, "reload"}, {ErrClosed, "closed"},
+	{ErrRestored, "restored"}, {ErrSucceeded, "succeeded"},
 }
 
 func newMetrics(l *Log) *metrics {

@@ -80,7 +80,9 @@ func newPublisher(l *Log, n *notes) (*publisher, error) {
 		p.witnesses = newWitnessClients(l, policy, p.answers)
 	}
 	p.witnessed = -1
-	if p.policy == nil {
+	if l.suspended != nil {
+		p.refused.Store(&l.suspended)
+	} else if p.policy == nil {
 		close(p.ready)
 	} else if _, err := p.policy.Verify(n.published.Note); err != nil {
 		return p, nil
@@ -114,6 +116,10 @@ func checkPolicy(policy *checkpoint.Policy, signed []byte) error {
 // start runs the publisher. A log without witnesses publishes what it has
 // before that, so that it serves a checkpoint from birth.
 func (p *publisher) start() error {
+	if p.log.suspended != nil {
+		p.cancel() // nothing will ever be signed or published
+		return nil
+	}
 	if p.policy == nil && p.target() > p.witnessed {
 		if err := p.round(); err != nil {
 			return err
@@ -249,7 +255,8 @@ func (p *publisher) isStopping() bool {
 }
 
 // appendable reports why the log does not accept entries: ErrNotReady until the
-// start-up head check has ended, ErrForked if it ended badly.
+// start-up head check has ended, ErrForked if it ended badly, ErrRestored or
+// ErrSucceeded if the log is suspended.
 func (p *publisher) appendable() error {
 	select {
 	case <-p.ready:

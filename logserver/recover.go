@@ -22,6 +22,9 @@ func (l *Log) recover() (*sequencer, *notes, error) {
 	if err := l.checkIdentity(); err != nil {
 		return nil, nil, err
 	}
+	if err := l.checkSuspension(); err != nil {
+		return nil, nil, err
+	}
 
 	// The tree of the head, from the hashes of its unfinished tiles.
 	raw, err := l.store.get(metaHead)

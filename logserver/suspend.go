@@ -1,0 +1,72 @@
+package logserver
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+// A suspended log serves what it has and does nothing else: it neither appends
+// nor signs, and its health is red. What suspends it is in the store, so that
+// it holds whoever opens it:
+//
+//   - a successor (Succeed): for ever;
+//   - a restore mark (Restore), or another place than the store remembers: until
+//     CatchUp has brought it to the newest head that somebody else holds.
+
+// suspension returns why the log may neither append nor sign, or nil.
+func (r reader) suspension(place string) error {
+	switch entry, err := r.get(metaSuccessor); {
+	case err == nil:
+		next, err := checkpoint.ParseSuccessor(entry)
+		if err != nil {
+			return corrupt("the successor that the log names: %v", err)
+		}
+		return fmt.Errorf("%w: it goes on as %q", ErrSucceeded, next.Origin)
+	case !errors.Is(err, ErrNotFound):
+		return err
+	}
+	switch mark, err := r.get(metaRestored); {
+	case err == nil:
+		return fmt.Errorf("%w: it comes from %s", ErrRestored, mark)
+	case !errors.Is(err, ErrNotFound):
+		return err
+	}
+	switch stored, err := r.get(metaPlace); {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case place != unknownPlace && string(stored) != place:
+		return fmt.Errorf("%w: it was copied or moved here from another place", ErrRestored)
+	}
+	return nil
+}
+
+// checkSuspension finds out whether the log may append and sign. A store that
+// knows no place is given the one where it is.
+func (l *Log) checkSuspension() error {
+	place, err := readPlace(l.opts.Dir, l.opts.fs)
+	if err != nil {
+		return err
+	}
+	err = l.store.suspension(place)
+	if errors.Is(err, ErrRestored) || errors.Is(err, ErrSucceeded) {
+		l.suspended = err
+		l.opts.Logger.Error("log is suspended: it serves what it has, and neither appends nor signs", "origin", l.opts.Origin, "err", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := l.store.get(metaPlace); !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if place, err = makePlace(l.opts.Dir, l.opts.fs); err != nil || place == unknownPlace {
+		return err
+	}
+	return l.store.db.Set(metaPlace, []byte(place), pebble.Sync)
+}
