@@ -56,7 +56,7 @@ func TestWireFormat(t *testing.T) {
 	} {
 		res, body := do(t, ReadHandler(tl.Log), "GET", path, "")
 		fmt.Fprintf(&got, "GET %s\n%s\n", path, res.Status)
-		for _, name := range []string{"Content-Type", "Cache-Control", "Content-Length", "Vary", "Access-Control-Allow-Origin"} {
+		for _, name := range []string{"Content-Type", "Cache-Control", "Content-Length", "Vary", "Access-Control-Allow-Origin", codeHeader} {
 			if v := res.Header.Get(name); v != "" {
 				fmt.Fprintf(&got, "%s: %s\n", name, v)
 			}

@@ -1,28 +1,8 @@
 package logserver
 
 import (
-	"bytes"
-	"compress/gzip"
-	"encoding/base64"
-	"errors"
-	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
-	"sync"
-
-	"github.com/tallystick/tallystick/verifier/checkpoint"
-)
-
-// Values of response headers. Every Content-Type is set by hand: sniffing has
-// taken checkpoints for fonts.
-const (
-	contentText   = "text/plain; charset=utf-8"
-	contentBinary = "application/octet-stream"
-	// cacheForever is for what can never change; a resource that does not
-	// exist yet is never sent with it.
-	cacheForever = "public, max-age=31536000, immutable"
-	cacheNever   = "no-cache"
 )
 
 // ReadHandler serves the public read interface of the log: nothing that changes
@@ -36,146 +16,178 @@ const (
 //	GET /<index>.tlog-proof             c2sp.org/tlog-proof under the published checkpoint
 //
 // Tiles, bundles and proofs are served up to the last signed tree size, because
-// witnesses need them before it is published, and are 404 beyond.
-func ReadHandler(l *Log) http.Handler { return &readHandler{l} }
+// witnesses need them before it is published, and are 404 beyond. Every
+// resource has one path; no other spelling of it is answered.
+//
+// docs/formats/log-http.md specifies the whole interface, refusals included.
+func ReadHandler(l *Log) http.Handler { return &handler{log: l} }
 
 // Handler serves the whole interface of a log of its own:
 //
 //	POST /add         body: one entry; answer: its index
 //	POST /add-batch   body: entries framed as in a bundle; answer: indexes, one a line
-//	                  (either is 415 with a Content-Encoding)
+//	POST /add-stream  messages of entries, answered in order while they arrive
 //	GET /healthz      200, or 503 with the reasons
 //	GET /metrics      Prometheus text format
 //
 // and everything that ReadHandler does. Anybody who reaches it may append.
+//
+// Run it under Serve, which bounds connections and slow clients; the handler
+// itself bounds the bytes that requests hold in memory.
 func Handler(l *Log) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/", ReadHandler(l))
-	mux.Handle("POST /add", &addHandler{log: l})
-	mux.Handle("POST /add-batch", &addHandler{log: l, batch: true})
-	mux.HandleFunc("GET /healthz", l.serveHealth)
-	mux.Handle("GET /metrics", metricsHandler(l))
-	return mux
+	return &handler{log: l, writes: true, metrics: metricsHandler(l)}
 }
 
-type readHandler struct{ log *Log }
+// handler dispatches by path without a mux: the paths are few, no other
+// spelling of one may match, and appending is worth the microsecond.
+type handler struct {
+	log     *Log
+	writes  bool         // also /add and what else only Handler serves
+	metrics http.Handler // nil without writes
+}
 
-func (h *readHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// route names a kind of request in the metrics.
+type route int
+
+const (
+	routeOther route = iota
+	routeAdd
+	routeAddBatch
+	routeAddStream
+	routeCheckpoint
+	routeTile
+	routeEntries
+	routeProof
+	routeHealth
+	routeMetrics
+	numRoutes
+)
+
+var routeNames = [numRoutes]string{"other", "add", "add_batch", "add_stream", "checkpoint", "tile", "entries", "proof", "healthz", "metrics"}
+
+// routeOf sorts a request by its path.
+func (h *handler) routeOf(r *http.Request) route {
+	path := r.URL.Path
+	switch {
+	case r.URL.RawPath != "": // spelled in another than the canonical way
+		return routeOther
+	case strings.HasPrefix(path, "/tile/entries/"):
+		return routeEntries
+	case strings.HasPrefix(path, "/tile/"):
+		return routeTile
+	case path == "/checkpoint":
+		return routeCheckpoint
+	case path == "/proof/inclusion", path == "/proof/consistency", strings.HasSuffix(path, proofSuffix):
+		return routeProof
+	case !h.writes:
+		return routeOther
+	}
+	switch path {
+	case "/add":
+		return routeAdd
+	case "/add-batch":
+		return routeAddBatch
+	case "/add-stream":
+		return routeAddStream
+	case "/healthz":
+		return routeHealth
+	case "/metrics":
+		return routeMetrics
+	}
+	return routeOther
+}
+
+// ServeHTTP answers, and counts, every request.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := uptime()
+	route, code := h.routeOf(r), codeOK
+	if err := h.dispatch(route, w, r); err != nil {
+		code = h.conclude(w, err)
+	}
+	h.log.metrics.request(route, code, uptime()-start)
+}
+
+// conclude answers a request that ended with an error, unless it has been.
+func (h *handler) conclude(w http.ResponseWriter, err error) string {
+	if told, ok := err.(toldError); ok {
+		return outcomeOf(told.err).code
+	}
+	return h.log.refuse(w, err)
+}
+
+// toldError is an error that the client has been told about in an answer that
+// had begun, or that came too late to be told.
+type toldError struct{ err error }
+
+func (e toldError) Error() string { return e.err.Error() }
+
+// dispatch answers a request, or returns why it is refused with nothing sent.
+func (h *handler) dispatch(route route, w http.ResponseWriter, r *http.Request) error {
+	switch route {
+	case routeAdd, routeAddBatch, routeAddStream:
+		if r.Method != http.MethodPost {
+			w.Header()["Allow"] = writeMethods
+			return errMethod
+		}
+		return h.append(route, w, r)
+	}
 	header := w.Header()
-	header.Set("Access-Control-Allow-Origin", "*")
+	header["Access-Control-Allow-Origin"] = anyOrigin
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 	case http.MethodOptions:
-		header.Set("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
+		header["Access-Control-Allow-Methods"] = readMethods
+		header["Access-Control-Allow-Headers"] = anyOrigin
+		header["Access-Control-Max-Age"] = preflightAge
 		w.WriteHeader(http.StatusNoContent)
-		return
+		return nil
 	default:
-		header.Set("Allow", "GET, HEAD, OPTIONS")
-		refuse(w, http.StatusMethodNotAllowed, "only reading is possible here")
-		return
+		header["Allow"] = readMethods
+		return errMethod
 	}
-	path, ok := strings.CutPrefix(r.URL.Path, "/")
-	if !ok || r.URL.RawPath != "" {
-		refuse(w, http.StatusNotFound, "no such resource") // not in canonical form
-		return
+	header["Access-Control-Expose-Headers"] = exposedHeaders
+	switch route {
+	case routeTile, routeEntries:
+		return h.tile(w, r)
+	case routeCheckpoint:
+		return h.checkpoint(w)
+	case routeProof:
+		return h.proof(w, r)
+	case routeHealth:
+		return h.health(w)
+	case routeMetrics:
+		h.metrics.ServeHTTP(w, r)
+		return nil
 	}
-	switch {
-	case path == "checkpoint":
-		h.checkpoint(w)
-	case strings.HasPrefix(path, "tile/"):
-		h.tile(w, r, path)
-	case path == "proof/inclusion":
-		h.proof(w, r, "index", "size", h.log.InclusionProof)
-	case path == "proof/consistency":
-		h.proof(w, r, "old", "new", h.log.ConsistencyProof)
-	case strings.HasSuffix(path, ".tlog-proof"):
-		h.tlogProof(w, strings.TrimSuffix(path, ".tlog-proof"))
-	default:
-		refuse(w, http.StatusNotFound, "no such resource")
-	}
+	return errNoResource
 }
 
-func (h *readHandler) checkpoint(w http.ResponseWriter) {
-	pub := h.log.Published()
-	if pub.Note == nil {
-		w.Header().Set("Retry-After", "1")
-		refuse(w, http.StatusServiceUnavailable, "no checkpoint has satisfied the witness policy yet")
-		return
-	}
-	serve(w, contentText, cacheNever, pub.Note)
-}
-
-func (h *readHandler) tile(w http.ResponseWriter, r *http.Request, path string) {
-	p, ok := parseTilePath(path)
-	if !ok || !p.within(h.log.servable()) {
-		refuse(w, http.StatusNotFound, "no such tile at the last signed tree size")
-		return
-	}
-	var b []byte
-	var err error
-	if p.entries {
-		b, err = h.log.Bundle(p.number, p.width)
-	} else {
-		b, err = h.log.Tile(p.level, p.number, p.width)
-	}
-	if err != nil {
-		h.log.refuseError(w, err)
-		return
-	}
-	if p.entries {
-		w.Header().Set("Vary", "Accept-Encoding")
-		if acceptsGzip(r.Header.Values("Accept-Encoding")) {
-			w.Header().Set("Content-Encoding", "gzip")
-			b = compress(b)
+// append dispatches what changes the log.
+func (h *handler) append(route route, w http.ResponseWriter, r *http.Request) error {
+	// What was sent would become the entry, and what was meant would not be in
+	// the log.
+	for _, encoding := range r.Header["Content-Encoding"] {
+		if encoding != "" && encoding != "identity" {
+			return errEncoded
 		}
 	}
-	serve(w, contentBinary, cacheForever, b)
+	switch route {
+	case routeAdd:
+		return h.add(w, r)
+	case routeAddBatch:
+		return h.addBatch(w, r)
+	default:
+		return h.addStream(w, r)
+	}
 }
 
-// proof answers with the hashes of a proof that two integers ask for. Both are
-// required, and nothing else is understood.
-func (h *readHandler) proof(w http.ResponseWriter, r *http.Request, first, second string, prove func(a, b int64) ([]Hash, error)) {
-	query := r.URL.Query()
-	a, okA := decimal(query[first])
-	b, okB := decimal(query[second])
-	if !okA || !okB || len(query) != 2 {
-		refuse(w, http.StatusBadRequest, fmt.Sprintf("the query must be %s=N&%s=N with decimal N", first, second))
-		return
-	}
-	if b > h.log.servable() {
-		refuse(w, http.StatusNotFound, "beyond the last signed tree size")
-		return
-	}
-	hashes, err := prove(a, b)
-	if err != nil {
-		h.log.refuseError(w, err)
-		return
-	}
-	var out []byte
-	for _, hash := range hashes {
-		out = append(base64.StdEncoding.AppendEncode(out, hash[:]), '\n')
-	}
-	serve(w, contentText, cacheForever, out)
-}
-
-func (h *readHandler) tlogProof(w http.ResponseWriter, name string) {
-	index, ok := decimal([]string{name})
-	if !ok {
-		refuse(w, http.StatusNotFound, "no such resource")
-		return
-	}
+func (h *handler) checkpoint(w http.ResponseWriter) error {
 	pub := h.log.Published()
-	if index >= pub.Size {
-		refuse(w, http.StatusNotFound, "no published checkpoint covers this index yet")
-		return
+	if pub.Note == nil {
+		return errUnpublished
 	}
-	hashes, err := h.log.InclusionProof(index, pub.Size)
-	if err != nil {
-		h.log.refuseError(w, err)
-		return
-	}
-	p := checkpoint.Proof{Index: index, Hashes: hashes, Checkpoint: pub.Note}
-	serve(w, contentText, cacheNever, p.Format())
+	serve(w, contentText, cacheNever, pub.Note)
+	return nil
 }
 
 // servable is the tree size up to which reads are served: that of the last
@@ -185,86 +197,4 @@ func (l *Log) servable() int64 {
 		return l.Size()
 	}
 	return l.Signed().Size
-}
-
-// decimal reads the only value of a parameter: an integer in canonical form,
-// 0 ≤ n < 2^63.
-func decimal(values []string) (int64, bool) {
-	if len(values) != 1 {
-		return 0, false
-	}
-	n, err := strconv.ParseInt(values[0], 10, 64)
-	return n, err == nil && n >= 0 && strconv.FormatInt(n, 10) == values[0]
-}
-
-// serve sends a resource. Content-Length makes HEAD tell the size.
-func serve(w http.ResponseWriter, contentType, cache string, body []byte) {
-	header := w.Header()
-	header.Set("Content-Type", contentType)
-	header.Set("Cache-Control", cache)
-	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Content-Length", strconv.Itoa(len(body)))
-	w.Write(body)
-}
-
-// refuse sends an error in one line of text. It is never cached.
-func refuse(w http.ResponseWriter, status int, reason string) {
-	header := w.Header()
-	header.Set("Content-Type", contentText)
-	header.Set("Cache-Control", "no-store")
-	header.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	fmt.Fprintln(w, reason)
-}
-
-// refuseError maps the outcomes of this package to status codes.
-func (l *Log) refuseError(w http.ResponseWriter, err error) {
-	switch {
-	case errors.Is(err, ErrNotFound):
-		refuse(w, http.StatusNotFound, err.Error())
-	case errors.Is(err, ErrInvalid):
-		refuse(w, http.StatusBadRequest, err.Error())
-	case errors.Is(err, ErrPushback), errors.Is(err, ErrNotReady), errors.Is(err, ErrClosed), errors.Is(err, ErrDiskFull):
-		w.Header().Set("Retry-After", "1")
-		refuse(w, http.StatusServiceUnavailable, err.Error())
-	default: // what an operator has to look at, and not a stranger
-		l.opts.Logger.Error("request failed", "origin", l.opts.Origin, "err", err)
-		refuse(w, http.StatusServiceUnavailable, "log needs its operator")
-	}
-}
-
-// acceptsGzip reports whether Accept-Encoding names gzip, or anything, without
-// forbidding it (RFC 9110 section 12.5.3).
-func acceptsGzip(values []string) bool {
-	found := false
-	for item := range strings.SplitSeq(strings.Join(values, ","), ",") {
-		coding, params, _ := strings.Cut(item, ";")
-		coding = strings.TrimSpace(coding)
-		weight, ok := strings.CutPrefix(strings.ReplaceAll(params, " ", ""), "q=")
-		q, err := strconv.ParseFloat(weight, 64)
-		allowed := !ok || err == nil && q > 0
-		if strings.EqualFold(coding, "gzip") {
-			return allowed
-		}
-		if coding == "*" {
-			found = allowed
-		}
-	}
-	return found
-}
-
-// gzips holds writers: each costs hundreds of kilobytes to make.
-var gzips = sync.Pool{New: func() any {
-	z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // the level is valid
-	return z
-}}
-
-func compress(b []byte) []byte {
-	z := gzips.Get().(*gzip.Writer)
-	defer gzips.Put(z)
-	var out bytes.Buffer
-	z.Reset(&out)
-	z.Write(b) // a bytes.Buffer never fails
-	z.Close()
-	return out.Bytes()
 }

@@ -4,16 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 )
 
 // staleRounds is after how many round times without a witnessed checkpoint,
-// while one is due, a log is unhealthy.
+// while one is due, a log is unhealthy. The pause between rounds comes on top.
 const staleRounds = 2
 
 // Health returns nil if the log accepts entries and publishes what it has
 // sequenced, and otherwise every reason why not.
-func (l *Log) Health() error {
+func (l *Log) Health() error { return errors.Join(l.unhealthy()...) }
+
+// unhealthy returns every reason why the log is not healthy.
+func (l *Log) unhealthy() []error {
 	var reasons []error
 	if err := l.failed(); err != nil {
 		reasons = append(reasons, err)
@@ -27,28 +31,69 @@ func (l *Log) Health() error {
 	if err := l.publisher.appendable(); err != nil {
 		reasons = append(reasons, err)
 	}
-	limit := staleRounds * l.opts.WitnessTimeout
-	if behind := l.publisher.behind(); behind > limit {
-		pub := l.Published()
-		reasons = append(reasons, fmt.Errorf("no witnessed checkpoint for %v: size %d is sequenced, %d published",
-			behind.Round(time.Second), l.Size(), pub.Size))
+	if behind := l.behind(); behind > staleRounds*l.opts.WitnessTimeout+l.opts.MinInterval {
+		// The sizes tell an operator where it is stuck: at the key, or at the
+		// witnesses.
+		published, signed, size := l.Published().Size, l.Signed().Size, l.Size()
+		reasons = append(reasons, fmt.Errorf("no witnessed checkpoint for %v: size %d is sequenced, %d signed, %d published",
+			behind.Round(time.Second), size, signed, published))
 	}
-	return errors.Join(reasons...)
+	return reasons
 }
 
-// behind is for how long a witnessed checkpoint has been due.
-func (p *publisher) behind() time.Duration {
+// behind is for how long a witnessed checkpoint has been due: as the publisher
+// says, or as can be seen from outside if the publisher is stuck.
+func (l *Log) behind() time.Duration {
+	now := uptime()
+	published := l.Published()
+	late := l.late.observe(published, l.publisher.target() > published.Size, now)
+	return max(late, l.publisher.behind(now))
+}
+
+// behind is for how long the publisher has been trying.
+func (p *publisher) behind(now time.Duration) time.Duration {
 	since := p.behindSince.Load()
 	if since == 0 {
 		return 0
 	}
-	return time.Since(time.Unix(0, since))
+	return now - time.Duration(since)
 }
 
-func (l *Log) serveHealth(w http.ResponseWriter, _ *http.Request) {
-	if err := l.Health(); err != nil {
-		refuse(w, http.StatusServiceUnavailable, err.Error())
-		return
+// lateness notices that publication does not get on, without the publisher's
+// help: for as long as it is looked at, the published size stays the same while
+// a larger tree is due.
+type lateness struct {
+	mu    sync.Mutex
+	size  int64         // the published size when it was last looked at
+	since time.Duration // uptime when it was first seen to be due; 0 if it is not
+}
+
+// observe looks at what is published and returns for how long more has been due.
+func (l *lateness) observe(published SignedNote, due bool, now time.Duration) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !due {
+		l.since = 0
+		return 0
 	}
-	serve(w, contentText, "no-store", []byte("ok\n"))
+	if l.since == 0 || published.Size != l.size {
+		l.size, l.since = published.Size, now
+	}
+	return now - l.since
+}
+
+// started is where uptime counts from. It carries a monotonic reading: a clock
+// that is set back or forward makes no log look fresh or stale.
+var started = time.Now().Add(-time.Nanosecond)
+
+// uptime is the time since the process started; it is never zero.
+func uptime() time.Duration { return time.Since(started) }
+
+func (h *handler) health(w http.ResponseWriter) error {
+	if err := h.log.Health(); err != nil {
+		// Not wrapped: the reasons are told here, whatever they are.
+		return fmt.Errorf("%w: %v", errUnhealthy, err)
+	}
+	serve(w, contentText, cacheNone, []byte("ok\n"))
+	return nil
 }

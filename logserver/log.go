@@ -34,6 +34,17 @@ type Log struct {
 	source source
 	// suspended is why the log neither appends nor signs, or nil: set by Open.
 	suspended error
+	// late watches publication from outside the publisher.
+	late lateness
+
+	// The HTTP interface shares these: bytes of bodies that are being read and
+	// of replies that are being sent, full tiles and bundles, the number of
+	// open streams, and the uptime at the last complaint to the logger.
+	bodies, replies *budget
+	tiles           *tileCache
+	streams         atomic.Int64
+	complained      atomic.Int64
+
 	// failure is the first error after which nothing may be written any more.
 	failure atomic.Pointer[error]
 
@@ -55,6 +66,8 @@ func newLog(o Options) (*Log, error) {
 		return nil, err
 	}
 	l.queue = newQueue(o.QueueEntries, o.QueueBytes)
+	l.bodies, l.replies = newBudget(o.BodyBytes), newBudget(o.ReplyBytes)
+	l.tiles = newTileCache(o.TileCacheBytes)
 	if err := makeDir(o.fs, o.Dir); err != nil {
 		return nil, err
 	}
@@ -237,14 +250,34 @@ func (l *Log) appendAll(ctx context.Context, entries []Entry, atomic bool) ([]Re
 	return a.results[first:end:end], a.head, nil
 }
 
-// join hashes the entries on the caller's goroutine, filling leaves, hands them
-// to the sequencer and waits for the answer of their commit group.
+// join hands the entries to the sequencer and waits for the answer of their
+// commit group.
 func (l *Log) join(ctx context.Context, entries []Entry, leaves []Hash, atomic bool) (*answer, int, error) {
+	a, first, err := l.enqueue(entries, leaves, atomic)
+	if err != nil {
+		l.metrics.refused(err)
+		return nil, 0, err
+	}
+	if ctx.Done() == nil {
+		<-a.done
+		return a, first, a.err
+	}
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+		return nil, 0, fmt.Errorf("waiting for the commit: %w", ctx.Err())
+	}
+	return a, first, a.err
+}
+
+// enqueue hashes the entries on the caller's goroutine, filling leaves, and puts
+// them into the queue. It returns the answer of their commit group and the
+// place of the first of them in it. The slices may be used again at once.
+func (l *Log) enqueue(entries []Entry, leaves []Hash, atomic bool) (*answer, int, error) {
 	if err := l.publisher.appendable(); err != nil {
 		return nil, 0, err
 	}
 	if err := l.space.refusal(); err != nil {
-		l.metrics.refused(err)
 		return nil, 0, err
 	}
 	for i := range entries {
@@ -253,15 +286,5 @@ func (l *Log) join(ctx context.Context, entries []Entry, leaves []Hash, atomic b
 		}
 		leaves[i] = LeafHash(entries[i].Data)
 	}
-	a, first, err := l.queue.join(entries, leaves, atomic)
-	if err != nil {
-		l.metrics.refused(err)
-		return nil, 0, err
-	}
-	select {
-	case <-a.done:
-	case <-ctx.Done():
-		return nil, 0, fmt.Errorf("waiting for the commit: %w", ctx.Err())
-	}
-	return a, first, a.err
+	return l.queue.join(entries, leaves, atomic)
 }

@@ -11,23 +11,13 @@ import (
 // metrics counts what the log does. Labels are bounded: outcomes are a closed
 // set, and witnesses those of the policy.
 type metrics struct {
-	entries   prometheus.Counter
-	groups    prometheus.Histogram
-	refusals  *prometheus.CounterVec
-	rounds    *prometheus.CounterVec
-	answers   *prometheus.CounterVec
+	entries  prometheus.Counter
+	groups   prometheus.Histogram
+	refusals *prometheus.CounterVec
+	rounds   *prometheus.CounterVec
+	answers  *prometheus.CounterVec
+	*httpMetrics
 	collector []prometheus.Collector
-}
-
-// outcomes are the labels of refusals, in the order in which they are tried.
-var outcomes = []struct {
-	err   error
-	label string
-}{
-	{ErrPushback, "pushback"}, {ErrGuard, "guard"}, {ErrAborted, "aborted"}, {ErrInvalid, "invalid"},
-	{ErrDiskFull, "disk_full"},
-	{ErrNotReady, "not_ready"}, {ErrForked, "forked"}, {ErrCorrupt, "corrupt"}, {ErrReload, "reload"}, {ErrClosed, "closed"},
-	{ErrRestored, "restored"}, {ErrSucceeded, "succeeded"},
 }
 
 func newMetrics(l *Log) *metrics {
@@ -39,10 +29,11 @@ func newMetrics(l *Log) *metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "tallystick", Subsystem: "log", Name: name, Help: help, ConstLabels: labels}, value)
 	}
 	m := &metrics{
-		entries:  prometheus.NewCounter(counter("entries_total", "Entries sequenced since the log was opened.")),
-		refusals: prometheus.NewCounterVec(counter("refusals_total", "Entries and calls that were refused."), []string{"outcome"}),
-		rounds:   prometheus.NewCounterVec(counter("rounds_total", "Rounds, by whether the policy was satisfied."), []string{"outcome"}),
-		answers:  prometheus.NewCounterVec(counter("witness_answers_total", "Submissions to witnesses."), []string{"witness", "outcome"}),
+		httpMetrics: newHTTPMetrics(labels),
+		entries:     prometheus.NewCounter(counter("entries_total", "Entries sequenced since the log was opened.")),
+		refusals:    prometheus.NewCounterVec(counter("refusals_total", "Entries and calls that were refused."), []string{"outcome"}),
+		rounds:      prometheus.NewCounterVec(counter("rounds_total", "Rounds, by whether the policy was satisfied."), []string{"outcome"}),
+		answers:     prometheus.NewCounterVec(counter("witness_answers_total", "Submissions to witnesses."), []string{"witness", "outcome"}),
 		groups: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "tallystick", Subsystem: "log", Name: "group_entries", ConstLabels: labels,
 			Help:    "Entries in a commit group.",
@@ -50,14 +41,20 @@ func newMetrics(l *Log) *metrics {
 		}),
 	}
 	m.collector = []prometheus.Collector{
-		m.entries, m.refusals, m.rounds, m.answers, m.groups,
+		m.entries, m.refusals, m.rounds, m.answers, m.groups, m.requests, m.seconds,
 		gauge("integrated_size", "Tree size that is durable.", func() float64 { return float64(l.Size()) }),
 		gauge("signed_size", "Tree size of the last checkpoint that the log key signed.", func() float64 { return float64(l.Signed().Size) }),
 		gauge("published_size", "Tree size of the published checkpoint.", func() float64 { return float64(l.Published().Size) }),
 		gauge("disk_free_bytes", "Bytes that the log may still fill, +Inf if the file system does not say.", l.space.freeMetric),
 		prometheus.NewCounterFunc(counter("background_errors_total", "Flushes and compactions of the store that failed since the log was opened."),
 			func() float64 { return float64(l.store.faults.background.Load()) }),
-		gauge("behind_seconds", "How long a witnessed checkpoint has been due.", func() float64 { return l.publisher.behind().Seconds() }),
+		gauge("behind_seconds", "How long a witnessed checkpoint has been due.", func() float64 { return l.behind().Seconds() }),
+		gauge("queued_entries", "Entries that wait for the next commit.", func() float64 { entries, _ := l.queue.fill(); return float64(entries) }),
+		gauge("queued_bytes", "Bytes of entries and openings that wait for the next commit.", func() float64 { _, bytes := l.queue.fill(); return float64(bytes) }),
+		gauge("body_bytes", "Memory held by request bodies that are being read.", func() float64 { return float64(l.bodies.held()) }),
+		gauge("reply_bytes", "Bytes of large replies that are being sent.", func() float64 { return float64(l.replies.held()) }),
+		gauge("tile_cache_bytes", "Memory held by the tile cache.", func() float64 { return float64(l.tiles.size()) }),
+		gauge("append_streams", "Open append streams.", func() float64 { return float64(l.streams.Load()) }),
 		gauge("healthy", "1 if the log accepts entries and publishes.", func() float64 {
 			if l.Health() != nil {
 				return 0
@@ -111,15 +108,7 @@ func (m *metrics) group(a *answer) {
 	m.groups.Observe(float64(len(a.results)))
 }
 
-func (m *metrics) refused(err error) {
-	for _, o := range outcomes {
-		if errors.Is(err, o.err) {
-			m.refusals.WithLabelValues(o.label).Inc()
-			return
-		}
-	}
-	m.refusals.WithLabelValues("other").Inc()
-}
+func (m *metrics) refused(err error) { m.refusals.WithLabelValues(outcomeOf(err).code).Inc() }
 
 func (m *metrics) round(satisfied bool) {
 	outcome := "witnessed"

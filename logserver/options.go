@@ -19,6 +19,15 @@ const (
 	// a thousand of the largest entries.
 	DefaultQueueEntries = 16384
 	DefaultQueueBytes   = 64 << 20
+	// DefaultBodyBytes bounds what requests that append hold in memory: ten
+	// thousand small ones, or eight of the largest batches at once.
+	DefaultBodyBytes = 64 << 20
+	// DefaultReplyBytes bounds the large replies that clients are slow to
+	// take: a thousand usual bundles.
+	DefaultReplyBytes = 128 << 20
+	// DefaultTileCacheBytes keeps the full tiles of two million entries, or
+	// the bundles of two hundred thousand small ones.
+	DefaultTileCacheBytes = 64 << 20
 	// DefaultMinInterval is the shortest time between the starts of two
 	// rounds. With public witnesses, use a second or more.
 	DefaultMinInterval = 100 * time.Millisecond
@@ -66,6 +75,12 @@ type Options struct {
 	QueueEntries    int           // default DefaultQueueEntries
 	QueueBytes      int           // default DefaultQueueBytes
 
+	// Memory of the HTTP interface, in bytes. Requests beyond the first two
+	// are answered 503 with Retry-After.
+	BodyBytes      int // default DefaultBodyBytes
+	ReplyBytes     int // default DefaultReplyBytes
+	TileCacheBytes int // default DefaultTileCacheBytes; negative keeps nothing
+
 	// ImportFrom, if set, is the verifier key of another log: Create makes a log
 	// to be filled with its entries, and Open lets that be done. See
 	// FinishImport. Policy is not looked at meanwhile.
@@ -98,6 +113,9 @@ func (o *Options) setDefaults() {
 	setDefault(&o.WitnessTimeout, DefaultWitnessTimeout)
 	setDefault(&o.QueueEntries, DefaultQueueEntries)
 	setDefault(&o.QueueBytes, DefaultQueueBytes)
+	setDefault(&o.BodyBytes, DefaultBodyBytes)
+	setDefault(&o.ReplyBytes, DefaultReplyBytes)
+	setDefault(&o.TileCacheBytes, DefaultTileCacheBytes)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

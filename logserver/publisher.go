@@ -56,7 +56,7 @@ type publisher struct {
 	workers  sync.WaitGroup
 
 	// behindSince is when the first round began that has not led to a witnessed
-	// checkpoint yet, in nanoseconds since the epoch; 0 if the last one did.
+	// checkpoint yet, as uptime in nanoseconds; 0 if the last one did.
 	behindSince atomic.Int64
 }
 
@@ -158,7 +158,7 @@ func (p *publisher) run() {
 	}
 	for p.awaitWork() {
 		start, last := time.Now(), p.isStopping()
-		p.behindSince.CompareAndSwap(0, start.UnixNano())
+		p.behindSince.CompareAndSwap(0, int64(uptime()))
 		if err := p.round(); err != nil {
 			p.log.fail(err)
 			return

@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/http"
 	"time"
-
-	"golang.org/x/net/netutil"
 )
 
 // Limits of the HTTP server. They keep slow and idle clients from holding
@@ -23,10 +21,15 @@ const (
 	writeTimeout      = time.Minute      // a bundle of 16 MB over a slow line
 	idleTimeout       = 2 * time.Minute
 	shutdownTimeout   = 10 * time.Second
+	// What an HTTP/2 connection, and a request on it, may send before a handler
+	// reads it, in bytes: enough for one of the largest entries.
+	connReceiveBuffer   = 256 << 10
+	streamReceiveBuffer = 128 << 10
 )
 
 // Serve answers HTTP/1.1 and unencrypted HTTP/2 requests on a listener until
-// ctx ends, then lets those in progress finish. It closes the listener.
+// ctx ends, then lets those in progress finish; append streams end after the
+// messages that have arrived. It closes the listener.
 func Serve(ctx context.Context, ln net.Listener, handler http.Handler, logger *slog.Logger) error {
 	server := &http.Server{
 		Handler:           handler,
@@ -37,12 +40,19 @@ func Serve(ctx context.Context, ln net.Listener, handler http.Handler, logger *s
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 		Protocols:         new(http.Protocols),
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          maxStreams,
+			MaxReceiveBufferPerConnection: connReceiveBuffer,
+			MaxReceiveBufferPerStream:     streamReceiveBuffer,
+		},
+		BaseContext: func(net.Listener) context.Context {
+			return context.WithValue(context.WithoutCancel(ctx), serverStop{}, ctx)
+		},
 	}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(netutil.LimitListener(ln, maxConnections)) }()
+	go func() { served <- server.Serve(limitConnections(ln, maxConnections)) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serving: %w", err)
@@ -57,4 +67,28 @@ func Serve(ctx context.Context, ln net.Listener, handler http.Handler, logger *s
 	}
 	<-served // http.ErrServerClosed
 	return err
+}
+
+// serverStop is the key under which the context of a request under Serve has
+// the context that ends when the server is to stop.
+type serverStop struct{}
+
+// onServerStop arranges for f to be called when the server of a request is to
+// stop, if it runs under Serve. The function that it returns cancels that, or
+// waits until f has returned.
+func onServerStop(ctx context.Context, f func()) (unhook func()) {
+	server, ok := ctx.Value(serverStop{}).(context.Context)
+	if !ok {
+		return func() {}
+	}
+	called := make(chan struct{})
+	cancel := context.AfterFunc(server, func() {
+		defer close(called)
+		f()
+	})
+	return func() {
+		if !cancel() {
+			<-called
+		}
+	}
 }

@@ -2,6 +2,7 @@ package logserver
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -15,45 +16,80 @@ type tilePath struct {
 	width   int   // 1 to TileWidth; TileWidth has no .p suffix
 }
 
-// maxTilePath bounds what parseTilePath looks at: the longest path has a number
-// of 19 digits.
-const maxTilePath = 64
-
 // parseTilePath reads a path such as tile/0/x001/067.p/8. There is exactly one
-// path for each resource: whatever does not format to itself is refused.
-func parseTilePath(path string) (tilePath, bool) {
-	var p tilePath
-	if len(path) > maxTilePath {
-		return p, false
-	}
+// path for each resource, and no other is accepted.
+func parseTilePath(path string) (p tilePath, ok bool) {
 	rest, ok := strings.CutPrefix(path, "tile/")
-	level, rest, slash := strings.Cut(rest, "/")
-	if !ok || !slash {
+	if !ok {
 		return p, false
 	}
-	if p.entries = level == "entries"; !p.entries {
-		n, err := strconv.ParseUint(level, 10, 6)
-		if err != nil {
+	if rest, p.entries = strings.CutPrefix(rest, "entries/"); !p.entries {
+		level, after, slash := strings.Cut(rest, "/")
+		if p.level, ok = smallNumber(level, maxTileLevel); !ok || !slash {
 			return p, false
 		}
-		p.level = int(n)
+		rest = after
 	}
-	number, width, partial := strings.Cut(rest, ".p/")
+	// Groups of three digits, all but the last with an x in front.
+	for first := true; ; first = false {
+		more := strings.HasPrefix(rest, "x")
+		if more {
+			rest = rest[1:]
+		}
+		n, ok := group(rest)
+		if !ok || p.number > (math.MaxInt64-n)/1000 || more && first && n == 0 {
+			return p, false
+		}
+		p.number, rest = p.number*1000+n, rest[3:]
+		if !more {
+			break
+		}
+		if rest, ok = strings.CutPrefix(rest, "/"); !ok {
+			return p, false
+		}
+	}
 	p.width = TileWidth
-	if partial {
-		n, err := strconv.ParseUint(width, 10, 8)
-		if err != nil || n == 0 {
-			return p, false
-		}
-		p.width = int(n)
+	if rest == "" {
+		return p, true
 	}
-	digits := strings.ReplaceAll(strings.ReplaceAll(number, "/", ""), "x", "")
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n < 0 {
+	width, ok := strings.CutPrefix(rest, ".p/")
+	if !ok {
 		return p, false
 	}
-	p.number = n
-	return p, p.String() == path
+	p.width, ok = smallNumber(width, TileWidth-1)
+	return p, ok && p.width > 0
+}
+
+// maxTileLevel is the largest level that a path can name.
+const maxTileLevel = 63
+
+// group reads the three digits that s begins with.
+func group(s string) (n int64, ok bool) {
+	if len(s) < 3 {
+		return 0, false
+	}
+	for i := range 3 {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+		n = n*10 + int64(s[i]-'0')
+	}
+	return n, true
+}
+
+// smallNumber reads a decimal of up to three digits, without leading zeros, that
+// is at most limit.
+func smallNumber(s string, limit int) (n int, ok bool) {
+	if len(s) == 0 || len(s) > 3 || len(s) > 1 && s[0] == '0' {
+		return 0, false
+	}
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+		n = n*10 + int(s[i]-'0')
+	}
+	return n, n <= limit
 }
 
 // String returns the path.

@@ -1,0 +1,87 @@
+package logserver
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+const proofSuffix = ".tlog-proof"
+
+// proof answers the three proof resources. Clients can do without them: tiles
+// hold the same hashes.
+func (h *handler) proof(w http.ResponseWriter, r *http.Request) error {
+	switch path := r.URL.Path; path {
+	case "/proof/inclusion":
+		return h.hashes(w, r, "index", "size", h.log.InclusionProof)
+	case "/proof/consistency":
+		return h.hashes(w, r, "old", "new", h.log.ConsistencyProof)
+	default:
+		return h.tlogProof(w, strings.TrimSuffix(strings.TrimPrefix(path, "/"), proofSuffix))
+	}
+}
+
+// hashes answers with the hashes of a proof that two integers ask for. Both are
+// required, and nothing else is understood.
+func (h *handler) hashes(w http.ResponseWriter, r *http.Request, first, second string, prove func(a, b int64) ([]Hash, error)) error {
+	query := r.URL.Query()
+	a, okA := decimal(query[first])
+	b, okB := decimal(query[second])
+	if !okA || !okB || len(query) != 2 {
+		return fmt.Errorf("%w: it must be %s=N&%s=N with decimal N", errQuery, first, second)
+	}
+	if b > h.log.servable() {
+		return fmt.Errorf("%w: beyond the last signed tree size", errNoResource)
+	}
+	hashes, err := prove(a, b)
+	if err != nil {
+		return err
+	}
+	var out []byte
+	for _, hash := range hashes {
+		out = append(base64.StdEncoding.AppendEncode(out, hash[:]), '\n')
+	}
+	serve(w, contentText, cacheForever, out)
+	return nil
+}
+
+// tlogProof answers with the proof of one entry under the published checkpoint.
+func (h *handler) tlogProof(w http.ResponseWriter, name string) error {
+	index, ok := decimal([]string{name})
+	if !ok {
+		return errNoResource
+	}
+	pub := h.log.Published()
+	if index >= pub.Size {
+		return fmt.Errorf("%w: no published checkpoint covers this index yet", errNoResource)
+	}
+	proof, err := h.log.proofUnder(index, pub.Size, pub.Note)
+	if err != nil {
+		return err
+	}
+	serve(w, contentText, cacheNever, proof)
+	return nil
+}
+
+// proofUnder formats the c2sp.org/tlog-proof of an entry under a signed note.
+func (l *Log) proofUnder(index, size int64, signed []byte) ([]byte, error) {
+	hashes, err := l.InclusionProof(index, size)
+	if err != nil {
+		return nil, err
+	}
+	return checkpoint.Proof{Index: index, Hashes: hashes, Checkpoint: signed}.Format(), nil
+}
+
+// decimal reads the only value of a parameter: an integer in canonical form,
+// 0 ≤ n < 2^63.
+func decimal(values []string) (int64, bool) {
+	if len(values) != 1 {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(values[0], 10, 64)
+	return n, err == nil && n >= 0 && strconv.FormatInt(n, 10) == values[0]
+}

@@ -1,0 +1,78 @@
+package logserver
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// codeHeader carries the code of a refusal: see outcome.
+const codeHeader = "X-Tallystick-Code"
+
+// Values of response headers, shared by all responses: net/http only reads
+// them. Every Content-Type is set by hand: sniffing has taken checkpoints for
+// fonts.
+var (
+	contentText   = []string{"text/plain; charset=utf-8"}
+	contentBinary = []string{"application/octet-stream"}
+	// cacheForever is for what can never change; a resource that does not
+	// exist yet is never sent with it.
+	cacheForever = []string{"public, max-age=31536000, immutable"}
+	cacheNever   = []string{"no-cache"}
+	cacheNone    = []string{"no-store"}
+	noSniff      = []string{"nosniff"}
+	gzipped      = []string{"gzip"}
+	varyEncoding = []string{"Accept-Encoding"}
+	trueValue    = []string{"true"}
+
+	anyOrigin      = []string{"*"}
+	readMethods    = []string{"GET, HEAD, OPTIONS"}
+	writeMethods   = []string{"POST"}
+	exposedHeaders = []string{codeHeader + ", Retry-After"}
+	preflightAge   = []string{"86400"}
+)
+
+// serve sends a resource. Content-Length makes HEAD tell the size.
+func serve(w http.ResponseWriter, contentType, cache []string, body []byte) {
+	serveLength(w, contentType, cache, body, []string{strconv.Itoa(len(body))})
+}
+
+func serveLength(w http.ResponseWriter, contentType, cache []string, body []byte, length []string) {
+	header := w.Header()
+	header["Content-Type"] = contentType
+	header["Cache-Control"] = cache
+	header["X-Content-Type-Options"] = noSniff
+	header["Content-Length"] = length
+	w.Write(body)
+}
+
+// refuse answers with the outcome that an error stands for: one line of text,
+// and a code for machines. It is never cached. It returns the code.
+func (l *Log) refuse(w http.ResponseWriter, err error) string {
+	o, reason := outcomeOf(err), l.publicReason(err)
+	header := w.Header()
+	header["Content-Type"] = contentText
+	header["Cache-Control"] = cacheNone
+	header["X-Content-Type-Options"] = noSniff
+	header[codeHeader] = []string{o.code}
+	if o.retryAfter > 0 {
+		header["Retry-After"] = []string{strconv.Itoa(o.retryAfter)}
+	}
+	w.WriteHeader(o.status)
+	fmt.Fprintln(w, reason)
+	return o.code
+}
+
+// publicReason is what a stranger is told about an error. What an operator has
+// to look at goes to the log of the process instead, at most once a second.
+func (l *Log) publicReason(err error) string {
+	if !outcomeOf(err).operator {
+		return err.Error()
+	}
+	now, last := int64(uptime()), l.complained.Load()
+	if now-last >= int64(time.Second) && l.complained.CompareAndSwap(last, now) {
+		l.opts.Logger.Error("request failed", "origin", l.opts.Origin, "err", err)
+	}
+	return "log needs its operator"
+}

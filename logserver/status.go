@@ -1,0 +1,101 @@
+package logserver
+
+import "math"
+
+// Status is what an operator wants to know at a glance. Everything in it is
+// public except that strangers need not be told how full a machine is.
+type Status struct {
+	Origin      string `json:"origin"`
+	Vkey        string `json:"vkey"`
+	ReceiptVkey string `json:"receipt_vkey,omitempty"`
+
+	// Ready says that the log accepts entries. Otherwise NotReady is why not:
+	// the start-up head check, or a failure.
+	Ready    bool   `json:"ready"`
+	NotReady string `json:"not_ready,omitempty"`
+	// Healthy says that it also publishes what it accepts; otherwise Reasons
+	// are why not.
+	Healthy bool     `json:"healthy"`
+	Reasons []string `json:"reasons,omitempty"`
+
+	// Tree sizes, in entries: Published ≤ Signed ≤ Integrated.
+	Integrated int64 `json:"integrated_size"`
+	Signed     int64 `json:"signed_size"`
+	Published  int64 `json:"published_size"`
+	// Behind is how long a witnessed checkpoint has been due, in seconds; 0 if
+	// none is.
+	Behind float64 `json:"behind_seconds"`
+
+	// Quorum says which cosignatures publication asks for: "none", a witness,
+	// or "k of a, b, c". With "none" nobody but this store stands against a
+	// second history.
+	Quorum string `json:"quorum"`
+	// Publication is "fail-closed", or "fail-open" if checkpoints are published
+	// though the quorum is missing.
+	Publication string `json:"publication"`
+
+	// Entries and bytes that wait for the next commit, and their bounds.
+	QueuedEntries    int `json:"queued_entries"`
+	QueuedBytes      int `json:"queued_bytes"`
+	MaxQueuedEntries int `json:"max_queued_entries"`
+	MaxQueuedBytes   int `json:"max_queued_bytes"`
+
+	// DiskFree is what the log may still fill and DiskReserve below what free
+	// space appends are refused, both in bytes; DiskFree is nil if the file
+	// system does not say.
+	DiskFree    *uint64 `json:"disk_free_bytes,omitempty"`
+	DiskReserve uint64  `json:"disk_reserve_bytes"`
+}
+
+// Status describes the log now. It asks nobody but the file system.
+func (l *Log) Status() Status {
+	entries, bytes := l.queue.fill()
+	// Read in this order the sizes cannot contradict each other.
+	published, signed := l.Published().Size, l.Signed().Size
+	s := Status{
+		Origin: l.opts.Origin, Vkey: l.Vkey(), ReceiptVkey: l.ReceiptVkey(),
+		Integrated: l.Size(), Signed: signed, Published: published,
+		Behind:        l.behind().Seconds(),
+		Quorum:        "none",
+		Publication:   "fail-closed",
+		QueuedEntries: entries, QueuedBytes: bytes,
+		MaxQueuedEntries: l.opts.QueueEntries, MaxQueuedBytes: l.opts.QueueBytes,
+		DiskReserve: l.space.reserve,
+	}
+	if free := l.space.free(); free != math.MaxUint64 {
+		s.DiskFree = &free
+	}
+	if l.publisher.policy != nil {
+		s.Quorum = l.publisher.policy.Quorum()
+	}
+	if l.opts.FailOpen {
+		s.Publication = "fail-open"
+	}
+	if err := l.refusal(); err != nil {
+		s.NotReady = err.Error()
+	}
+	s.Ready = s.NotReady == ""
+	for _, err := range l.unhealthy() {
+		s.Reasons = append(s.Reasons, err.Error())
+	}
+	s.Healthy = len(s.Reasons) == 0
+	return s
+}
+
+// refusal is why the log accepts no entries, or nil.
+func (l *Log) refusal() error {
+	if err := l.failed(); err != nil {
+		return err
+	}
+	if err := l.space.refusal(); err != nil {
+		return err
+	}
+	return l.publisher.appendable()
+}
+
+// fill returns the entries and bytes that wait for the sequencer.
+func (q *queue) fill() (entries, bytes int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.mu.gathering.entries), q.mu.gathering.bytes
+}
