@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// bench is one run. Its groups run one after the other on one goroutine.
+type bench struct {
+	ctx       context.Context
+	logserver string // binaries
+	tessera   string
+	base      string
+	lock      string
+	quick     bool
+	only      *regexp.Regexp
+	shape     shape
+
+	dir     string // of this run, below base
+	fresh   int    // directories handed out
+	results map[string]*outcome
+}
+
+// group measures some rows together, so that their series alternate.
+type group struct {
+	rows []string
+	run  func(*bench) error
+}
+
+// groups in the order in which they run. The large log comes last: it leaves
+// gigabytes to write back.
+var groups = []group{
+	{[]string{rowLone}, (*bench).lone},
+	{[]string{rowSingle, rowBatch, rowBatchPebble, rowBatchLarge, rowDedup, rowDedupRatio}, (*bench).appends},
+	{[]string{rowAdd, rowAddEmpty}, (*bench).adds},
+	{[]string{rowAddBatch, rowAddStream}, (*bench).messages},
+	{[]string{rowLatency50, rowLatency99}, (*bench).latency},
+	{[]string{rowProof, rowProof99}, (*bench).proofs},
+	{[]string{rowTiles, rowTilesMemory}, (*bench).tiles},
+	{[]string{rowVerify, rowVerifyAllocs}, (*bench).verification},
+	{[]string{rowBytesLarge, rowBytesLone}, (*bench).written},
+	{[]string{rowDisk, rowMemory, rowStartClean, rowStartKilled, rowSignClean, rowSignKilled,
+		rowGrown, rowGrownBatch, rowInclusionHot, rowInclusionCold}, (*bench).large},
+}
+
+// rounds is how often each side is measured.
+func (b *bench) rounds() int {
+	if b.quick {
+		return 1
+	}
+	return 3
+}
+
+// window is how long one series is measured, warm how long it runs before.
+func (b *bench) window() time.Duration {
+	if b.quick {
+		return 500 * time.Millisecond
+	}
+	return 4 * time.Second
+}
+
+func (b *bench) warm() time.Duration {
+	if b.quick {
+		return 200 * time.Millisecond
+	}
+	return 1500 * time.Millisecond
+}
+
+// tmpfsMagic is the type of a file system in memory, which syncs nothing.
+const tmpfsMagic = 0x01021994
+
+// prepare checks what is needed and makes the directory of the run.
+func (b *bench) prepare() error {
+	if b.logserver == "" || b.tessera == "" {
+		return errors.New("-logserver and -tessera are required: scripts/bench-log builds both")
+	}
+	if runtime.GOOS != "linux" {
+		return errors.New("only Linux is supported")
+	}
+	base := b.base
+	if base == "" {
+		base = os.TempDir()
+	}
+	if err := os.MkdirAll(base, 0o700); err != nil {
+		return err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(base, &fs); err != nil {
+		return fmt.Errorf("examining %q: %w", base, err)
+	}
+	if fs.Type == tmpfsMagic {
+		return fmt.Errorf("%q is in memory: name a directory on a disk with -dir", base)
+	}
+	var err error
+	b.dir, err = os.MkdirTemp(base, "bench-log-")
+	return err
+}
+
+// cleanUp removes everything that was written, at the very end.
+func (b *bench) cleanUp() error { return os.RemoveAll(b.dir) }
+
+// newDir returns the path of a directory that nobody has used; it does not
+// exist yet.
+func (b *bench) newDir(name string) string {
+	b.fresh++
+	return filepath.Join(b.dir, fmt.Sprintf("%03d-%s", b.fresh, name))
+}
+
+// wants reports whether a row is to be measured.
+func (b *bench) wants(name string) bool {
+	for _, r := range rows {
+		if r.name == name {
+			return b.only.MatchString(name) && (b.shape == plain || !r.plainOnly)
+		}
+	}
+	return false
+}
+
+func (b *bench) wanted() []row {
+	var out []row
+	for _, r := range rows {
+		if b.wants(r.name) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// measure runs the groups that have a wanted row. An error is the outcome of
+// the group's rows that have none.
+func (b *bench) measure() {
+	for _, g := range groups {
+		var names []string
+		for _, name := range g.rows {
+			if b.wants(name) {
+				names = append(names, name)
+			}
+		}
+		if len(names) == 0 {
+			continue
+		}
+		err := b.ctx.Err()
+		if err == nil {
+			err = b.locked(g.run)
+		}
+		for _, name := range names {
+			if o := b.result(name); err != nil && len(o.ours) == 0 && o.missing == "" {
+				o.err = err
+			} else if len(o.ours) == 0 && o.missing == "" {
+				o.err = errors.New("nothing was measured")
+			}
+		}
+	}
+	fmt.Printf("disk      sync of 4 KiB p50 %v at the end\n", b.fsync())
+}
+
+// locked runs measurements while it holds the lock file, if there is one.
+func (b *bench) locked(measure func(*bench) error) error {
+	if b.lock == "" {
+		return measure(b)
+	}
+	f, err := os.OpenFile(b.lock, os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // which unlocks
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("locking %q: %w", b.lock, err)
+	}
+	return measure(b)
+}
+
+// result returns the outcome of a row, to be filled in.
+func (b *bench) result(name string) *outcome {
+	o := b.results[name]
+	if o == nil {
+		o = new(outcome)
+		b.results[name] = o
+	}
+	return o
+}
+
+// note prints what one series measured, as it goes.
+func (b *bench) note(side string, r report, text string) {
+	fmt.Printf("  %-34s %s; %.2f cores own, %.2f others\n", side, text, r.CPU.Own, r.CPU.Others)
+}

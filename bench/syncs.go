@@ -1,0 +1,73 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// syncDelay is by how much a sync is made slower to see who waits for it.
+const syncDelay = 20 * time.Millisecond
+
+// syncs shows that everybody syncs before answering: with strace it counts the
+// calls for an append, and makes each slower, upon which an append must take
+// at least that much longer.
+func (b *bench) syncs(options string) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		fmt.Println("syncs     not shown: strace is not installed")
+		return
+	}
+	for _, engine := range []string{engineLog, engineTessera, enginePebble} {
+		line, err := b.syncsOf(strace, engine, options)
+		if err != nil {
+			line = "not shown: " + err.Error()
+		}
+		fmt.Printf("syncs     %-8s %s\n", engine, line)
+	}
+}
+
+func (b *bench) syncsOf(strace, engine, options string) (string, error) {
+	j := job{Role: roleLone, Engine: engine, Options: options, Shape: b.shape, Measure: 2 * time.Second}
+	j.Dir = b.newDir("syncs-" + engine)
+	if engine == engineLog {
+		if err := b.initLog(j.Dir); err != nil {
+			return "", err
+		}
+	}
+	cmd, err := roleCommand(b.ctx, j)
+	if err != nil {
+		return "", err
+	}
+	trace := j.Dir + ".trace"
+	cmd.Args = append([]string{strace, "-f", "-qq", "-o", trace, "-e", "trace=fsync,fdatasync,openat",
+		"-e", fmt.Sprintf("inject=fsync,fdatasync:delay_exit=%d", syncDelay.Microseconds()), cmd.Path}, cmd.Args[1:]...)
+	cmd.Path = strace
+	r, err := runCommand(cmd, j)
+	if err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(trace)
+	if err != nil {
+		return "", err
+	}
+	calls, files := 0, 0
+	for line := range strings.Lines(string(text)) {
+		switch {
+		case strings.Contains(line, "resumed>"): // the second half of a call
+		case strings.Contains(line, "sync("):
+			calls++
+		case strings.Contains(line, "O_SYNC"), strings.Contains(line, "O_DSYNC"):
+			files++
+		}
+	}
+	verdict := "it waits for them"
+	if r.P50 < syncDelay {
+		verdict = "IT DOES NOT WAIT FOR THEM"
+	}
+	n := float64(max(r.Operations, 1))
+	return fmt.Sprintf("%.1f syncs and %.1f files written with O_SYNC for a lone append; with syncs slowed by %v its p50 is %v: %s",
+		float64(calls)/n, float64(files)/n, syncDelay, r.P50.Round(time.Microsecond), verdict), nil
+}
