@@ -64,7 +64,7 @@ func saturate(ctx context.Context, j job) (r report, err error) {
 		})
 	}
 	wait(ctx, j.Warm)
-	watch, start, first := watchCPU(), time.Now(), total()
+	watch, start, first := watchCPU(0), time.Now(), total()
 	if j.Until > 0 {
 		for total()+max(before, 0) < j.Until && !stop.Load() && ctx.Err() == nil {
 			wait(ctx, time.Millisecond)
@@ -136,7 +136,7 @@ func lone(ctx context.Context, j job) (r report, err error) {
 		return r, err
 	}
 	var took []time.Duration
-	watch, start := watchCPU(), time.Now()
+	watch, start := watchCPU(0), time.Now()
 	for ; time.Since(start) < j.Measure; number++ {
 		began := time.Now()
 		if err := add(number); err != nil {

@@ -27,6 +27,7 @@ type bench struct {
 	dir     string // of this run, below base
 	fresh   int    // directories handed out
 	results map[string]*outcome
+	others  series // cores that others used, in each series
 }
 
 // group measures some rows together, so that their series alternate.
@@ -160,6 +161,9 @@ func (b *bench) measure() {
 		}
 	}
 	fmt.Printf("disk      sync of 4 KiB p50 %v at the end\n", b.fsync())
+	if len(b.others) > 0 {
+		fmt.Printf("others    used %s%s cores in a series\n", figure(b.others.median()), b.others.spread())
+	}
 }
 
 // locked runs measurements while it holds the lock file, if there is one.
@@ -190,5 +194,10 @@ func (b *bench) result(name string) *outcome {
 
 // note prints what one series measured, as it goes.
 func (b *bench) note(side string, r report, text string) {
-	fmt.Printf("  %-34s %s; %.2f cores own, %.2f others\n", side, text, r.CPU.Own, r.CPU.Others)
+	b.others = append(b.others, r.CPU.Others)
+	used := fmt.Sprintf("%.2f cores", r.CPU.Self)
+	if r.CPU.Server > 0 {
+		used = fmt.Sprintf("%.2f cores client, %.2f server", r.CPU.Self, r.CPU.Server)
+	}
+	fmt.Printf("  %-36s %s; %s, %.2f others\n", side, text, used, r.CPU.Others)
 }

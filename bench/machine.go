@@ -19,45 +19,48 @@ import (
 // every architecture that Go runs on.
 const clockTick = 10 * time.Millisecond
 
-// cpuWatch tells how much CPU others used while something was measured: that of
-// all processes but the watched ones and the kernel's threads.
+// cpuWatch tells who used how much CPU while something was measured.
 type cpuWatch struct {
-	start   time.Time
-	watched []int
-	busy    time.Duration
-	own     time.Duration
-	kernel  time.Duration
+	start  time.Time
+	server int // process id of the server that this process loads, or 0
+	before cpuTimes
 }
 
-// watchCPU starts watching; the process itself counts as watched.
-func watchCPU(pids ...int) cpuWatch {
-	w := cpuWatch{start: time.Now(), watched: append(pids, os.Getpid())}
-	w.busy, w.own, w.kernel = w.sample()
+// cpuTimes are the CPU times used so far by all processes, by this one, by the
+// watched server, and by the kernel's threads.
+type cpuTimes struct{ busy, self, server, kernel time.Duration }
+
+// watchCPU starts watching.
+func watchCPU(server int) cpuWatch {
+	w := cpuWatch{start: time.Now(), server: server}
+	w.before = w.sample()
 	return w
 }
 
-// cores are the CPUs that the watched processes and the others used, on
-// average; kernel threads (write-back, journal) are counted with neither.
-type cores struct{ Own, Others float64 }
+// cores are the CPUs that were used on average: by the measuring process, by
+// the server that it loads, and by others. Kernel threads, which write back for
+// everybody, are counted with none.
+type cores struct{ Self, Server, Others float64 }
 
 func (w cpuWatch) stop() cores {
 	elapsed := time.Since(w.start).Seconds()
-	busy, own, kernel := w.sample()
-	busy, own, kernel = busy-w.busy, own-w.own, kernel-w.kernel
-	return cores{Own: own.Seconds() / elapsed, Others: max(0, (busy-own-kernel).Seconds()/elapsed)}
+	now := w.sample()
+	self, server := now.self-w.before.self, now.server-w.before.server
+	others := now.busy - w.before.busy - self - server - (now.kernel - w.before.kernel)
+	return cores{Self: self.Seconds() / elapsed, Server: server.Seconds() / elapsed, Others: max(0, others.Seconds()/elapsed)}
 }
 
-func (w cpuWatch) sample() (busy, own, kernel time.Duration) {
+func (w cpuWatch) sample() (t cpuTimes) {
 	if stat, err := os.ReadFile("/proc/stat"); err == nil {
 		line, _, _ := bytes.Cut(stat, []byte("\n"))
 		// cpu user nice system idle iowait irq softirq steal
 		if f := strings.Fields(string(line)); len(f) > 3 {
-			busy = ticks(f[1]) + ticks(f[2]) + ticks(f[3])
+			t.busy = ticks(f[1]) + ticks(f[2]) + ticks(f[3])
 		}
 	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return busy, 0, 0
+		return t
 	}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -67,13 +70,15 @@ func (w cpuWatch) sample() (busy, own, kernel time.Duration) {
 		parent, used, ok := processTime(pid)
 		switch {
 		case !ok: // it has ended
-		case slices.Contains(w.watched, pid):
-			own += used
+		case pid == os.Getpid():
+			t.self += used
+		case pid == w.server:
+			t.server += used
 		case parent == 2 || pid == 2:
-			kernel += used
+			t.kernel += used
 		}
 	}
-	return busy, own, kernel
+	return t
 }
 
 // processTime returns a process's parent and the CPU time it has used.

@@ -110,7 +110,7 @@ func (b *bench) table(w io.Writer) {
 		if len(o.peer) > 0 {
 			peer = figure(o.peer.median()) + o.peer.spread() + " " + r.peer
 		}
-		if v, ok := o.ratio(); ok {
+		if v, ok := o.ratio(); ok && r.relative {
 			ratio = strconv.FormatFloat(v, 'f', 2, 64) + "×"
 		}
 		floor, aim := r.bounds(b.shape)
