@@ -1,6 +1,7 @@
 package tiles
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strconv"
@@ -90,4 +91,11 @@ func parseTile(b []byte, have, w int) ([]tlog.Hash, error) {
 		hashes[i] = tlog.Hash(b[i*tlog.HashSize:])
 	}
 	return hashes, nil
+}
+
+// CheckBundle reports whether a full entry bundle and the full tile of level 0
+// beside it are what a subtree root of level 1 says.
+func CheckBundle(bundle, tile []byte, root tlog.Hash) bool {
+	leaves, err := parseBundle(bundle, width, width)
+	return err == nil && perfect(leaves) == root && bytes.Equal(TileBytes(leaves), tile)
 }

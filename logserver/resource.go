@@ -1,0 +1,29 @@
+package logserver
+
+import (
+	"context"
+	"fmt"
+)
+
+// Resource returns what ReadHandler serves at a path of c2sp.org/tlog-tiles:
+// "checkpoint", or a tile or entry bundle of a tree up to the last signed one.
+// Everything else, and more than limit bytes, is ErrNotFound. The bytes must not
+// be changed. Its shape is that of a reader of logs, tiles.Fetch of package
+// github.com/tallystick/tallystick/verifier/tiles, so that a log in this process
+// can be read like one far away.
+func (l *Log) Resource(_ context.Context, path string, limit int64) (b []byte, err error) {
+	p, ok := parseTilePath(path)
+	switch {
+	case path == "checkpoint":
+		b = l.Published().Note
+	case !ok || !p.within(l.servable()):
+	case p.entries:
+		b, err = l.Bundle(p.number, p.width)
+	default:
+		b, err = l.Tile(p.level, p.number, p.width)
+	}
+	if err == nil && (b == nil || int64(len(b)) > limit) {
+		err = fmt.Errorf("%q: %w", path, ErrNotFound)
+	}
+	return b, err
+}
