@@ -54,7 +54,11 @@ func dedupKey(dedup []byte) []byte { return append([]byte{kindDedup}, dedup...) 
 
 func registerKey(key string) []byte { return append([]byte{kindRegister}, key...) }
 
-// keyIndex returns the integer that ends a tile or index key.
+// keyIndex returns the integer that ends a tile or index key, -1 for a key that
+// is neither.
 func keyIndex(key []byte) int64 {
+	if len(key) < 9 {
+		return -1
+	}
 	return int64(binary.BigEndian.Uint64(key[len(key)-8:]))
 }

@@ -1,0 +1,113 @@
+package logserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// StoreOptions say which store to open, and how.
+type StoreOptions struct {
+	// Dir holds the store.
+	Dir string
+	// ReadOnly leaves every file as it is; Backup is then not possible.
+	ReadOnly bool
+	// Logger receives what Pebble has to say; nil discards it.
+	Logger *slog.Logger
+
+	fs vfs.FS
+}
+
+// Store is the store of a log that is not running, opened without the log's
+// private keys to be checked, copied or read. As long as it is open no other
+// process can open it. Its methods are safe for concurrent use, except Close.
+type Store struct {
+	opts  StoreOptions
+	store *store
+	id    *identity
+}
+
+// OpenStore opens a store. ErrNotFound means that there is no log in the
+// directory, ErrLocked that a process has it open.
+func OpenStore(o StoreOptions) (s *Store, err error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.fs == nil {
+		o.fs = vfs.Default
+	}
+	switch there, err := pebble.Peek(o.Dir, o.fs); {
+	case err != nil || !there.Exists:
+		// A missing directory is an error of Peek, too.
+		return nil, fmt.Errorf("%w: %q holds no store of a log", ErrNotFound, o.Dir)
+	}
+	options := &Options{Dir: o.Dir, Logger: o.Logger, fs: o.fs}
+	if o.ReadOnly {
+		options.tune = func(p *pebble.Options) { p.ReadOnly = true }
+	}
+	faults := &faults{logger: o.Logger, fatal: func(err error) { panic(err) }, corrupted: func(err error) {
+		o.Logger.Error("store is damaged", "dir", o.Dir, "err", err)
+	}}
+	defer faults.catchOpen(&err)
+	opened, err := openStore(options, faults)
+	if err != nil {
+		return nil, err
+	}
+	id, err := opened.identity()
+	if errors.Is(err, ErrNotFound) {
+		err = fmt.Errorf("%w: %q holds no log, an init was interrupted", ErrNotFound, o.Dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, opened.close())
+	}
+	faults.running.Store(true)
+	return &Store{opts: o, store: opened, id: id}, nil
+}
+
+// Close releases the store.
+func (s *Store) Close() error { return s.store.close() }
+
+// Origin returns the log's origin.
+func (s *Store) Origin() string { return s.id.origin }
+
+// Keys lists the keys of the log: those that sign, then the retired ones.
+func (s *Store) Keys() []KeyInfo { return s.id.vkeys() }
+
+// Suspended returns why the log neither appends nor signs when it is opened
+// where it is now, ErrRestored or ErrSucceeded, or nil.
+func (s *Store) Suspended() error {
+	place, err := readPlace(s.opts.Dir, s.opts.fs)
+	if err != nil {
+		return err
+	}
+	return s.store.suspension(place)
+}
+
+// Fsck is Log.Fsck for a log that is not running.
+func (s *Store) Fsck(ctx context.Context, o FsckOptions) (*FsckReport, error) {
+	return s.store.fsck(ctx, o)
+}
+
+// snapshot returns the tree that the stored head names.
+func (r reader) snapshot() (snapshot, error) {
+	raw, err := r.get(metaHead)
+	if err != nil {
+		return snapshot{}, fmt.Errorf("reading the head: %w", lost(err))
+	}
+	size, root, err := decodeHead(raw)
+	if err != nil {
+		return snapshot{}, err
+	}
+	e, err := r.loadEdge(size)
+	if err != nil {
+		return snapshot{}, fmt.Errorf("loading the edge of tree size %d: %w", size, err)
+	}
+	if got := e.root(); got != root {
+		return snapshot{}, corrupt("the edge of tree size %d has root %v, the head says %v", size, got, root)
+	}
+	return snapshot{view: e.view(root), store: r}, nil
+}
