@@ -5,8 +5,9 @@ import (
 )
 
 // conditions decides which entries of a batch may be sequenced. It sees the
-// store, and ahead of it what earlier entries of the same batch consumed and
-// set. The sequencer owns it; it is reset for each batch.
+// store, which includes the groups that are applied but not durable yet, and
+// ahead of it what earlier entries of the same batch consumed and set. The
+// sequencer owns it; it is reset for each batch.
 type conditions struct {
 	store     *store
 	dedup     map[string]int64  // keys consumed by this batch → index
@@ -24,18 +25,19 @@ func (c *conditions) reset() {
 	c.undo = c.undo[:0]
 }
 
-// decide fills in the results of one unit whose first fresh entry would get
-// the index next, and reports how many entries of it are to be sequenced. If
-// one is refused none is, and the unit leaves no trace. An error is a failure
-// of the store.
-func (c *conditions) decide(unit []pending, results []Result, next int64) (fresh int, err error) {
+// decide fills in the results of one unit, n entries of the batch from first on,
+// whose first fresh entry would get the index next, and reports how many entries
+// of it are to be sequenced. If one is refused none is, and the unit leaves no
+// trace. An error is a failure of the store.
+func (c *conditions) decide(b *batch, first, n int, results []Result, next int64) (fresh int, err error) {
 	c.undo = c.undo[:0]
-	for i := range unit {
-		p := &unit[i]
+	for i := range n {
+		p := &b.entries[first+i]
 		// The deduplication key comes first: a duplicate learns its index
 		// even when its guards no longer hold.
-		if len(p.dedup) > 0 {
-			index, found, err := c.lookupDedup(p.dedup)
+		dedup, cond := b.dedupOf(p), b.condition(p)
+		if len(dedup) > 0 {
+			index, found, err := c.lookupDedup(dedup)
 			if err != nil {
 				return 0, err
 			}
@@ -44,7 +46,7 @@ func (c *conditions) decide(unit []pending, results []Result, next int64) (fresh
 				continue
 			}
 		}
-		refused, err := c.checkGuards(p.guards)
+		refused, err := c.checkGuards(cond.guards)
 		if err != nil {
 			return 0, err
 		}
@@ -55,7 +57,7 @@ func (c *conditions) decide(unit []pending, results []Result, next int64) (fresh
 		index := next + int64(fresh)
 		fresh++
 		results[i] = Result{Index: index}
-		c.consume(p, index, len(unit) > 1)
+		c.consume(dedup, cond.sets, index, n > 1)
 	}
 	return fresh, nil
 }
@@ -102,16 +104,16 @@ func (r reader) lookupDedup(key []byte) (index int64, found bool, err error) {
 	return int64(n) - 1, n != 0, err
 }
 
-// consume makes the entries behind p see what p brings about.
-func (c *conditions) consume(p *pending, index int64, revertible bool) {
-	if len(p.dedup) > 0 {
-		key := string(p.dedup)
+// consume makes later entries see what the one at index brings about.
+func (c *conditions) consume(dedup []byte, sets []Register, index int64, revertible bool) {
+	if len(dedup) > 0 {
+		key := string(dedup)
 		c.dedup[key] = index
 		if revertible {
 			c.undo = append(c.undo, func() { delete(c.dedup, key) })
 		}
 	}
-	for _, r := range p.sets {
+	for _, r := range sets {
 		if revertible {
 			old, was := c.registers[r.Key]
 			c.undo = append(c.undo, func() {

@@ -1,6 +1,6 @@
 package logserver
 
-import "encoding/binary"
+import "math/bits"
 
 // Geometry of c2sp.org/tlog-tiles.
 const (
@@ -16,12 +16,13 @@ const (
 // bytes so far, and what is known of how they are stored.
 //
 // buf and ends only ever grow, and are replaced by new ones when the resource
-// is complete, so a view may keep reading the parts that it saw.
+// is complete and a view has them, so a view may keep reading what it saw.
 type unfinished struct {
 	number int64    // of the tile within its level, or of the bundle
 	width  int      // items so far, 0 to TileWidth-1
 	buf    []byte   // their bytes
 	ends   []uint32 // bundles only: where in buf each item ends
+	shown  bool     // a view has buf and ends
 	// starts are the places within the resource at which a stored run begins;
 	// stored and storedBytes are how far the runs reach.
 	starts      []uint8
@@ -32,15 +33,14 @@ type unfinished struct {
 // first returns the index of the resource's first item.
 func (u *unfinished) first() int64 { return u.number * TileWidth }
 
-// next starts the following resource with fresh buffers, as large as the old
-// ones proved to be.
+// next starts the following resource, with fresh buffers as large as the old
+// ones proved to be if somebody may read those.
 func (u *unfinished) next() {
-	*u = unfinished{
-		number: u.number + 1,
-		buf:    make([]byte, 0, len(u.buf)),
-		ends:   make([]uint32, 0, cap(u.ends)),
-		starts: u.starts[:0],
+	buf, ends := u.buf[:0], u.ends[:0]
+	if u.shown {
+		buf, ends = make([]byte, 0, len(u.buf)), make([]uint32, 0, cap(u.ends))
 	}
+	*u = unfinished{number: u.number + 1, buf: buf, ends: ends, starts: u.starts[:0]}
 }
 
 // edge is the right-hand side of the tree: everything that appending needs and
@@ -72,12 +72,12 @@ type resource struct {
 // a single write of each matters more than one read of the bundle.
 const rollupLimit = 128 << 10
 
-// append adds one entry whose leaf hash the caller computed, and stores every
-// tile and bundle that it completes. After an error the edge must not be used.
-func (e *edge) append(data []byte, leaf *Hash, w runWriter) error {
+// append adds one entry, framed as in a bundle, whose leaf hash the caller
+// computed, and stores every tile and bundle that it completes. After an error
+// the edge must not be used.
+func (e *edge) append(frame []byte, leaf *Hash, w runWriter) error {
 	b := &e.bundle
-	b.buf = binary.BigEndian.AppendUint16(b.buf, uint16(len(data)))
-	b.buf = append(b.buf, data...)
+	b.buf = append(b.buf, frame...)
 	b.ends = append(b.ends, uint32(len(b.buf)))
 	b.width++
 	if b.width == TileWidth {
@@ -167,6 +167,23 @@ func (u *unfinished) flush(r resource, w runWriter) error {
 	return nil
 }
 
+// fold returns the roots of the perfect subtrees that the tree consists of, from
+// the hashes of its unfinished tiles. Each bit set in the size is one, and its
+// hashes are at the end of one unfinished tile: those of lower bits follow it.
+func (e *edge) fold() []Hash {
+	var roots []Hash
+	for bit := bits.Len64(uint64(e.size)) - 1; bit >= 0; bit-- {
+		if e.size>>bit&1 == 0 {
+			continue
+		}
+		t := &e.tiles[bit/tileHeight]
+		height := bit % tileHeight
+		first := t.width >> (height + 1) << (height + 1)
+		roots = append(roots, foldPerfect(t.buf[first*HashSize:(first+1<<height)*HashSize]))
+	}
+	return roots
+}
+
 // root returns the root hash of the tree.
 func (e *edge) root() Hash {
 	return foldRoots(e.roots)
@@ -188,8 +205,10 @@ func foldRoots(roots []Hash) Hash {
 // view returns an immutable picture of the edge for readers.
 func (e *edge) view(root Hash) *view {
 	v := &view{size: e.size, root: root, bundle: e.bundle.buf, ends: e.bundle.ends}
+	e.bundle.shown = true
 	for level := range e.tiles {
 		v.tiles[level] = e.tiles[level].buf
+		e.tiles[level].shown = true
 	}
 	return v
 }

@@ -2,6 +2,8 @@ package logserver
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 )
 
@@ -34,79 +36,148 @@ func (r reader) checkExtends(signed SignedNote, size int64) (Hash, error) {
 
 // replay rebuilds the tree from the signed size to the given one.
 func (s snapshot) replay(signed SignedNote, size int64) (Hash, error) {
-	e, err := s.edgeAt(signed.Size)
-	if err != nil {
+	r := rebuilder{s: s}
+	if err := r.begin(signed.Size); err != nil {
 		return Hash{}, err
 	}
-	if got := e.root(); got != signed.Root {
+	if got := foldRoots(r.tree.fold()); got != signed.Root {
 		return Hash{}, corrupt("the stored tree of size %d has root %v, the signed head says %v", signed.Size, got, signed.Root)
 	}
-	for data, err := range s.entries(signed.Size, size) {
-		if err != nil {
-			return Hash{}, err
-		}
-		leaf := LeafHash(data)
-		if err := e.append(data, &leaf, tileComparer{s}); err != nil {
-			return Hash{}, err
-		}
-	}
-	for level := range e.tiles {
-		if t := &e.tiles[level]; t.width > 0 {
-			if err := s.compareTile(level, t.number, t.buf); err != nil {
-				return Hash{}, err
-			}
-		}
+	if err := r.readTo(size); err != nil {
+		return Hash{}, err
 	}
 	root, err := s.rootAt(size)
 	if err != nil {
 		return Hash{}, err
 	}
-	if got := e.root(); got != root {
+	if got := foldRoots(r.tree.fold()); got != root {
 		return Hash{}, corrupt("the entries of tree size %d have root %v, the tiles have %v", size, got, root)
 	}
 	return root, nil
 }
 
-// edgeAt returns the edge of an earlier tree size, as if nothing of its
-// unfinished tiles had been stored.
-func (s snapshot) edgeAt(size int64) (*edge, error) {
-	e := &edge{size: size}
-	for level := range e.tiles {
+// rebuilder builds the tiles of a tree from its stored entries and compares
+// each with the stored one. One goroutine uses it once.
+type rebuilder struct {
+	s    snapshot
+	tree edge   // its tiles and size only
+	run  []byte // a copy of the run that is being hashed
+}
+
+// begin starts at a size, from the stored tiles.
+func (r *rebuilder) begin(size int64) error {
+	r.tree.size = size
+	for level := range r.tree.tiles {
 		hashes := size >> (level * tileHeight)
-		t := &e.tiles[level]
+		t := &r.tree.tiles[level]
 		t.number, t.width = hashes/TileWidth, int(hashes%TileWidth)
+		t.buf = make([]byte, 0, TileWidth*HashSize)
 		if t.width == 0 {
 			continue
 		}
-		b, err := s.tile(level, t.number, t.width)
+		b, err := r.s.tile(level, t.number, t.width)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		t.buf = append(make([]byte, 0, TileWidth*HashSize), b...)
+		t.buf = append(t.buf, b...)
 	}
-	e.bundle.number, e.bundle.width = size/TileWidth, int(size%TileWidth)
-	var err error
-	e.roots, err = s.perfectRoots(size)
-	return e, err
+	return nil
 }
 
-// tileComparer is a runWriter that finds every tile stored already.
-type tileComparer struct{ s snapshot }
-
-func (c tileComparer) put(r resource, first int64, run []byte, _ []int64) error {
-	if r.entries {
-		return nil // the entries were read from there
-	}
-	return c.s.compareTile(r.level, first/TileWidth, run)
-}
-
-func (s snapshot) compareTile(level int, number int64, want []byte) error {
-	got, err := s.tile(level, number, len(want)/HashSize)
+// readTo hashes the entries up to a size in one pass over the stored runs, and
+// compares the tiles that are unfinished at that size.
+func (r *rebuilder) readTo(size int64) error {
+	// The runs of the first bundle may begin ahead of the first entry.
+	next := r.tree.size / TileWidth * TileWidth
+	err := r.s.store.scan(indexKey(kindEntry, next), indexKey(kindEntry, size), func(key, run []byte) error {
+		if keyIndex(key) != next {
+			return corrupt("run of entries at index %d follows %d", keyIndex(key), next)
+		}
+		r.run = append(r.run[:0], run...)
+		var err error
+		next, err = r.hashRun(next, size)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(got, want) {
-		return corrupt("tile %d/%d is not what its entries hash to", level, number)
+	if r.tree.size != size {
+		return corrupt("entries end at index %d, the tree size is %d", r.tree.size, size)
+	}
+	for level := range r.tree.tiles {
+		if t := &r.tree.tiles[level]; t.width > 0 {
+			if err := r.s.compareTile(level, t.number, t.buf); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// hashRun adds the entries of the copied run, which begins at index first, and
+// returns the index behind it. Entries that the tree has already are skipped,
+// and so are those at size and beyond.
+func (r *rebuilder) hashRun(first, size int64) (next int64, err error) {
+	b := r.run
+	next = first
+	for pos := 0; pos < len(b); next++ {
+		if len(b)-pos < 2 {
+			return next, corrupt("entry frame of index %d cut short", next)
+		}
+		end := pos + 2 + int(binary.BigEndian.Uint16(b[pos:]))
+		if end > len(b) {
+			return next, corrupt("entry frame of index %d is longer than its run", next)
+		}
+		if next >= r.tree.size && next < size {
+			// The run is ours, and the length has been read: the byte ahead of
+			// the entry becomes the prefix, so that it is hashed in one piece
+			// where it is.
+			b[pos+1] = leafPrefix
+			if err := r.add(0, sha256.Sum256(b[pos+1:end])); err != nil {
+				return next, err
+			}
+			r.tree.size++
+		}
+		pos = end
+	}
+	return next, nil
+}
+
+// add appends a hash to a level. A tile that it completes is compared, and its
+// root is a hash of the next level.
+func (r *rebuilder) add(level int, h Hash) error {
+	t := &r.tree.tiles[level]
+	t.buf = append(t.buf, h[:]...)
+	if t.width++; t.width < TileWidth {
+		return nil
+	}
+	if err := r.s.compareTile(level, t.number, t.buf); err != nil {
+		return err
+	}
+	h = foldPerfect(t.buf)
+	t.number, t.width, t.buf = t.number+1, 0, t.buf[:0]
+	return r.add(level+1, h)
+}
+
+// compareTile compares the first hashes of a stored tile.
+func (s snapshot) compareTile(level int, number int64, want []byte) error {
+	compare := func(got []byte) error {
+		if len(got) < len(want) || !bytes.Equal(got[:len(want)], want) {
+			return corrupt("tile %d/%d is not what its entries hash to", level, number)
+		}
+		return nil
+	}
+	if number == s.size>>(level*tileHeight)/TileWidth {
+		return compare(s.tiles[level])
+	}
+	err := s.store.read(tileKey(level, number*TileWidth), func(got []byte) error {
+		if len(got) != TileWidth*HashSize {
+			return corrupt("tile %d/%d has %d bytes", level, number, len(got))
+		}
+		return compare(got)
+	})
+	if err != nil {
+		return fmt.Errorf("reading tile %d/%d: %w", level, number, lost(err))
 	}
 	return nil
 }

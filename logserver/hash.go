@@ -28,6 +28,9 @@ const (
 // costs no allocation: the one-shot Sum256 is much cheaper than a hash.Hash.
 var leafBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
 
+// leafSlices holds the leaf hashes of batches while they are handed over.
+var leafSlices = sync.Pool{New: func() any { s := make([]Hash, 0, TileWidth); return &s }}
+
 // LeafHash returns SHA-256(0x00 ‖ entry).
 func LeafHash(entry []byte) Hash {
 	p := leafBuffers.Get().(*[]byte)

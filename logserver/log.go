@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -28,6 +29,9 @@ type Log struct {
 	view atomic.Pointer[view]
 	// integrated is the durable tree size: raised by the sequencer.
 	integrated watermark
+	// applied is the tree size that the store may show, durable or not: set by
+	// the sequencer before each group is applied.
+	applied atomic.Int64
 	// head is that of the newest commit group: replaced by the sequencer.
 	head atomic.Pointer[Head]
 	// source is set before the log is opened for others.
@@ -47,6 +51,7 @@ type Log struct {
 
 	// failure is the first error after which nothing may be written any more.
 	failure atomic.Pointer[error]
+	broken  chan struct{} // closed after failure has been set
 
 	publisher     *publisher
 	sequencerDone chan struct{}
@@ -60,7 +65,7 @@ func newLog(o Options) (*Log, error) {
 	if err := o.checkImportFrom(); err != nil {
 		return nil, err
 	}
-	l := &Log{opts: o, sequencerDone: make(chan struct{})}
+	l := &Log{opts: o, sequencerDone: make(chan struct{}), broken: make(chan struct{})}
 	var err error
 	if l.given, err = newCandidates(o); err != nil {
 		return nil, err
@@ -197,6 +202,7 @@ func (l *Log) fail(err error) error {
 		err = fmt.Errorf("%w: %w", ErrReload, err)
 	}
 	if l.failure.CompareAndSwap(nil, &err) {
+		close(l.broken)
 		l.opts.Logger.Error("log stopped accepting entries", "origin", l.opts.Origin, "err", err)
 	}
 	l.queue.refuse(err)
@@ -221,7 +227,8 @@ func (l *Log) Append(ctx context.Context, e Entry) (Result, Head, error) {
 	if err != nil {
 		return Result{Index: -1, Err: err}, Head{}, err
 	}
-	return a.results[first], a.head, a.results[first].Err
+	r := a.result(first)
+	return r, a.head, r.Err
 }
 
 // AppendBatch is Append for up to MaxBatch entries, handed over together: those
@@ -242,12 +249,18 @@ func (l *Log) appendAll(ctx context.Context, entries []Entry, atomic bool) ([]Re
 	if len(entries) == 0 || len(entries) > MaxBatch {
 		return nil, Head{}, invalid("batch of %d entries, 1 to %d are allowed", len(entries), MaxBatch)
 	}
-	a, first, err := l.join(ctx, entries, make([]Hash, len(entries)), atomic)
+	leaves := leafSlices.Get().(*[]Hash)
+	defer leafSlices.Put(leaves)
+	*leaves = slices.Grow((*leaves)[:0], len(entries))[:len(entries)]
+	a, first, err := l.join(ctx, entries, *leaves, atomic)
 	if err != nil {
 		return nil, Head{}, err
 	}
-	end := first + len(entries)
-	return a.results[first:end:end], a.head, nil
+	results := make([]Result, len(entries))
+	for i := range results {
+		results[i] = a.result(first + i)
+	}
+	return results, a.head, nil
 }
 
 // join hands the entries to the sequencer and waits for the answer of their
@@ -259,7 +272,7 @@ func (l *Log) join(ctx context.Context, entries []Entry, leaves []Hash, atomic b
 		return nil, 0, err
 	}
 	if ctx.Done() == nil {
-		<-a.done
+		<-a.done // cheaper than a select, and thousands may be waiting
 		return a, first, a.err
 	}
 	select {

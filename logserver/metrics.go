@@ -95,17 +95,18 @@ func (m *metrics) group(a *answer) {
 		m.refused(a.err)
 		return
 	}
-	fresh := 0
+	fresh := a.entries
 	for i := range a.results {
 		switch r := &a.results[i]; {
 		case r.Err != nil:
 			m.refused(r.Err)
-		case !r.Duplicate:
-			fresh++
+			fresh--
+		case r.Duplicate:
+			fresh--
 		}
 	}
 	m.entries.Add(float64(fresh))
-	m.groups.Observe(float64(len(a.results)))
+	m.groups.Observe(float64(a.entries))
 }
 
 func (m *metrics) refused(err error) { m.refusals.WithLabelValues(outcomeOf(err).code).Inc() }

@@ -1,21 +1,33 @@
 package logserver
 
-import "sync"
+import (
+	"encoding/binary"
+	"sync"
+)
 
-// arenaChunk is the size in bytes of the buffers that hold queued bytes.
-const arenaChunk = 1 << 20
-
-// pending is one queued entry. Its slices point into the batch's arena.
+// pending is one queued entry. It holds no pointers: thousands of them are
+// queued at a time, and the garbage collector has nothing to look at in them.
 type pending struct {
-	leaf    Hash
-	data    []byte
-	opening []byte
-	dedup   []byte
-	guards  []Guard
-	sets    []Register
+	leaf Hash
+	// frame is where the framed entry begins in batch.frames.
+	frame int
+	// private is where the opening begins in batch.private; the deduplication
+	// key follows it.
+	private int
+	opening int32 // bytes of the opening
+	dedup   int32 // bytes of the deduplication key
+	// conds is the number of the entry's conditions in batch.conds plus one,
+	// 0 if it has none.
+	conds int32
 	// unit is, for the first entry of an atomic unit, the number of entries
 	// in it; 0 for the others of the unit; 1 for an entry on its own.
-	unit int
+	unit int32
+}
+
+// condition is what an entry's guards ask and what its registers become.
+type condition struct {
+	guards []Guard
+	sets   []Register
 }
 
 // batch is what one commit group will sequence. It belongs to the queue (under
@@ -23,17 +35,34 @@ type pending struct {
 // reuse; callers never see it.
 type batch struct {
 	entries []pending
-	arena   []byte // the current chunk; its length is what is in use
-	bytes   int    // data and openings queued
+	frames  []byte // the entries one after the other, framed as in a bundle
+	private []byte // openings and deduplication keys
+	conds   []condition
+	bytes   int // of entries and openings
+	// plain says that no entry has a deduplication key, a guard or a register
+	// to set, so that every one of them will be sequenced.
+	plain bool
 }
 
-// answer is what the callers of one batch wait for. The sequencer writes the
-// fields, then closes done; callers read them only after that.
+// answer is what the callers of one batch wait for. It is filled in by whoever
+// has the commit group, then done is closed; callers read it only after that.
 type answer struct {
 	done    chan struct{}
-	results []Result // one for each entry of the batch
+	entries int // in the batch
+	// first is the index of the batch's first entry, if results is nil:
+	// then all were sequenced, one after the other.
+	first   int64
+	results []Result // one for each entry of the batch, or nil
 	head    Head
 	err     error // set if the whole batch failed; the outcome may be unknown
+}
+
+// result returns that of the i-th entry of a batch that did not fail.
+func (a *answer) result(i int) Result {
+	if a.results == nil {
+		return Result{Index: a.first + int64(i)}
+	}
+	return a.results[i]
 }
 
 // queue is the bounded place where callers meet the sequencer. A caller adds
@@ -56,10 +85,12 @@ type queue struct {
 
 func newQueue(maxEntries, maxBytes int) *queue {
 	q := &queue{maxEntries: maxEntries, maxBytes: maxBytes, ready: make(chan struct{}, 1)}
-	q.mu.gathering, q.mu.answer = new(batch), newAnswer()
-	q.mu.spare = new(batch)
+	q.mu.gathering, q.mu.answer = newBatch(), newAnswer()
+	q.mu.spare = newBatch()
 	return q
 }
+
+func newBatch() *batch { return &batch{plain: true} }
 
 func newAnswer() *answer { return &answer{done: make(chan struct{})} }
 
@@ -85,13 +116,13 @@ func (q *queue) join(entries []Entry, leaves []Hash, atomic bool) (*answer, int,
 	}
 	b.bytes += size
 	for i := range entries {
-		b.add(&entries[i], leaves[i])
+		b.add(&entries[i], &leaves[i])
 	}
 	if atomic {
 		for i := range entries {
 			b.entries[first+i].unit = 0
 		}
-		b.entries[first].unit = len(entries)
+		b.entries[first].unit = int32(len(entries))
 	}
 	if first == 0 {
 		q.ready <- struct{}{}
@@ -111,10 +142,13 @@ func (q *queue) take() (*batch, *answer) {
 	q.mu.gathering, q.mu.answer = q.mu.spare, newAnswer()
 	q.mu.spare = nil
 	if q.mu.gathering == nil {
-		q.mu.gathering = new(batch)
+		q.mu.gathering = newBatch()
 	}
 	return b, a
 }
+
+// waiting reports whether somebody has joined since the last take.
+func (q *queue) waiting() bool { return len(q.ready) > 0 }
 
 // release hands a batch back whose entries nobody refers to any more.
 func (q *queue) release(b *batch) {
@@ -143,36 +177,67 @@ func (q *queue) shut() {
 	close(q.ready)
 }
 
-func (b *batch) add(e *Entry, leaf Hash) {
-	p := pending{leaf: leaf, data: b.keep(e.Data), opening: b.keep(e.Opening), dedup: b.keep(e.Dedup), unit: 1}
-	if len(e.Guards) > 0 {
-		p.guards = append([]Guard(nil), e.Guards...)
+// add copies an entry: the caller's slices may change as soon as the caller
+// gives up waiting.
+func (b *batch) add(e *Entry, leaf *Hash) {
+	b.entries = append(b.entries, pending{
+		leaf: *leaf, frame: len(b.frames), private: len(b.private),
+		opening: int32(len(e.Opening)), dedup: int32(len(e.Dedup)), unit: 1,
+	})
+	b.frames = binary.BigEndian.AppendUint16(b.frames, uint16(len(e.Data)))
+	b.frames = append(b.frames, e.Data...)
+	b.private = append(b.private, e.Opening...)
+	b.private = append(b.private, e.Dedup...)
+	if len(e.Guards)+len(e.Sets) > 0 {
+		b.conds = append(b.conds, condition{
+			guards: append([]Guard(nil), e.Guards...),
+			sets:   append([]Register(nil), e.Sets...),
+		})
+		b.entries[len(b.entries)-1].conds = int32(len(b.conds))
 	}
-	if len(e.Sets) > 0 {
-		p.sets = append([]Register(nil), e.Sets...)
+	if len(e.Guards)+len(e.Sets)+len(e.Dedup) > 0 {
+		b.plain = false
 	}
-	b.entries = append(b.entries, p)
 }
 
-// keep copies v into the arena: the caller's slice may change as soon as the
-// caller gives up waiting.
-func (b *batch) keep(v []byte) []byte {
-	if len(v) == 0 {
-		return nil
-	}
-	if cap(b.arena)-len(b.arena) < len(v) {
-		b.arena = make([]byte, 0, max(arenaChunk, len(v)))
-	}
-	n := len(b.arena)
-	b.arena = append(b.arena, v...)
-	return b.arena[n:len(b.arena):len(b.arena)]
+// frame returns the entry as it is stored in a bundle.
+func (b *batch) frame(p *pending) []byte {
+	end := p.frame + 2 + int(binary.BigEndian.Uint16(b.frames[p.frame:]))
+	return b.frames[p.frame:end]
 }
+
+// openingOf returns the entry's opening; it is empty if there is none.
+func (b *batch) openingOf(p *pending) []byte {
+	return b.private[p.private : p.private+int(p.opening)]
+}
+
+// dedupOf returns the entry's deduplication key; it is empty if there is none.
+func (b *batch) dedupOf(p *pending) []byte {
+	from := p.private + int(p.opening)
+	return b.private[from : from+int(p.dedup)]
+}
+
+// condition returns the entry's guards and registers.
+func (b *batch) condition(p *pending) condition {
+	if p.conds == 0 {
+		return condition{}
+	}
+	return b.conds[p.conds-1]
+}
+
+// keptBytes is the largest buffer that a batch keeps when it is reused, in
+// bytes: what some thousands of callers with small entries fill.
+const keptBytes = 4 << 20
 
 // reset forgets the entries but keeps the buffers, unless they grew unusually.
 func (b *batch) reset() {
-	clear(b.entries)
-	b.entries, b.bytes = b.entries[:0], 0
-	if b.arena = b.arena[:0]; cap(b.arena) > arenaChunk {
-		b.arena = nil
+	b.entries, b.bytes, b.plain = b.entries[:0], 0, true
+	clear(b.conds)
+	b.conds = b.conds[:0]
+	if b.frames = b.frames[:0]; cap(b.frames) > keptBytes {
+		b.frames = nil
+	}
+	if b.private = b.private[:0]; cap(b.private) > keptBytes {
+		b.private = nil
 	}
 }

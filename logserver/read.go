@@ -1,6 +1,7 @@
 package logserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -112,12 +113,22 @@ func (l *Log) Openings(start, end int64) iter.Seq2[[]byte, error] {
 // errStopped ends a scan whose consumer wants no more.
 var errStopped = errors.New("stopped")
 
-// Register returns the durable value of a register, 0 if it is unset.
+// Register returns the durable value of a register, 0 if it is unset. It waits
+// for the commits that are under way.
 func (l *Log) Register(key string) (uint64, error) {
 	if err := checkRegisterKey(key); err != nil {
 		return 0, err
 	}
-	return l.store.getUint(registerKey(key))
+	v, err := l.store.getUint(registerKey(key))
+	if err != nil {
+		return 0, err
+	}
+	// A group that is applied and not durable may have set it.
+	err = l.integrated.wait(context.Background(), l.applied.Load(), l.broken)
+	if err != nil {
+		return 0, l.failed()
+	}
+	return v, nil
 }
 
 // LookupDedup returns the index of the entry that was sequenced with a
@@ -126,7 +137,11 @@ func (l *Log) LookupDedup(key []byte) (index int64, found bool, err error) {
 	if len(key) == 0 || len(key) > MaxDedupSize {
 		return 0, false, invalid("deduplication key of %d bytes, 1 to %d are allowed", len(key), MaxDedupSize)
 	}
-	return l.store.lookupDedup(key)
+	index, found, err = l.store.lookupDedup(key)
+	if err != nil || !found || index >= l.Size() {
+		return 0, false, err // none, or of a group that is not durable yet
+	}
+	return index, true, nil
 }
 
 // Tile returns the first width hashes of a tile (c2sp.org/tlog-tiles), all of

@@ -3,7 +3,6 @@ package logserver
 import (
 	"errors"
 	"fmt"
-	"math/bits"
 
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
@@ -44,6 +43,7 @@ func (l *Log) recover() (*sequencer, *notes, error) {
 	}
 	l.view.Store(e.view(root))
 	l.integrated.raise(size)
+	l.applied.Store(size)
 	s := l.snapshot()
 
 	// What the edge rests on: entries behind its leaf hashes, full tiles
@@ -69,7 +69,7 @@ func (l *Log) recover() (*sequencer, *notes, error) {
 	}
 	last := Head{Size: size, Root: root}
 	l.head.Store(&last)
-	return &sequencer{log: l, edge: *e, conds: newConditions(l.store), last: last}, n, nil
+	return newSequencer(l, e, last), n, nil
 }
 
 // checkIdentity makes sure that the store holds this log, and that every key
@@ -110,17 +110,7 @@ func (r reader) loadEdge(size int64) (*edge, error) {
 	if err := r.loadBundle(&e.bundle, size); err != nil {
 		return nil, err
 	}
-	// Each bit set in size is a perfect subtree, and its hashes are at the end
-	// of one unfinished tile: those of lower bits follow it.
-	for bit := bits.Len64(uint64(size)) - 1; bit >= 0; bit-- {
-		if size>>bit&1 == 0 {
-			continue
-		}
-		t := &e.tiles[bit/tileHeight]
-		height := bit % tileHeight
-		first := t.width >> (height + 1) << (height + 1)
-		e.roots = append(e.roots, foldPerfect(t.buf[first*HashSize:(first+1<<height)*HashSize]))
-	}
+	e.roots = e.fold()
 	return e, nil
 }
 

@@ -1,106 +1,191 @@
 package logserver
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
 
-// sequencer turns batches into commit groups. Its one goroutine owns every
-// field; the rest of the log sees its work through Log.view.
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// sequencer turns batches into commit groups, in two stages. Its first
+// goroutine decides on a batch, builds the group and applies it to the store;
+// its second waits until the group is durable, shows it, signs its head and
+// answers. So a group is built while the one ahead of it is being synced.
+//
+// The rest of the log sees this work through Log.view. Each stage owns its
+// fields; a group belongs to the stage that has it.
 type sequencer struct {
-	log   *Log
+	log *Log
+
+	// Owned by the first stage.
 	edge  edge
 	conds *conditions
-	// last is the head of the newest commit group, answered to batches that
+
+	// Owned by the second stage, or by the first while unfinished is zero.
+	//
+	// last is the head of the newest durable group, answered to groups that
 	// sequence nothing.
 	last Head
+	// broken is why no group can be finished any more: the outcome of an
+	// earlier one is unknown.
+	broken error
+
+	// applied hands the groups from the first stage to the second, in order.
+	applied chan *commitGroup
+	// unfinished counts the groups that were handed over and have no answer
+	// yet: raised by the first stage, lowered by the second.
+	unfinished atomic.Int32
 }
 
-// run sequences one batch after the other until the queue is shut and empty.
-// There is no timer: whoever arrives during a commit is in the next.
+// maxApplied bounds the groups that wait behind the one that is being synced.
+// One is enough to keep the disk busy, and each holds up to Options.QueueBytes.
+const maxApplied = 1
+
+// commitGroup is what one batch changes, on its way to the disk.
+type commitGroup struct {
+	answer *answer
+	// commit is the applied batch of the store; nil if the group sequences
+	// nothing and waits only for those ahead of it.
+	commit *pebble.Batch
+	view   *view // the tree after the group, if commit is set
+}
+
+func newSequencer(l *Log, e *edge, last Head) *sequencer {
+	return &sequencer{
+		log: l, edge: *e, conds: newConditions(l.store), last: last,
+		applied: make(chan *commitGroup, maxApplied),
+	}
+}
+
+// run sequences one batch after the other until the queue is shut and empty,
+// and every group has its answer. There is no timer: whoever arrives while a
+// group is built is in the next.
 func (s *sequencer) run() {
 	defer close(s.log.sequencerDone)
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		for g := range s.applied {
+			s.finish(g)
+			s.unfinished.Add(-1)
+		}
+	}()
 	for {
 		b, a := s.log.queue.take()
 		if b == nil {
-			return
+			break
 		}
+		g := &commitGroup{answer: a}
 		err := s.log.failed()
 		if err == nil {
 			a.err = s.log.space.admit(b.bytes)
 		}
 		if err == nil && a.err == nil {
-			err = s.sequence(b, a)
+			err = s.apply(g, b)
 		}
 		if err != nil {
 			// The edge in memory may be ahead of the store, or behind it:
 			// nothing is written until the log is opened again.
-			a.results, a.err = nil, s.log.fail(err)
+			a.err = s.log.fail(err)
 		}
-		s.log.metrics.group(a)
-		close(a.done) // from here on the answer belongs to the callers
 		s.log.queue.release(b)
+		// With nothing ahead and nobody behind there is nothing to overlap
+		// with: a lone caller is spared one change of goroutines.
+		if s.unfinished.Load() == 0 && !s.log.queue.waiting() {
+			s.finish(g)
+			continue
+		}
+		s.unfinished.Add(1)
+		s.applied <- g
 	}
+	close(s.applied)
+	<-finished
 }
 
-// sequence is the life of one commit group: decide, build, commit, show, sign,
-// answer. On success the answer is complete except for its closing.
-func (s *sequencer) sequence(b *batch, a *answer) error {
-	commit := s.log.store.db.NewBatch()
-	defer commit.Close()
+// apply is the first half of the life of a commit group: decide, build, apply.
+//
+// What it applies can be read from the store at once, by this goroutine's next
+// group and by the publisher's snapshots. But nothing of it leaves the process
+// before finish has seen it durable: readers stop at the size of the view, the
+// publisher signs no size that finish has not shown, and finish answers the
+// groups in order. So a duplicate of an entry that is not durable yet, or a
+// guard that such an entry made fail, is answered after that entry.
+func (s *sequencer) apply(g *commitGroup, b *batch) error {
+	commit := s.log.store.newCommit(b)
 	w := batchWriter{commit}
-	a.results = make([]Result, len(b.entries))
-	s.conds.reset()
 	before := s.edge.size
 
 	// 1. Decide on each unit against the store and everything ahead of it in
 	// this batch, and let the edge grow by what is sequenced. A tile or bundle
 	// that becomes full is added to the commit on the way.
 	// Crash here: nothing has been written; the callers have no answer.
-	for i := 0; i < len(b.entries); {
-		n := b.entries[i].unit
-		fresh, err := s.conds.decide(b.entries[i:i+n], a.results[i:i+n], s.edge.size)
-		if err != nil {
-			return err
-		}
-		for j := i; fresh > 0; j++ {
-			if a.results[j].Duplicate {
-				continue
-			}
-			if err := s.integrate(&b.entries[j], w); err != nil {
-				return err
-			}
-			fresh--
-		}
-		i += n
+	if err := s.sequence(g.answer, b, w); err != nil {
+		return errors.Join(err, commit.Close())
+	}
+	if s.edge.size == before {
+		return commit.Close()
 	}
 
-	if s.edge.size > before {
-		// 2. Complete the commit: the parts of unfinished tiles and bundle
-		// that are new, the deduplication keys and registers, and the head.
-		if err := s.edge.flush(w); err != nil {
-			return err
-		}
-		if err := s.conds.write(commit); err != nil {
-			return err
-		}
-		root := s.edge.root()
-		if err := commit.Set(metaHead, encodeHead(s.edge.size, root), nil); err != nil {
-			return err
-		}
-
-		// 3. Commit, with one sync. All of it becomes durable or none.
-		// Crash before: the group never was, and nobody was told otherwise.
-		// Crash after: the group is there on restart; callers who got no
-		// answer find their deduplication keys taken by their own entries.
-		if err := s.log.store.commit(commit); err != nil {
-			return err
-		}
-
-		// 4. Show the group to readers. What is served is durable.
-		s.log.view.Store(s.edge.view(root))
-		s.log.integrated.raise(s.edge.size)
-		s.last = Head{Size: s.edge.size, Root: root}
+	// 2. Complete the commit: the parts of unfinished tiles and bundle that
+	// are new, the deduplication keys and registers, and the head.
+	if err := s.edge.flush(w); err != nil {
+		return errors.Join(err, commit.Close())
+	}
+	if err := s.conds.write(commit); err != nil {
+		return errors.Join(err, commit.Close())
+	}
+	root := s.edge.root()
+	if err := commit.Set(metaHead, encodeHead(s.edge.size, root), nil); err != nil {
+		return errors.Join(err, commit.Close())
 	}
 
-	// 5. Sign the receipt head. The commit forbids contradicting it: recovery
+	// 3. Apply it and queue its sync. The groups are in the write-ahead log in
+	// this order, so that a power cut keeps a group only with all ahead of it.
+	// Crash from here to the end of the sync: the group is there on restart,
+	// whole, or never was; nobody was told either.
+	s.log.applied.Store(s.edge.size)
+	if err := s.log.store.apply(commit); err != nil {
+		return err // what became of the batch is unknown, so it is not reused
+	}
+	g.commit, g.view = commit, s.edge.view(root)
+	return nil
+}
+
+// finish is the second half: wait for the sync, show, sign, answer. It closes
+// the answer, whatever happens.
+func (s *sequencer) finish(g *commitGroup) {
+	a := g.answer
+	if a.err == nil {
+		if err := s.settle(g); err != nil {
+			s.broken = err
+			a.results, a.err = nil, s.log.fail(err)
+		}
+	}
+	s.log.metrics.group(a)
+	close(a.done) // from here on the answer belongs to the callers
+}
+
+func (s *sequencer) settle(g *commitGroup) error {
+	// 4. Wait until it is durable. After an error nobody knows what is on the
+	// disk, so that groups which were applied meanwhile fail with this one.
+	// Crash after: the group is there on restart; callers who got no answer
+	// find their deduplication keys taken by their own entries.
+	if s.broken != nil {
+		return s.broken
+	}
+	if g.commit != nil {
+		if err := s.log.store.sync(g.commit); err != nil {
+			return err
+		}
+
+		// 5. Show the group to readers. What is served is durable.
+		s.log.view.Store(g.view)
+		s.log.integrated.raise(g.view.size)
+		s.last = Head{Size: g.view.size, Root: g.view.root}
+	}
+
+	// 6. Sign the receipt head. The commit forbids contradicting it: recovery
 	// refuses a store whose bytes do not lead to the committed head.
 	// Crash here: the group stands; its callers have no answer.
 	if s.last.Note == nil && s.log.receipt != nil {
@@ -110,21 +195,54 @@ func (s *sequencer) sequence(b *batch, a *answer) error {
 		}
 		s.last.Note = note
 	}
-
 	head := s.last
 	s.log.head.Store(&head)
 
-	// 6. Answer every caller of the group at once.
-	a.head = s.last
+	// 7. Answer every caller of the group at once.
+	g.answer.head = s.last
+	return nil
+}
+
+// sequence decides on every unit of the batch and integrates what is fresh. It
+// fills in the results, unless every entry is sequenced.
+func (s *sequencer) sequence(a *answer, b *batch, w batchWriter) error {
+	a.entries, a.first = len(b.entries), s.edge.size
+	s.conds.reset()
+	if b.plain {
+		for i := range b.entries {
+			if err := s.integrate(b, &b.entries[i], w); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	a.results = make([]Result, len(b.entries))
+	for i := 0; i < len(b.entries); {
+		n := int(b.entries[i].unit)
+		fresh, err := s.conds.decide(b, i, n, a.results[i:i+n], s.edge.size)
+		if err != nil {
+			return err
+		}
+		for j := i; fresh > 0; j++ {
+			if a.results[j].Duplicate {
+				continue
+			}
+			if err := s.integrate(b, &b.entries[j], w); err != nil {
+				return err
+			}
+			fresh--
+		}
+		i += n
+	}
 	return nil
 }
 
 // integrate adds one entry and its opening to the edge and the commit.
-func (s *sequencer) integrate(p *pending, w batchWriter) error {
-	if p.opening != nil {
-		if err := w.b.Set(indexKey(kindOpening, s.edge.size), p.opening, nil); err != nil {
+func (s *sequencer) integrate(b *batch, p *pending, w batchWriter) error {
+	if p.opening > 0 {
+		if err := w.b.Set(indexKey(kindOpening, s.edge.size), b.openingOf(p), nil); err != nil {
 			return err
 		}
 	}
-	return s.edge.append(p.data, &p.leaf, w)
+	return s.edge.append(b.frame(p), &p.leaf, w)
 }

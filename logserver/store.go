@@ -102,6 +102,19 @@ func (r reader) get(key []byte) ([]byte, error) {
 	return v, closer.Close()
 }
 
+// read calls visit with the value, which is valid during the call only, or
+// returns ErrNotFound.
+func (r reader) read(key []byte, visit func(value []byte) error) error {
+	v, closer, err := r.from.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return ErrNotFound
+	}
+	if err != nil {
+		return fmt.Errorf("reading the store: %w", err)
+	}
+	return errors.Join(visit(v), closer.Close())
+}
+
 // getUint returns the integer under key, or zero if there is none: neither an
 // index plus one nor a register is ever stored as zero.
 func (r reader) getUint(key []byte) (uint64, error) {
@@ -139,7 +152,37 @@ func (r reader) scan(from, to []byte, visit func(key, value []byte) error) (err 
 // unknown; Pebble ends the process on most of them.
 func (s *store) commit(b *pebble.Batch) error {
 	defer s.faults.catchCommit()
-	if err := s.db.Apply(b, pebble.Sync); err != nil {
+	return committing(s.db.Apply(b, pebble.Sync))
+}
+
+// newCommit returns an empty batch with room for what a commit group of these
+// entries writes. It is closed by sync, or by whoever does not apply it.
+func (s *store) newCommit(b *batch) *pebble.Batch {
+	// Entries and hashes, the unfinished bundle and tile that are written once
+	// more when they are complete, openings and keys, and what frames them.
+	size := len(b.frames) + len(b.private) + len(b.entries)*(HashSize+2) + TileWidth*HashSize + rollupLimit
+	return s.db.NewBatchWithSize(size, pebble.WithMaxRetainedSizeBytes(keptBytes))
+}
+
+// apply makes the batch visible to everybody who reads the store and queues its
+// sync; sync waits for that. After an error the outcome is unknown.
+func (s *store) apply(b *pebble.Batch) error {
+	defer s.faults.catchCommit()
+	return committing(s.db.ApplyNoSyncWait(b, pebble.Sync))
+}
+
+// sync waits until an applied batch is durable, and closes it. An error ends the
+// process, as it does inside Pebble where that waits itself.
+func (s *store) sync(b *pebble.Batch) error {
+	if err := b.SyncWait(); err != nil {
+		s.faults.Fatalf("commit of unknown outcome: %v", err)
+		return committing(err)
+	}
+	return committing(b.Close())
+}
+
+func committing(err error) error {
+	if err != nil {
 		return fmt.Errorf("committing to the store: %w", err)
 	}
 	return nil

@@ -268,7 +268,7 @@ func (s *stream) answerAll(w http.ResponseWriter) error {
 		case m.err != nil:
 			line = fmt.Appendf(line, "error %s %s\n", outcomeOf(m.err).code, s.log.publicReason(m.err))
 		default:
-			line = strconv.AppendInt(line, m.answer.results[m.first].Index, 10)
+			line = strconv.AppendInt(line, m.answer.result(m.first).Index, 10)
 			line = append(strconv.AppendInt(append(line, ' '), int64(m.count), 10), '\n')
 		}
 		if err := s.write(w, line); err != nil {
