@@ -2,7 +2,6 @@ package logserver
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -105,74 +104,12 @@ func (w *walk) append(n int, atomic bool) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.apply(batch, results, atomic)
+	if want := w.apply(batch, atomic); !sameResults(results, want) {
+		w.t.Fatalf("results %+v, want %+v", results, want)
+	}
 	if head.Size != int64(len(w.data)) {
 		w.t.Fatalf("head of size %d, want %d", head.Size, len(w.data))
 	}
-}
-
-// apply does to the model what the log should have done and compares results.
-func (w *walk) apply(batch []Entry, results []Result, atomic bool) {
-	w.t.Helper()
-	if atomic && !w.holds(batch) {
-		for _, r := range results {
-			if r.Err == nil && !r.Duplicate {
-				w.t.Fatalf("an atomic unit that cannot be sequenced has result %+v", r)
-			}
-		}
-		return
-	}
-	for i, e := range batch {
-		index, known := w.dedup[string(e.Dedup)]
-		switch {
-		case len(e.Dedup) > 0 && known:
-			if results[i] != (Result{Index: index, Duplicate: true}) {
-				w.t.Fatalf("result %+v, want duplicate of %d", results[i], index)
-			}
-		case !w.guarded(e):
-			if !errors.Is(results[i].Err, ErrGuard) {
-				w.t.Fatalf("result %+v, want ErrGuard", results[i])
-			}
-		default:
-			if results[i] != (Result{Index: int64(len(w.data))}) {
-				w.t.Fatalf("result %+v, want fresh index %d", results[i], len(w.data))
-			}
-			w.sequence(e)
-		}
-	}
-}
-
-// holds reports whether every entry of a unit can be sequenced.
-func (w *walk) holds(unit []Entry) bool {
-	dedup, registers := map[string]bool{}, map[string]uint64{}
-	for _, e := range unit {
-		if _, known := w.dedup[string(e.Dedup)]; len(e.Dedup) > 0 && (known || dedup[string(e.Dedup)]) {
-			continue
-		}
-		for _, g := range e.Guards {
-			got, set := registers[g.Key]
-			if !set {
-				got = w.registers[g.Key]
-			}
-			if got != g.Want {
-				return false
-			}
-		}
-		dedup[string(e.Dedup)] = true
-		for _, r := range e.Sets {
-			registers[r.Key] = r.Value
-		}
-	}
-	return true
-}
-
-func (w *walk) guarded(e Entry) bool {
-	for _, g := range e.Guards {
-		if w.registers[g.Key] != g.Want {
-			return false
-		}
-	}
-	return true
 }
 
 // crash continues on what a power cut would have left. Everything that was

@@ -77,9 +77,9 @@ func newLog(o Options) (*Log, error) {
 		return nil, err
 	}
 	l.space = newSpace(&o)
-	o.fs = l.space.wrap()
 	l.metrics = newMetrics(l)
 	faults := &faults{logger: o.Logger, fatal: l.fatal, corrupted: func(err error) { l.fail(err) }}
+	o.fs = storeFS{l.space.wrap(), faults}
 	if l.store, err = openStore(&o, faults); err != nil {
 		return nil, err
 	}

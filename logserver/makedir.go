@@ -1,7 +1,6 @@
 package logserver
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -21,12 +20,8 @@ func makeDir(fs vfs.FS, dir string) error {
 		return fmt.Errorf("creating the store directory: %w", storeError(err))
 	}
 	for _, p := range parents {
-		d, err := fs.OpenDir(p)
-		if err == nil {
-			err = errors.Join(d.Sync(), d.Close())
-		}
-		if err != nil {
-			return fmt.Errorf("syncing the directory of %q: %w", dir, storeError(err))
+		if err := syncDir(fs, p); err != nil {
+			return fmt.Errorf("syncing directory %q: %w", p, storeError(err))
 		}
 	}
 	return nil

@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -105,6 +107,71 @@ func (m *model) sequence(e Entry) {
 	for _, r := range e.Sets {
 		m.registers[r.Key] = r.Value
 	}
+}
+
+// apply does to the model what the log should do with one call, and returns the
+// results that it should give: of an atomic call as one unit, else entry by
+// entry.
+func (m *model) apply(entries []Entry, atomic bool) []Result {
+	if atomic {
+		return m.applyUnit(entries)
+	}
+	var results []Result
+	for i := range entries {
+		results = append(results, m.applyUnit(entries[i:i+1])...)
+	}
+	return results
+}
+
+func (m *model) applyUnit(unit []Entry) []Result {
+	next := int64(len(m.data))
+	dedup, registers := map[string]int64{}, map[string]uint64{}
+	results := make([]Result, len(unit))
+	var fresh []Entry
+	for i, e := range unit {
+		index, known := dedup[string(e.Dedup)]
+		if !known {
+			index, known = m.dedup[string(e.Dedup)]
+		}
+		if known && len(e.Dedup) > 0 {
+			results[i] = Result{Index: index, Duplicate: true}
+			continue
+		}
+		for _, g := range e.Guards {
+			got, set := registers[g.Key]
+			if !set {
+				got = m.registers[g.Key]
+			}
+			if got != g.Want {
+				for j := range results { // duplicates of entries ahead of the unit keep their index
+					if j >= i || !results[j].Duplicate || results[j].Index >= next {
+						results[j] = Result{Index: -1, Err: ErrAborted}
+					}
+				}
+				results[i].Err = ErrGuard
+				return results
+			}
+		}
+		results[i] = Result{Index: next + int64(len(fresh))}
+		fresh = append(fresh, e)
+		if len(e.Dedup) > 0 {
+			dedup[string(e.Dedup)] = results[i].Index
+		}
+		for _, r := range e.Sets {
+			registers[r.Key] = r.Value
+		}
+	}
+	for _, e := range fresh {
+		m.sequence(e)
+	}
+	return results
+}
+
+// sameResults reports whether a log gave the results that the model does.
+func sameResults(got, want []Result) bool {
+	return slices.EqualFunc(got, want, func(a, b Result) bool {
+		return a.Index == b.Index && a.Duplicate == b.Duplicate && (a.Err == nil) == (b.Err == nil) && errors.Is(a.Err, b.Err)
+	})
 }
 
 // ReadHashes implements tlog.HashReader.

@@ -1,0 +1,88 @@
+package logserver
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// storeFS is the file system that Pebble writes to.
+//
+// It ends the process where the write-ahead log fails: the outcome of a commit
+// is unknown from there on. Left to itself Pebble would end it a little later,
+// by a panic that nobody can recover from if the log was being rotated.
+//
+// It syncs the directory when a manifest has been created. Pebble syncs it only
+// together with the marker that names the manifest, so that on a file system
+// that keeps unsynced directory entries in no order a power cut could leave the
+// marker without its manifest.
+type storeFS struct {
+	vfs.FS
+	faults *faults
+}
+
+// Unwrap implements vfs.FS.
+func (s storeFS) Unwrap() vfs.FS { return s.FS }
+
+// Create implements vfs.FS.
+func (s storeFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := s.FS.Create(name, category)
+	if err == nil && strings.HasPrefix(s.PathBase(name), "MANIFEST-") {
+		if err := syncDir(s.FS, s.PathDir(name)); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
+	return s.file(name, f, err)
+}
+
+// ReuseForWrite implements vfs.FS.
+func (s storeFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := s.FS.ReuseForWrite(oldname, newname, category)
+	return s.file(newname, f, err)
+}
+
+func (s storeFS) file(name string, f vfs.File, err error) (vfs.File, error) {
+	if !strings.HasSuffix(name, ".log") {
+		return f, err
+	}
+	if err != nil {
+		return f, s.check(err)
+	}
+	return walFile{f, s}, nil
+}
+
+// check passes err on while Open or Create can still return it.
+func (s storeFS) check(err error) error {
+	if err != nil && s.faults.running.Load() {
+		s.faults.end(err)
+	}
+	return err
+}
+
+// walFile is a write-ahead log that is being written.
+type walFile struct {
+	vfs.File
+	fs storeFS
+}
+
+// Write implements vfs.File.
+func (f walFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	return n, f.fs.check(err)
+}
+
+// Sync implements vfs.File.
+func (f walFile) Sync() error { return f.fs.check(f.File.Sync()) }
+
+// SyncData implements vfs.File.
+func (f walFile) SyncData() error { return f.fs.check(f.File.SyncData()) }
+
+// SyncTo implements vfs.File.
+func (f walFile) SyncTo(length int64) (bool, error) {
+	full, err := f.File.SyncTo(length)
+	return full, f.fs.check(err)
+}
+
+// Close implements vfs.File.
+func (f walFile) Close() error { return f.fs.check(f.File.Close()) }
