@@ -39,31 +39,43 @@ func (d *directory) register(cmd *cobra.Command) {
 
 // create makes a log and returns its vkey.
 func (d *directory) create(origin string) (string, error) {
-	if _, err := os.Stat(filepath.Join(d.path, vkeyFile)); err == nil {
-		return "", fmt.Errorf("%w: %q", logserver.ErrExists, d.path)
-	}
-	if err := wiring.MakeDir(d.path); err != nil {
-		return "", err
-	}
-	key, err := d.makeKey(logKeyFile)
+	options, vkey, err := d.prepare(origin)
 	if err != nil {
 		return "", err
 	}
-	receipt, err := d.makeKey(receiptKeyFile)
-	if err != nil {
-		return "", err
-	}
-	vkey, err := checkpoint.Vkey(origin, key.Public().(ed25519.PublicKey))
-	if err != nil {
-		return "", err
-	}
-	err = logserver.Create(logserver.Options{Dir: filepath.Join(d.path, storeDir), Origin: origin, Key: key, ReceiptKey: receipt})
+	err = logserver.Create(options)
 	if err != nil && !errors.Is(err, logserver.ErrExists) {
 		return "", err
 	}
 	// A store without a vkey file is what an interrupted init left. If it is of
 	// another origin, opening it finds out.
-	return vkey, wiring.WriteFile(filepath.Join(d.path, vkeyFile), []byte(vkey+"\n"))
+	return vkey, d.complete(vkey)
+}
+
+// prepare makes the directory and the keys of a new log, or takes over those
+// that an interrupted command left.
+func (d *directory) prepare(origin string) (options logserver.Options, vkey string, err error) {
+	if _, err := os.Stat(filepath.Join(d.path, vkeyFile)); err == nil {
+		return options, "", fmt.Errorf("%w: %q", logserver.ErrExists, d.path)
+	}
+	if err := wiring.MakeDir(d.path); err != nil {
+		return options, "", err
+	}
+	key, err := d.makeKey(logKeyFile)
+	if err != nil {
+		return options, "", err
+	}
+	receipt, err := d.makeKey(receiptKeyFile)
+	if err != nil {
+		return options, "", err
+	}
+	vkey, err = checkpoint.Vkey(origin, key.Public().(ed25519.PublicKey))
+	return logserver.Options{Dir: filepath.Join(d.path, storeDir), Origin: origin, Key: key, ReceiptKey: receipt}, vkey, err
+}
+
+// complete says that the directory holds a log.
+func (d *directory) complete(vkey string) error {
+	return wiring.WriteFile(filepath.Join(d.path, vkeyFile), []byte(vkey+"\n"))
 }
 
 // makeKey creates a key, or loads the one that an interrupted init created.

@@ -42,6 +42,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(initCommand(), serveCommand())
+	root.AddCommand(exportCommand(), importCommand())
 	return root
 }
 

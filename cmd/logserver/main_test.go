@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 //	header NAME VALUE             checks a header of the last answer
 //	add FIRST N                   adds entries "entry FIRST" to "entry FIRST+N-1" and
 //	                              expects those indexes
+//	setenv NAME FILE              sets a variable to the one line of a file
 //	audit VKEY N                  waits until tree size N is published, and checks it
 //	                              against tiles and entries with x/mod/sumdb
 func TestScripts(t *testing.T) {
@@ -53,6 +54,7 @@ func TestScripts(t *testing.T) {
 			"header":    headerCmd,
 			"add":       addCmd,
 			"audit":     auditCmd,
+			"setenv":    setenvCmd,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -188,6 +190,10 @@ func headerCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+func setenvCmd(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
 func addCmd(ts *testscript.TestScript, _ bool, args []string) {
 	first, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -217,7 +223,7 @@ func auditCmd(ts *testscript.TestScript, _ bool, args []string) {
 		c, err = checkpoint.Parse([]byte(n.Text))
 		ts.Check(err)
 	}
-	hashes := tlog.TileHashReader(c.Tree(), tiles{ts})
+	hashes := tlog.TileHashReader(c.Tree(), tileReader{ts})
 	for i := range c.Size {
 		h, err := hashes.ReadHashes([]int64{tlog.StoredHashIndex(0, i)})
 		ts.Check(err)
@@ -230,11 +236,11 @@ func auditCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-type tiles struct{ ts *testscript.TestScript }
+type tileReader struct{ ts *testscript.TestScript }
 
-func (r tiles) Height() int { return 8 }
+func (r tileReader) Height() int { return 8 }
 
-func (r tiles) ReadTiles(list []tlog.Tile) ([][]byte, error) {
+func (r tileReader) ReadTiles(list []tlog.Tile) ([][]byte, error) {
 	var out [][]byte
 	for _, t := range list {
 		status, b := request(r.ts, "GET", "/tile/"+strings.TrimPrefix(t.Path(), "tile/8/"), "")
@@ -246,4 +252,4 @@ func (r tiles) ReadTiles(list []tlog.Tile) ([][]byte, error) {
 	return out, nil
 }
 
-func (r tiles) SaveTiles([]tlog.Tile, [][]byte) {}
+func (r tileReader) SaveTiles([]tlog.Tile, [][]byte) {}
