@@ -18,6 +18,9 @@ type StoreOptions struct {
 	ReadOnly bool
 	// Logger receives what Pebble has to say; nil discards it.
 	Logger *slog.Logger
+	// Fatal is called when the outcome of a write is unknown: it must end the
+	// process. Nil panics with the error.
+	Fatal func(error)
 
 	fs vfs.FS
 }
@@ -49,7 +52,7 @@ func OpenStore(o StoreOptions) (s *Store, err error) {
 	if o.ReadOnly {
 		options.tune = func(p *pebble.Options) { p.ReadOnly = true }
 	}
-	faults := &faults{logger: o.Logger, fatal: func(err error) { panic(err) }, corrupted: func(err error) {
+	faults := &faults{logger: o.Logger, fatal: o.fatal, corrupted: func(err error) {
 		o.Logger.Error("store is damaged", "dir", o.Dir, "err", err)
 	}}
 	defer faults.catchOpen(&err)
@@ -66,6 +69,13 @@ func OpenStore(o StoreOptions) (s *Store, err error) {
 	}
 	faults.running.Store(true)
 	return &Store{opts: o, store: opened, id: id}, nil
+}
+
+func (o *StoreOptions) fatal(err error) {
+	if o.Fatal != nil {
+		o.Fatal(err)
+	}
+	panic(err)
 }
 
 // Close releases the store.

@@ -163,6 +163,9 @@ func Open(o Options) (*Log, error) {
 // start recovers the log and starts its goroutines.
 func (l *Log) start() (err error) {
 	defer l.store.faults.catchOpen(&err)
+	if err := l.opts.fs.RemoveAll(l.opts.fs.PathJoin(l.opts.Dir, backupStaging)); err != nil {
+		return fmt.Errorf("removing what a backup left: %w", err)
+	}
 	seq, notes, err := l.recover()
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -24,6 +25,8 @@ type store struct {
 	lock   *pebble.Lock
 	cache  *pebble.Cache
 	faults *faults
+	// copying is held by the one backup that may be under way.
+	copying sync.Mutex
 }
 
 // reader reads the database, or one consistent snapshot of it.
