@@ -15,6 +15,9 @@ import (
 // thousands of small ones fit.
 const maxBatchBody = 8 << 20
 
+// batchTimeout is how long a large batch may take to arrive.
+const batchTimeout = time.Minute
+
 // publishTimeout is how long an append that asks for a witnessed proof waits
 // for one: rounds take their time, but a client should not wait for a witness
 // that is away.
@@ -170,6 +173,9 @@ func (h *handler) addBatch(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer b.release()
+	if r.ContentLength < 0 || r.ContentLength > MaxEntrySize { // more than readTimeout is for
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(batchTimeout))
+	}
 	if err := b.readAll(r, maxBatchBody); err != nil {
 		return err
 	}

@@ -13,14 +13,15 @@ import (
 // Limits of the HTTP server. They keep slow and idle clients from holding
 // memory and connections.
 const (
-	maxConnections    = 8192
-	maxStreams        = 256 // concurrent requests of one HTTP/2 connection
-	maxHeaderBytes    = 16 << 10
-	readHeaderTimeout = 5 * time.Second
-	readTimeout       = 30 * time.Second // header and body
-	writeTimeout      = time.Minute      // a bundle of 16 MB over a slow line
-	idleTimeout       = 2 * time.Minute
-	shutdownTimeout   = 10 * time.Second
+	maxConnections = 8192
+	maxStreams     = 256 // concurrent requests of one HTTP/2 connection
+	maxHeaderBytes = 16 << 10
+	// readTimeout is for the headers and body of a request; handlers that take
+	// large bodies extend it. Two timeouts would cost every request a timer.
+	readTimeout     = 10 * time.Second
+	writeTimeout    = time.Minute // a bundle of 16 MB over a slow line
+	idleTimeout     = 2 * time.Minute
+	shutdownTimeout = 10 * time.Second
 	// What an HTTP/2 connection, and a request on it, may send before a handler
 	// reads it, in bytes: enough for one of the largest entries.
 	connReceiveBuffer   = 256 << 10
@@ -32,14 +33,13 @@ const (
 // messages that have arrived. It closes the listener.
 func Serve(ctx context.Context, ln net.Listener, handler http.Handler, logger *slog.Logger) error {
 	server := &http.Server{
-		Handler:           handler,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-		Protocols:         new(http.Protocols),
+		Handler:        handler,
+		MaxHeaderBytes: maxHeaderBytes,
+		ReadTimeout:    readTimeout,
+		WriteTimeout:   writeTimeout,
+		IdleTimeout:    idleTimeout,
+		ErrorLog:       slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		Protocols:      new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          maxStreams,
 			MaxReceiveBufferPerConnection: connReceiveBuffer,
