@@ -87,6 +87,7 @@ func TestLinkedPackages(t *testing.T) {
 		{[]string{"sandbox"}, oursAll([]string{"witness", "controlapi", "node", "logserver", "webui"}), "only cmd joins services"},
 		{[]string{"node"}, oursAll([]string{"witness", "logserver", "sandbox", "webui", "controlapi/orchestrator", "controlapi/blobstore"}), "only cmd joins services"},
 		{[]string{"controlapi"}, oursAll([]string{"witness", "logserver", "node", "sandbox", "webui"}), "only cmd joins services"},
+		{[]string{"logclient"}, append(oursAll(services), heavy...), "submitters link a client and no server"},
 		{[]string{"webui"}, oursAll([]string{"witness", "logserver", "node", "sandbox", "controlapi"}), "the page talks to the public APIs only"},
 	}
 	for _, rule := range rules {
