@@ -150,7 +150,7 @@ func (b *bench) measure() {
 		}
 		err := b.ctx.Err()
 		if err == nil {
-			err = b.locked(g.run)
+			err = g.run(b)
 		}
 		for _, name := range names {
 			if o := b.result(name); err != nil && len(o.ours) == 0 && o.missing == "" {
@@ -166,20 +166,20 @@ func (b *bench) measure() {
 	}
 }
 
-// locked runs measurements while it holds the lock file, if there is one.
-func (b *bench) locked(measure func(*bench) error) error {
+// turn waits until no other measurer holds the lock file, if there is one. The
+// function that it returns ends the turn.
+func (b *bench) turn() (end func(), err error) {
 	if b.lock == "" {
-		return measure(b)
+		return func() {}, nil
 	}
 	f, err := os.OpenFile(b.lock, os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer f.Close() // which unlocks
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("locking %q: %w", b.lock, err)
+		return nil, errors.Join(fmt.Errorf("locking %q: %w", b.lock, err), f.Close())
 	}
-	return measure(b)
+	return func() { f.Close() }, nil // which unlocks
 }
 
 // result returns the outcome of a row, to be filled in.

@@ -160,3 +160,15 @@ func TestProcessFigures(t *testing.T) {
 		t.Errorf("disk usage %d, %v", n, err)
 	}
 }
+
+func TestCountSyncs(t *testing.T) {
+	const trace = `17 openat(AT_FDCWD, "a", O_WRONLY|O_CREAT|O_EXCL|O_SYNC|O_CLOEXEC, 0644) = 7
+17 fsync(8 <unfinished ...>
+18 fdatasync(9) = 0 (DELAYED)
+17 <... fsync resumed>) = 0 (DELAYED)
+17 openat(AT_FDCWD, "b", O_RDONLY) = 7
+`
+	if calls, files := countSyncs(trace); calls != 2 || files != 1 {
+		t.Errorf("%d calls, %d files", calls, files)
+	}
+}

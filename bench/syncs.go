@@ -29,6 +29,7 @@ func (b *bench) syncs(options string) {
 	}
 }
 
+// syncsOf appends from one caller under strace.
 func (b *bench) syncsOf(strace, engine, options string) (string, error) {
 	j := job{Role: roleLone, Engine: engine, Options: options, Shape: b.shape, Measure: 2 * time.Second}
 	j.Dir = b.newDir("syncs-" + engine)
@@ -53,8 +54,20 @@ func (b *bench) syncsOf(strace, engine, options string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	calls, files := 0, 0
-	for line := range strings.Lines(string(text)) {
+	calls, files := countSyncs(string(text))
+	verdict := "it waits for them"
+	if r.P50 < syncDelay {
+		verdict = "IT DOES NOT WAIT FOR THEM"
+	}
+	n := float64(max(r.Operations, 1))
+	return fmt.Sprintf("%.1f syncs and %.1f files written with O_SYNC for a lone append; with syncs slowed by %v its p50 is %v: %s",
+		float64(calls)/n, float64(files)/n, syncDelay, r.P50.Round(time.Microsecond), verdict), nil
+}
+
+// countSyncs counts, in what strace wrote, the syncs and the files that were
+// opened to be synced by each write.
+func countSyncs(trace string) (calls, files int) {
+	for line := range strings.Lines(trace) {
 		switch {
 		case strings.Contains(line, "resumed>"): // the second half of a call
 		case strings.Contains(line, "sync("):
@@ -63,11 +76,5 @@ func (b *bench) syncsOf(strace, engine, options string) (string, error) {
 			files++
 		}
 	}
-	verdict := "it waits for them"
-	if r.P50 < syncDelay {
-		verdict = "IT DOES NOT WAIT FOR THEM"
-	}
-	n := float64(max(r.Operations, 1))
-	return fmt.Sprintf("%.1f syncs and %.1f files written with O_SYNC for a lone append; with syncs slowed by %v its p50 is %v: %s",
-		float64(calls)/n, float64(files)/n, syncDelay, r.P50.Round(time.Microsecond), verdict), nil
+	return calls, files
 }

@@ -64,7 +64,7 @@ func TestRows(t *testing.T) {
 	if !slices.Equal(grouped, names) {
 		t.Errorf("rows of the groups:\n%s\nrows of the table:\n%s", strings.Join(grouped, "\n"), strings.Join(names, "\n"))
 	}
-	if slices.Compact(names); len(names) != len(rows) {
+	if len(slices.Compact(names)) != len(rows) {
 		t.Error("names are not unique")
 	}
 }
