@@ -31,6 +31,9 @@ func (l *Log) unhealthy() []error {
 	if err := l.publisher.appendable(); err != nil {
 		reasons = append(reasons, err)
 	}
+	if err := l.copyHealth(); err != nil {
+		reasons = append(reasons, err)
+	}
 	if behind := l.behind(); behind > staleRounds*l.opts.WitnessTimeout+l.opts.MinInterval {
 		// The sizes tell an operator where it is stuck: at the key, or at the
 		// witnesses.

@@ -34,6 +34,8 @@ type Log struct {
 	applied atomic.Int64
 	// head is that of the newest commit group: replaced by the sequencer.
 	head atomic.Pointer[Head]
+	// copy is what ReportCopy was told, or nil.
+	copy atomic.Pointer[Copy]
 	// source is set before the log is opened for others.
 	source source
 	// suspended is why the log neither appends nor signs, or nil: set by Open.

@@ -41,6 +41,7 @@ func newMetrics(l *Log) *metrics {
 		}),
 	}
 	m.collector = []prometheus.Collector{
+		newCopyMetrics(l, labels),
 		m.entries, m.refusals, m.rounds, m.answers, m.groups, m.requests, m.seconds,
 		gauge("integrated_size", "Tree size that is durable.", func() float64 { return float64(l.Size()) }),
 		gauge("signed_size", "Tree size of the last checkpoint that the log key signed.", func() float64 { return float64(l.Signed().Size) }),

@@ -45,6 +45,9 @@ type Status struct {
 	// system does not say.
 	DiskFree    *uint64 `json:"disk_free_bytes,omitempty"`
 	DiskReserve uint64  `json:"disk_reserve_bytes"`
+
+	// Copy is the static copy that is kept up to date, or nil.
+	Copy *CopyStatus `json:"copy,omitempty"`
 }
 
 // Status describes the log now. It asks nobody but the file system.
@@ -61,6 +64,7 @@ func (l *Log) Status() Status {
 		QueuedEntries: entries, QueuedBytes: bytes,
 		MaxQueuedEntries: l.opts.QueueEntries, MaxQueuedBytes: l.opts.QueueBytes,
 		DiskReserve: l.space.reserve,
+		Copy:        l.copyStatus(),
 	}
 	if free := l.space.free(); free != math.MaxUint64 {
 		s.DiskFree = &free

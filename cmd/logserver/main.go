@@ -22,6 +22,7 @@ import (
 
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/logserver"
+	"github.com/tallystick/tallystick/logserver/export"
 )
 
 func main() {
@@ -73,14 +74,16 @@ witnesses need, and nothing else. An interrupted init can be run again.`,
 
 // serveConfig is what the flags of serve say.
 type serveConfig struct {
-	dir         directory
-	listen      string
-	policy      string
-	failOpen    bool
-	diskReserve int64
-	minInterval time.Duration
-	addrFile    string
-	verbose     bool
+	dir            directory
+	listen         string
+	policy         string
+	failOpen       bool
+	diskReserve    int64
+	minInterval    time.Duration
+	addrFile       string
+	export         string
+	exportInterval time.Duration
+	verbose        bool
 }
 
 func serveCommand() *cobra.Command {
@@ -117,6 +120,8 @@ does not end the process.`,
 	flags.Int64Var(&config.diskReserve, "disk-reserve", 0, "`bytes` to leave free on the disk: below it appends are refused until there is room (default: a tenth of the file system, at most 1 GiB; -1 for none)")
 	flags.DurationVar(&config.minInterval, "min-interval", logserver.DefaultMinInterval, "shortest `time` between two checkpoints; use 1s or more with public witnesses")
 	flags.StringVar(&config.addrFile, "addr-file", "", "`file` to write the listening address to, once listening")
+	flags.StringVar(&config.export, "export", "", "keep a static copy of the read path up to date in this `target`: a directory or the URL of a bucket")
+	flags.DurationVar(&config.exportInterval, "export-interval", export.DefaultInterval, "shortest `time` between two updates of the copy")
 	flags.BoolVar(&config.verbose, "verbose", false, "log more, also what single witnesses and requests did")
 	cmd.MarkFlagRequired("listen")
 	return cmd
@@ -152,6 +157,13 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error
 		defer cancel()
 		err = errors.Join(err, log.Close(closing))
 	}()
+	if config.export != "" {
+		stop, exportErr := keepCopy(log, config, logger)
+		if exportErr != nil {
+			return exportErr
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
 	ln, err := wiring.Listen(config.listen, config.addrFile, stderr)
 	if err != nil {
 		return err

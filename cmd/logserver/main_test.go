@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -40,6 +41,8 @@ func TestMain(m *testing.M) {
 //	header NAME VALUE             checks a header of the last answer
 //	add FIRST N                   adds entries "entry FIRST" to "entry FIRST+N-1" and
 //	                              expects those indexes
+//	copied DIR N                  waits until the static copy in DIR has size N
+//	await PATH PATTERN            waits until the answer to GET PATH matches
 //	setenv NAME FILE              sets a variable to the one line of a file
 //	audit VKEY N                  waits until tree size N is published, and checks it
 //	                              against tiles and entries with x/mod/sumdb
@@ -55,6 +58,8 @@ func TestScripts(t *testing.T) {
 			"add":       addCmd,
 			"audit":     auditCmd,
 			"setenv":    setenvCmd,
+			"copied":    copiedCmd,
+			"await":     awaitCmd,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -192,6 +197,26 @@ func headerCmd(ts *testscript.TestScript, neg bool, args []string) {
 
 func setenvCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+func awaitCmd(ts *testscript.TestScript, _ bool, args []string) {
+	pattern, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	for {
+		if _, answer := request(ts, "GET", args[0], ""); pattern.Match(answer) {
+			return
+		}
+	}
+}
+
+func copiedCmd(ts *testscript.TestScript, _ bool, args []string) {
+	for {
+		signed, err := os.ReadFile(filepath.Join(ts.MkAbs(args[0]), "checkpoint"))
+		if lines := strings.Split(string(signed), "\n"); err == nil && len(lines) > 1 && lines[1] == args[1] {
+			return
+		}
+		request(ts, "GET", "/healthz", "") // gives the log time
+	}
 }
 
 func addCmd(ts *testscript.TestScript, _ bool, args []string) {

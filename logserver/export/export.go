@@ -36,11 +36,12 @@ const (
 
 // Options say what to export.
 type Options struct {
-	// Fetch reads from the log, Policy accepts its checkpoints and those of the
-	// copy. A policy of the log's key without witnesses copies what the log
-	// publishes, as it is.
-	Fetch  tiles.Fetch
-	Policy *checkpoint.Policy
+	// Fetch reads from the log.
+	Fetch tiles.Fetch
+	// Policy accepts the log's checkpoints and those of the copy. A policy of the
+	// log's keys without witnesses copies what the log publishes, as it is. It is
+	// asked for in each run, since the keys of a log change.
+	Policy func() (*checkpoint.Policy, error)
 	// Target is a directory (a path or a file URL), or the URL of a bucket whose
 	// gocloud.dev driver is linked.
 	Target string
@@ -96,12 +97,16 @@ type Report struct {
 // Run brings the copy up to the log's published checkpoint. On an error the copy
 // is what it was, plus objects that its checkpoint does not imply yet.
 func (e *Exporter) Run(ctx context.Context) (*Report, error) {
-	source, err := tiles.OpenSource(ctx, e.options.Fetch, e.options.Policy, e.options.Workers)
+	policy, err := e.options.Policy()
+	if err != nil {
+		return nil, err
+	}
+	source, err := tiles.OpenSource(ctx, e.options.Fetch, policy, e.options.Workers)
 	if err != nil {
 		return nil, err
 	}
 	clean := e.copied.note != nil
-	have, err := e.examine(ctx, source)
+	have, err := e.examine(ctx, source, policy)
 	if err != nil {
 		return nil, err
 	}
@@ -119,11 +124,11 @@ func (e *Exporter) Run(ctx context.Context) (*Report, error) {
 
 // examine returns the checkpoint of the copy, after it has made sure that the
 // log's tree leads on from it.
-func (e *Exporter) examine(ctx context.Context, source *tiles.Source) (held, error) {
+func (e *Exporter) examine(ctx context.Context, source *tiles.Source, policy *checkpoint.Policy) (held, error) {
 	have := e.copied
 	if have.note == nil {
 		var err error
-		if have, err = e.inspect(ctx); err != nil || have.note == nil {
+		if have, err = e.inspect(ctx, policy); err != nil || have.note == nil {
 			return have, err
 		}
 	}
@@ -143,8 +148,8 @@ func (e *Exporter) examine(ctx context.Context, source *tiles.Source) (held, err
 // inspect reads the checkpoint of the copy and verifies it and the edge of its
 // tree. A copy whose edge is damaged counts as having none: the run then reads
 // back everything.
-func (e *Exporter) inspect(ctx context.Context) (held, error) {
-	copied, err := tiles.OpenSource(ctx, e.target.read, e.options.Policy, e.options.Workers)
+func (e *Exporter) inspect(ctx context.Context, policy *checkpoint.Policy) (held, error) {
+	copied, err := tiles.OpenSource(ctx, e.target.read, policy, e.options.Workers)
 	switch {
 	case err == nil:
 		return held{copied.Checkpoint(), copied.Note()}, nil
@@ -295,6 +300,9 @@ func (r *run) bundles(ctx context.Context, first int64) error {
 func (r *run) upperTiles(ctx context.Context) error {
 	for level := 1; level < levels; level++ {
 		hashes := r.source.Checkpoint().Size >> (8 * level)
+		if hashes == r.report.From>>(8*level) {
+			return nil // nor has any level above grown
+		}
 		for index := r.report.From >> (8 * (level + 1)); index*width < hashes; index++ {
 			tile, err := r.source.Tile(ctx, level, index)
 			if err != nil {

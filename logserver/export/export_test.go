@@ -72,6 +72,10 @@ func policy(t *testing.T, vkey string) *checkpoint.Policy {
 	return p
 }
 
+func fixed(p *checkpoint.Policy) func() (*checkpoint.Policy, error) {
+	return func() (*checkpoint.Policy, error) { return p, nil }
+}
+
 // memory is a target that polices what an exporter promises.
 type memory struct {
 	t       *testing.T
@@ -152,7 +156,7 @@ func (m *memory) close() error                { return nil }
 
 // exporterTo returns an exporter that has just been started.
 func exporterTo(t *testing.T, log *logserver.Log, to target) *Exporter {
-	return &Exporter{options: Options{Fetch: log.Resource, Policy: policy(t, log.Vkey()), Target: "memory", Workers: 3}, target: to}
+	return &Exporter{options: Options{Fetch: log.Resource, Policy: fixed(policy(t, log.Vkey())), Target: "memory", Workers: 3}, target: to}
 }
 
 var sizes = []int{0, 1, 255, 256, 257, 511, 700, 1<<16 - 1, 1 << 16, 1<<16 + 300}
@@ -331,7 +335,7 @@ func (unreadable) read(context.Context, string, int64) ([]byte, error) { return 
 func TestDirectory(t *testing.T) {
 	log := newLog(t, 1, 300)
 	root := filepath.Join(t.TempDir(), "a", "b")
-	e, err := Open(t.Context(), Options{Fetch: log.Resource, Policy: policy(t, log.Vkey()), Target: "file://" + root})
+	e, err := Open(t.Context(), Options{Fetch: log.Resource, Policy: fixed(policy(t, log.Vkey())), Target: "file://" + root})
 	if err != nil {
 		t.Fatal(err)
 	}

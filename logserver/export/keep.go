@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/tallystick/tallystick/logserver"
 )
 
 const (
@@ -40,23 +42,7 @@ type Keeper struct {
 	logger   *slog.Logger
 
 	mu     sync.Mutex
-	status Status
-}
-
-// Status says how far a copy is.
-type Status struct {
-	Target string `json:"target"`
-	// Size is that of the copy, as far as this process has brought it; Updated is
-	// when a run last ended well, the zero time if none has.
-	Size    int64     `json:"size"`
-	Updated time.Time `json:"updated,omitzero"`
-	// Failing is since when every run has failed, and Reason why the last one
-	// did; zero if it did not.
-	Failing time.Time `json:"failing,omitzero"`
-	Reason  string    `json:"reason,omitempty"`
-	// Runs and Failures count since the start.
-	Runs     int64 `json:"runs"`
-	Failures int64 `json:"failures"`
+	status logserver.CopyStatus
 }
 
 // NewKeeper returns a keeper that does nothing before Run. Interval is the
@@ -65,11 +51,11 @@ func NewKeeper(e *Exporter, log Published, interval time.Duration, logger *slog.
 	if interval <= 0 {
 		interval = DefaultInterval
 	}
-	return &Keeper{exporter: e, log: log, interval: interval, logger: logger, status: Status{Target: e.name()}}
+	return &Keeper{exporter: e, log: log, interval: interval, logger: logger, status: logserver.CopyStatus{Target: e.name()}}
 }
 
-// Status returns how far the copy is.
-func (k *Keeper) Status() Status {
+// CopyStatus returns how far the copy is.
+func (k *Keeper) CopyStatus() logserver.CopyStatus {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.status
@@ -78,7 +64,7 @@ func (k *Keeper) Status() Status {
 // Health returns nil unless the copy has been failing for so long that its
 // readers notice.
 func (k *Keeper) Health() error {
-	s := k.Status()
+	s := k.CopyStatus()
 	if s.Failing.IsZero() || time.Since(s.Failing) < max(staleRuns*k.interval, staleTime) {
 		return nil
 	}
@@ -133,7 +119,7 @@ func (k *Keeper) once(ctx context.Context) error {
 func (k *Keeper) await(ctx context.Context) bool {
 	for {
 		wait, cancel := context.WithTimeout(ctx, look)
-		err := k.log.Wait(wait, k.Status().Size+1)
+		err := k.log.Wait(wait, k.CopyStatus().Size+1)
 		cancel()
 		switch {
 		case err == nil:

@@ -68,20 +68,20 @@ func TestKeeper(t *testing.T) {
 		ended := make(chan struct{})
 		go func() { k.Run(ctx); close(ended) }()
 		synctest.Wait()
-		if s := k.Status(); s.Size != 10 || s.Runs != 1 || s.Updated.IsZero() || k.Health() != nil || s.Target != "s3://bucket" {
+		if s := k.CopyStatus(); s.Size != 10 || s.Runs != 1 || s.Updated.IsZero() || k.Health() != nil || s.Target != "s3://bucket" {
 			t.Fatalf("after the first run: %+v, %v", s, k.Health())
 		}
 		// Nothing new: the checkpoint is looked at, and nothing is done.
 		time.Sleep(10 * look)
 		synctest.Wait()
-		if s := k.Status(); s.Runs != 1 {
+		if s := k.CopyStatus(); s.Runs != 1 {
 			t.Errorf("an idle log: %+v", s)
 		}
 		// Fresh cosignatures on the same tree are copied.
 		shown.Store(&refreshed)
 		time.Sleep(2 * look)
 		synctest.Wait()
-		if s := k.Status(); s.Runs != 2 || !bytes.Equal(m.objects[checkpointName], refreshed[checkpointName]) {
+		if s := k.CopyStatus(); s.Runs != 2 || !bytes.Equal(m.objects[checkpointName], refreshed[checkpointName]) {
 			t.Errorf("refreshed cosignatures: %+v", s)
 		}
 		// A target that fails is tried again, more and more rarely, and seen.
@@ -91,7 +91,7 @@ func TestKeeper(t *testing.T) {
 		shown.Store(&second)
 		a.grown <- struct{}{}
 		synctest.Wait()
-		if s := k.Status(); s.Size != 10 || s.Failures != 1 || !strings.Contains(s.Reason, "on fire") || k.Health() != nil {
+		if s := k.CopyStatus(); s.Size != 10 || s.Failures != 1 || !strings.Contains(s.Reason, "on fire") || k.Health() != nil {
 			t.Errorf("a first failure: %+v, %v", s, k.Health())
 		}
 		time.Sleep(10 * time.Minute)
@@ -99,7 +99,7 @@ func TestKeeper(t *testing.T) {
 		if err := k.Health(); err == nil || !strings.Contains(err.Error(), "on fire") || strings.Contains(err.Error(), "secret") {
 			t.Errorf("after ten minutes: %v", err)
 		}
-		if s := k.Status(); s.Failures < 8 || s.Failures > 20 {
+		if s := k.CopyStatus(); s.Failures < 8 || s.Failures > 20 {
 			t.Errorf("after ten minutes: %d failures", s.Failures)
 		}
 		m.mu.Lock()
@@ -107,7 +107,7 @@ func TestKeeper(t *testing.T) {
 		m.mu.Unlock()
 		time.Sleep(2 * staleTime)
 		synctest.Wait()
-		if s := k.Status(); s.Size != 20 || s.Reason != "" || k.Health() != nil {
+		if s := k.CopyStatus(); s.Size != 20 || s.Reason != "" || k.Health() != nil {
 			t.Errorf("after the target has come back: %+v, %v", s, k.Health())
 		}
 		// A log that has stopped publishing ends its keeper.
