@@ -15,14 +15,16 @@ const (
 // unfinished is a tile or entry bundle with fewer than TileWidth items: the
 // bytes so far, and what is known of how they are stored.
 //
-// buf and ends only ever grow, and are replaced by new ones when the resource
-// is complete and a view has them, so a view may keep reading what it saw.
+// buf, ends and nodes only ever grow, and are replaced by new ones when the
+// resource is complete and a view has them, so a view may keep reading what it
+// saw.
 type unfinished struct {
 	number int64    // of the tile within its level, or of the bundle
 	width  int      // items so far, 0 to TileWidth-1
 	buf    []byte   // their bytes
 	ends   []uint32 // bundles only: where in buf each item ends
-	shown  bool     // a view has buf and ends
+	nodes  []Hash   // tiles only: see appendNodes
+	shown  bool     // a view has buf, ends and nodes
 	// starts are the places within the resource at which a stored run begins;
 	// stored and storedBytes are how far the runs reach.
 	starts      []uint8
@@ -36,11 +38,11 @@ func (u *unfinished) first() int64 { return u.number * TileWidth }
 // next starts the following resource, with fresh buffers as large as the old
 // ones proved to be if somebody may read those.
 func (u *unfinished) next() {
-	buf, ends := u.buf[:0], u.ends[:0]
+	buf, ends, nodes := u.buf[:0], u.ends[:0], u.nodes[:0]
 	if u.shown {
-		buf, ends = make([]byte, 0, len(u.buf)), make([]uint32, 0, cap(u.ends))
+		buf, ends, nodes = make([]byte, 0, len(u.buf)), make([]uint32, 0, cap(u.ends)), make([]Hash, 0, cap(u.nodes))
 	}
-	*u = unfinished{number: u.number + 1, buf: buf, ends: ends, starts: u.starts[:0]}
+	*u = unfinished{number: u.number + 1, buf: buf, ends: ends, nodes: nodes, starts: u.starts[:0]}
 }
 
 // edge is the right-hand side of the tree: everything that appending needs and
@@ -85,20 +87,23 @@ func (e *edge) append(frame []byte, leaf *Hash, w runWriter) error {
 			return err
 		}
 	}
-	if err := e.addHash(0, leaf, w); err != nil {
-		return err
-	}
 	// Merge equal-sized subtrees, as a binary counter carries. A subtree of
-	// TileWidth^k leaves is a hash of the tile level k.
+	// TileWidth^k leaves completes a tile of level k-1 and is a hash of level k.
 	h := *leaf
+	t := &e.tiles[0]
+	t.addHash(&h)
 	for height := 0; e.size>>height&1 == 1; height++ {
 		last := len(e.roots) - 1
 		h = hashChildren(&e.roots[last], &h)
 		e.roots = e.roots[:last]
-		if (height+1)%tileHeight == 0 {
-			if err := e.addHash((height+1)/tileHeight, &h, w); err != nil {
+		if level := (height + 1) / tileHeight; (height+1)%tileHeight != 0 {
+			t.nodes = append(t.nodes, h)
+		} else {
+			if err := t.finish(resource{level: level - 1}, w); err != nil {
 				return err
 			}
+			t = &e.tiles[level]
+			t.addHash(&h)
 		}
 	}
 	e.roots = append(e.roots, h)
@@ -106,17 +111,13 @@ func (e *edge) append(frame []byte, leaf *Hash, w runWriter) error {
 	return nil
 }
 
-func (e *edge) addHash(level int, h *Hash, w runWriter) error {
-	t := &e.tiles[level]
-	if t.buf == nil {
-		t.buf = make([]byte, 0, TileWidth*HashSize)
+func (u *unfinished) addHash(h *Hash) {
+	if u.buf == nil {
+		u.buf, u.nodes = make([]byte, 0, TileWidth*HashSize), make([]Hash, 0, tileNodes)
 	}
-	t.buf = append(t.buf, h[:]...)
-	t.width++
-	if t.width < TileWidth {
-		return nil
-	}
-	return t.finish(resource{level: level}, w)
+	u.buf = append(u.buf, h[:]...)
+	u.nodes = append(u.nodes, *h)
+	u.width++
 }
 
 // flush stores what the commit group added to unfinished resources.
@@ -207,7 +208,7 @@ func (e *edge) view(root Hash) *view {
 	v := &view{size: e.size, root: root, bundle: e.bundle.buf, ends: e.bundle.ends}
 	e.bundle.shown = true
 	for level := range e.tiles {
-		v.tiles[level] = e.tiles[level].buf
+		v.tiles[level], v.nodes[level] = e.tiles[level].buf, e.tiles[level].nodes
 		e.tiles[level].shown = true
 	}
 	return v

@@ -51,12 +51,6 @@ func hashChildren(left, right *Hash) Hash {
 	return sha256.Sum256(b[:])
 }
 
-// hashPair is hashChildren in the shape that transparency-dev/merkle asks for.
-func hashPair(left, right []byte) []byte {
-	h := hashChildren((*Hash)(left), (*Hash)(right))
-	return h[:]
-}
-
 // foldPerfect returns the root of the perfect subtree whose leaves are the
 // concatenated hashes. The number of hashes is a power of two, 1 to 256.
 func foldPerfect(hashes []byte) Hash {

@@ -29,6 +29,8 @@ type Log struct {
 	view atomic.Pointer[view]
 	// integrated is the durable tree size: raised by the sequencer.
 	integrated watermark
+	// nodes is shared by everybody who makes proofs.
+	nodes *nodeCache
 	// applied is the tree size that the store may show, durable or not: set by
 	// the sequencer before each group is applied.
 	applied atomic.Int64
@@ -72,6 +74,7 @@ func newLog(o Options) (*Log, error) {
 	if l.given, err = newCandidates(o); err != nil {
 		return nil, err
 	}
+	l.nodes = newNodeCache(nodeCacheBytes)
 	l.queue = newQueue(o.QueueEntries, o.QueueBytes)
 	l.bodies, l.replies = newBudget(o.BodyBytes), newBudget(o.ReplyBytes)
 	l.tiles = newTileCache(o.TileCacheBytes)

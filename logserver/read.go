@@ -48,7 +48,9 @@ func (l *Log) Head() (Head, error) {
 }
 
 // snapshot returns the current view with its store.
-func (l *Log) snapshot() snapshot { return snapshot{view: l.view.Load(), store: l.store.reader} }
+func (l *Log) snapshot() snapshot {
+	return snapshot{view: l.view.Load(), store: l.store.reader, cache: l.nodes}
+}
 
 // EntryAt returns the entry at index.
 func (l *Log) EntryAt(index int64) ([]byte, error) {

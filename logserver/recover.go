@@ -132,6 +132,7 @@ func (r reader) loadTile(level int, t *unfinished) error {
 	if len(t.buf) != t.width*HashSize {
 		return corrupt("unfinished tile %d/%d has %d bytes for %d hashes", level, t.number, len(t.buf), t.width)
 	}
+	t.nodes = expand(t.buf)
 	t.stored, t.storedBytes = t.width, len(t.buf)
 	return nil
 }

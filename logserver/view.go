@@ -13,6 +13,7 @@ type view struct {
 	size   int64
 	root   Hash
 	tiles  [maxLevels][]byte // hashes of the unfinished tile of each level
+	nodes  [maxLevels][]Hash // the same with what is above them: see appendNodes
 	bundle []byte            // framed entries of the unfinished bundle
 	ends   []uint32          // where in bundle each entry ends
 }
@@ -21,6 +22,7 @@ type view struct {
 type snapshot struct {
 	*view
 	store reader
+	cache *nodeCache // nil where only stored bytes count
 }
 
 // tile returns the first width hashes of a tile; all of them exist in the view.
