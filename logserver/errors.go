@@ -52,6 +52,9 @@ var (
 	// that were signed since then may be unknown to it. Reads are served,
 	// appends and signatures are not, until it has caught up: see CatchUp.
 	ErrRestored = errors.New("log must catch up first (logserver restore --catch-up-from SOURCE), or end (logserver succeed)")
+	// ErrSource means that a store cannot catch up from there: it cannot be
+	// read, is behind, or has another history. Nothing has changed.
+	ErrSource = errors.New("source is of no use to catch up from")
 	// ErrSucceeded means that the log has ended for ever: a successor goes on.
 	ErrSucceeded = errors.New("log has ended")
 	// ErrClosed means that the log is shutting down or shut.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/mod/sumdb/note"
+
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
@@ -230,7 +232,12 @@ func (l *Log) loadNotes(s snapshot) (*notes, error) {
 
 // checkNote opens a stored note and compares it with the tree.
 func (l *Log) checkNote(s snapshot, raw []byte) (SignedNote, error) {
-	c, err := checkpoint.Open(raw, l.opts.Origin, l.keys.Load().opens)
+	return openNote(s, raw, l.opts.Origin, l.keys.Load().opens)
+}
+
+// openNote opens a stored note and compares it with the tree.
+func openNote(s snapshot, raw []byte, origin string, keys []note.Verifier) (SignedNote, error) {
+	c, err := checkpoint.Open(raw, origin, keys)
 	if err != nil {
 		return SignedNote{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
