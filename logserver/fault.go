@@ -27,9 +27,10 @@ type faults struct {
 	// store is opened and not changed.
 	fatal     func(error)
 	corrupted func(error)
-	// running is set once Open or Create has nothing more to fail with. Until
-	// then a fault is a panic that catchOpen turns into their error.
+	// running is set once Open has nothing more to fail with. Until then a fault
+	// goes to opening, from which during takes it.
 	running atomic.Bool
+	opening chan error
 	// broken is set with the first fault: Pebble must not be called any more.
 	broken atomic.Bool
 	// background counts failed flushes and compactions; lastBackground is when
@@ -40,12 +41,13 @@ type faults struct {
 	loggedBackground atomic.Int64
 }
 
+func newFaults(logger *slog.Logger, fatal, corrupted func(error)) *faults {
+	return &faults{logger: logger, fatal: fatal, corrupted: corrupted, opening: make(chan error, 1)}
+}
+
 // backgroundLogInterval keeps a flush that fails again and again from filling
 // what is left of the disk with messages about it.
 const backgroundLogInterval = 10 * time.Second
-
-// openFault carries an error from where Pebble cannot return one to catchOpen.
-type openFault struct{ err error }
 
 // Infof implements pebble.Logger.
 func (f *faults) Infof(format string, args ...any) {
@@ -69,40 +71,55 @@ func (f *faults) Fatalf(format string, args ...any) {
 	f.end(err)
 }
 
-// end does not return.
+// end does not return. While the log is being opened its goroutine stops here
+// for good, since Pebble's locks may be in any state: the caller of Open learns
+// why, and is expected to end the process.
 func (f *faults) end(err error) {
 	err = storeError(err)
 	f.broken.Store(true)
 	if f.running.Load() {
 		f.fatal(err)
 	}
-	panic(openFault{err})
+	select {
+	case f.opening <- err:
+	default: // another goroutine has told already
+	}
+	select {}
 }
 
-// catchCommit is deferred around writes. Pebble panics when it cannot rotate
-// the write-ahead log or has lost it; that is a commit of unknown outcome too.
+// catchCommit is deferred around writes. Pebble panics when it has lost the
+// write-ahead log; that is a commit of unknown outcome too.
 func (f *faults) catchCommit() {
-	switch r := recover().(type) {
-	case nil:
-	case openFault:
-		panic(r)
-	default:
+	if r := recover(); r != nil {
 		f.logger.Debug("store panicked", "stack", string(debug.Stack()))
 		f.end(asError(r))
 	}
 }
 
-// catchOpen is deferred around everything that Open and Create do with the
-// store, and makes a fault their error.
-func (f *faults) catchOpen(err *error) {
-	switch r := recover().(type) {
-	case nil:
-	case openFault:
-		*err = r.err
-	default: // Pebble panics on some manifests that do not add up
-		f.logger.Debug("store panicked", "stack", string(debug.Stack()))
-		f.broken.Store(true)
-		*err = fmt.Errorf("%w: %w", ErrCorrupt, asError(r))
+// during runs what Open and Create do with the store before running is set, and
+// makes a fault of it an error.
+func (f *faults) during(work func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if r := recover(); r != nil {
+				f.logger.Debug("store panicked", "stack", string(debug.Stack()))
+				f.broken.Store(true)
+				err := asError(r)
+				if errno := syscall.Errno(0); !errors.As(err, &errno) {
+					// Pebble panics on some manifests that do not add up.
+					err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+				}
+				done <- storeError(err)
+			}
+		}()
+		done <- work()
+	}()
+	select {
+	case err := <-done:
+		return err
+	case err := <-f.opening:
+		return err
 	}
 }
 

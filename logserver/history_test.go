@@ -11,10 +11,12 @@ import (
 	"net/http/httptest"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
@@ -196,14 +198,13 @@ func (k *known) replay(t testing.TB, l *Log) *model {
 type world struct {
 	t testing.TB
 	*history
-	rng       *rand.Rand
-	opts      Options
+	opts      Options                 // without a file system
 	witnesses map[string]*fakeWitness // by host name
 }
 
 // newWorld returns a world in which both of two witnesses must cosign.
-func newWorld(t testing.TB, rng *rand.Rand, fs *opFS) *world {
-	w := &world{t: t, history: newHistory(), rng: rng, opts: testOptions(fs), witnesses: map[string]*fakeWitness{}}
+func newWorld(t testing.TB) *world {
+	w := &world{t: t, history: newHistory(), opts: testOptions(nil), witnesses: map[string]*fakeWitness{}}
 	w.opts.tune = smallTables
 	w.opts.Transport = w
 	signer, err := newHeadSigner(w.opts.Origin, w.opts.Origin, w.opts.Key)
@@ -228,6 +229,7 @@ func newWorld(t testing.TB, rng *rand.Rand, fs *opFS) *world {
 
 // smallTables makes Pebble rotate, flush and compact within a few dozen calls.
 func smallTables(o *pebble.Options) {
+	gateCompactions(o)
 	o.MemTableSize = 64 << 10
 	o.L0CompactionThreshold = 2
 	o.LBaseMaxBytes = 64 << 10
@@ -235,6 +237,37 @@ func smallTables(o *pebble.Options) {
 	for i := range o.TargetFileSizes {
 		o.TargetFileSizes[i] = 32 << 10
 	}
+}
+
+// gateCompactions keeps Pebble from compacting until the log has been opened: it
+// panics on a goroutine of its own when opening fails while it compacts. The
+// process would be ending with the error of Open then, but a test goes on.
+func gateCompactions(o *pebble.Options) {
+	o.Experimental.CompactionScheduler = gatedScheduler{
+		CompactionScheduler: pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest(),
+		open:                &o.Logger.(*faults).running,
+	}
+}
+
+type gatedScheduler struct {
+	pebble.CompactionScheduler
+	open *atomic.Bool
+}
+
+func (s gatedScheduler) Register(n int, db pebble.DBForCompaction) {
+	s.CompactionScheduler.Register(n, gatedDB{db, s.open})
+}
+
+type gatedDB struct {
+	pebble.DBForCompaction
+	open *atomic.Bool
+}
+
+func (d gatedDB) GetAllowedWithoutPermission() int {
+	if !d.open.Load() {
+		return 0
+	}
+	return d.DBForCompaction.GetAllowedWithoutPermission()
 }
 
 // RoundTrip implements http.RoundTripper: a submission has left the process when
@@ -265,30 +298,30 @@ func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // reader returns the options with which the disk of another moment is looked
 // at: nobody outside hears of it, and nothing new is signed.
-func (w *world) reader(fs *opFS) Options {
+func (w *world) reader(fs vfs.FS) Options {
 	o := w.opts
-	o.fs, o.Policy, o.Transport, o.HoldWitness, o.MinInterval = fs.FS, nil, nil, true, time.Hour
+	o.fs, o.Policy, o.Transport, o.HoldWitness, o.MinInterval = fs, nil, nil, true, time.Hour
 	return o
 }
 
-// entries makes n entries whose keys and guards often meet earlier ones.
-func (w *world) entries(n, maxSize int) []Entry {
+// someEntries makes n entries whose keys and guards often meet earlier ones.
+func someEntries(rng *rand.Rand, n, maxSize int) []Entry {
 	out := make([]Entry, n)
 	for i := range out {
 		e := &out[i]
-		e.Data = make([]byte, w.rng.IntN(maxSize))
-		if w.rng.IntN(2) == 0 {
-			e.Opening = fmt.Appendf(nil, "opening %d", w.rng.IntN(1000))
+		e.Data = make([]byte, rng.IntN(maxSize))
+		if rng.IntN(2) == 0 {
+			e.Opening = fmt.Appendf(nil, "opening %d", rng.IntN(1000))
 		}
-		if w.rng.IntN(3) == 0 {
-			e.Dedup = fmt.Appendf(nil, "key %d", w.rng.IntN(60))
+		if rng.IntN(3) == 0 {
+			e.Dedup = fmt.Appendf(nil, "key %d", rng.IntN(60))
 		}
-		register := fmt.Sprint("register ", w.rng.IntN(5))
-		if w.rng.IntN(5) == 0 {
-			e.Guards = append(e.Guards, Guard{register, uint64(w.rng.IntN(2))})
+		register := fmt.Sprint("register ", rng.IntN(5))
+		if rng.IntN(5) == 0 {
+			e.Guards = append(e.Guards, Guard{register, uint64(rng.IntN(2))})
 		}
-		if w.rng.IntN(4) == 0 {
-			e.Sets = append(e.Sets, Register{register, uint64(w.rng.IntN(3))})
+		if rng.IntN(4) == 0 {
+			e.Sets = append(e.Sets, Register{register, uint64(rng.IntN(3))})
 		}
 	}
 	return out

@@ -52,10 +52,9 @@ func OpenStore(o StoreOptions) (s *Store, err error) {
 	if o.ReadOnly {
 		options.tune = func(p *pebble.Options) { p.ReadOnly = true }
 	}
-	faults := &faults{logger: o.Logger, fatal: o.fatal, corrupted: func(err error) {
+	faults := newFaults(o.Logger, o.fatal, func(err error) {
 		o.Logger.Error("store is damaged", "dir", o.Dir, "err", err)
-	}}
-	defer faults.catchOpen(&err)
+	})
 	opened, err := openStore(options, faults)
 	if err != nil {
 		return nil, err

@@ -83,7 +83,7 @@ func newLog(o Options) (*Log, error) {
 	}
 	l.space = newSpace(&o)
 	l.metrics = newMetrics(l)
-	faults := &faults{logger: o.Logger, fatal: l.fatal, corrupted: func(err error) { l.fail(err) }}
+	faults := newFaults(o.Logger, l.fatal, func(err error) { l.fail(err) })
 	o.fs = storeFS{l.space.wrap(), faults}
 	if l.store, err = openStore(&o, faults); err != nil {
 		return nil, err
@@ -110,7 +110,11 @@ func Create(o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.store.close()) }()
-	defer l.store.faults.catchOpen(&err)
+	return l.store.faults.during(func() error { return l.create(o) })
+}
+
+// create writes the first commit of a log.
+func (l *Log) create(o Options) error {
 	switch _, err := l.store.get(metaFormat); {
 	case err == nil:
 		return fmt.Errorf("%w: %q", ErrExists, o.Dir)
@@ -159,15 +163,14 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.start(); err != nil {
+	if err := l.store.faults.during(l.start); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening log %q: %w", o.Origin, err), l.store.close())
 	}
 	return l, nil
 }
 
 // start recovers the log and starts its goroutines.
-func (l *Log) start() (err error) {
-	defer l.store.faults.catchOpen(&err)
+func (l *Log) start() error {
 	if err := l.opts.fs.RemoveAll(l.opts.fs.PathJoin(l.opts.Dir, backupStaging)); err != nil {
 		return fmt.Errorf("removing what a backup left: %w", err)
 	}

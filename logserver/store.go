@@ -50,7 +50,6 @@ func openStore(o *Options, faults *faults) (s *store, err error) {
 			err = errors.Join(err, lock.Close())
 		}
 	}()
-	defer faults.catchOpen(&err)
 	cache := pebble.NewCache(blockCacheSize)
 	opts := &pebble.Options{
 		FS:                          fs,
@@ -73,9 +72,15 @@ func openStore(o *Options, faults *faults) (s *store, err error) {
 	if o.tune != nil {
 		o.tune(opts)
 	}
-	db, err := pebble.Open(dir, opts)
+	var db *pebble.DB
+	err = faults.during(func() (err error) {
+		db, err = pebble.Open(dir, opts)
+		return err
+	})
 	if err != nil {
-		cache.Unref()
+		if !faults.broken.Load() {
+			cache.Unref()
+		}
 		return nil, fmt.Errorf("opening the store: %w", storeError(err))
 	}
 	return &store{reader: reader{db}, db: db, lock: lock, cache: cache, faults: faults}, nil

@@ -9,9 +9,9 @@ import (
 
 // storeFS is the file system that Pebble writes to.
 //
-// It ends the process where the write-ahead log fails: the outcome of a commit
-// is unknown from there on. Left to itself Pebble would end it a little later,
-// by a panic that nobody can recover from if the log was being rotated.
+// It ends the process where the write-ahead log or the sync of a directory
+// fails: the outcome of a commit is unknown from there on. Left to itself Pebble
+// would end it a little later, by a panic that nobody can recover from.
 //
 // It syncs the directory when a manifest has been created. Pebble syncs it only
 // together with the marker that names the manifest, so that on a file system
@@ -52,13 +52,31 @@ func (s storeFS) file(name string, f vfs.File, err error) (vfs.File, error) {
 	return walFile{f, s}, nil
 }
 
-// check passes err on while Open or Create can still return it.
+// check passes nil on and does not return from anything else.
 func (s storeFS) check(err error) error {
-	if err != nil && s.faults.running.Load() {
+	if err != nil {
 		s.faults.end(err)
 	}
-	return err
+	return nil
 }
+
+// OpenDir implements vfs.FS.
+func (s storeFS) OpenDir(name string) (vfs.File, error) {
+	d, err := s.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return storeDir{d, s}, nil
+}
+
+// storeDir is a directory whose entries become durable.
+type storeDir struct {
+	vfs.File
+	fs storeFS
+}
+
+// Sync implements vfs.File.
+func (d storeDir) Sync() error { return d.fs.check(d.File.Sync()) }
 
 // walFile is a write-ahead log that is being written.
 type walFile struct {
