@@ -29,6 +29,7 @@ const (
 type directory struct {
 	path           string
 	passphraseFile string
+	kms            string // URI of the key of a new log, "" for a file
 }
 
 func (d *directory) register(cmd *cobra.Command) {
@@ -61,7 +62,7 @@ func (d *directory) prepare(origin string) (options logserver.Options, vkey stri
 	if err := wiring.MakeDir(d.path); err != nil {
 		return options, "", err
 	}
-	key, err := d.makeKey(logKeyFile)
+	key, err := d.makeLogKey()
 	if err != nil {
 		return options, "", err
 	}
@@ -103,7 +104,7 @@ func (d *directory) open() (logserver.Options, error) {
 		return options, fmt.Errorf("%s: %w", filepath.Join(d.path, vkeyFile), err)
 	}
 	options.Origin = key.Name()
-	if options.Key, err = keyfile.LoadEd25519(filepath.Join(d.path, logKeyFile), wiring.Passphrase(d.passphraseFile)); err != nil {
+	if options.Key, err = d.loadLogKey(key.PublicKey()); err != nil {
 		return options, err
 	}
 	options.ReceiptKey, err = keyfile.LoadEd25519(filepath.Join(d.path, receiptKeyFile), wiring.Passphrase(d.passphraseFile))

@@ -49,6 +49,7 @@ Standard output receives the new log's verifier key, as with init.`,
 		},
 	}
 	config.dir.register(cmd)
+	config.dir.registerNew(cmd)
 	config.source.register(cmd)
 	cmd.Flags().StringVar(&config.origin, "origin", "", "the new log's unique `name`, a URL without schema such as example.com/log")
 	cmd.Flags().BoolVar(&config.asJSON, "json", false, "print a report as JSON in place of the verifier key")

@@ -55,7 +55,13 @@ func initCommand() *cobra.Command {
 		Short: "Create a log and print its verifier key",
 		Long: `Create a directory with a log's keys and its store, and sign the checkpoint of
 the empty tree. Standard output receives the verifier key, which clients and
-witnesses need, and nothing else. An interrupted init can be run again.`,
+witnesses need, and nothing else. An interrupted init can be run again.
+
+The log key may be in a key management service: --key takes its URI, of the form
+scheme://key, and an executable sigstore-kms-scheme in PATH (sigstore's plugin
+protocol) reaches it. The key must be an Ed25519 key that signs messages and not
+hashes of them. The URI is remembered in the directory, and serve asks for no
+signature before it needs one. The receipt key is always a file.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			vkey, err := dir.create(origin)
@@ -67,6 +73,7 @@ witnesses need, and nothing else. An interrupted init can be run again.`,
 		},
 	}
 	dir.register(cmd)
+	dir.registerNew(cmd)
 	cmd.Flags().StringVar(&origin, "origin", "", "the log's unique `name`, a URL without schema such as example.com/log")
 	cmd.MarkFlagRequired("origin")
 	return cmd

@@ -21,11 +21,12 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/tallystick/tallystick/keyfile/kms/kmstest"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"logserver": main})
+	testscript.Main(m, map[string]func(){"logserver": main, "sigstore-kms-fake": kmstest.Main})
 }
 
 // TestScripts runs the real binary. Beside the commands of testscript there are
