@@ -27,8 +27,8 @@ type faults struct {
 	// store is opened and not changed.
 	fatal     func(error)
 	corrupted func(error)
-	// running is set once Open has nothing more to fail with. Until then a fault
-	// goes to opening, from which during takes it.
+	// running is set between Open and Close, which have an error to return:
+	// before and after, a fault goes to opening, from which during takes it.
 	running atomic.Bool
 	opening chan error
 	// broken is set with the first fault: Pebble must not be called any more.
@@ -71,9 +71,9 @@ func (f *faults) Fatalf(format string, args ...any) {
 	f.end(err)
 }
 
-// end does not return. While the log is being opened its goroutine stops here
-// for good, since Pebble's locks may be in any state: the caller of Open learns
-// why, and is expected to end the process.
+// end does not return. While the log is being opened or closed its goroutine
+// stops here for good, since Pebble's locks may be in any state: the caller
+// learns why, and is expected to end the process.
 func (f *faults) end(err error) {
 	err = storeError(err)
 	f.broken.Store(true)
@@ -96,8 +96,8 @@ func (f *faults) catchCommit() {
 	}
 }
 
-// during runs what Open and Create do with the store before running is set, and
-// makes a fault of it an error.
+// during runs what Open, Create and Close do with the store while running is not
+// set, and makes a fault of it an error.
 func (f *faults) during(work func() error) error {
 	done := make(chan error, 1)
 	go func() {

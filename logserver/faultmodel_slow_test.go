@@ -4,5 +4,5 @@ package logserver
 
 import "testing"
 
-// TestFaultsLong lets every seventh operation fail in every way.
-func TestFaultsLong(t *testing.T) { faultRuns(t, 7) }
+// TestFaultsLong lets every third operation fail in every way.
+func TestFaultsLong(t *testing.T) { faultRuns(t, 3) }

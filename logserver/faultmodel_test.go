@@ -103,7 +103,7 @@ func faultRuns(t *testing.T, stride int64) {
 	runs, deaths := 0, 0
 	for at := 1 + rng.Int64N(stride); at <= operations; at += stride {
 		for i, kind := range faultKinds {
-			if stride > 20 && int64(i) != at/stride%int64(len(faultKinds)) {
+			if stride > 10 && int64(i) != at/stride%int64(len(faultKinds)) {
 				continue // in a short run one kind for each operation
 			}
 			other := faultKinds[rng.IntN(len(faultKinds))]
@@ -125,7 +125,7 @@ func faultRuns(t *testing.T, stride int64) {
 		}
 	}
 	t.Logf("%d operations, %d runs, %d of which ended the process", operations, runs, deaths)
-	if deaths == 0 {
+	if runs > 50 && deaths == 0 {
 		t.Error("no fault ended the process: nothing was tested")
 	}
 }
@@ -133,4 +133,4 @@ func faultRuns(t *testing.T, stride int64) {
 // TestFaults is promise 9: after an error whose outcome is unknown nothing is
 // written until the log has been loaded again, and then it is right in both
 // cases.
-func TestFaults(t *testing.T) { faultRuns(t, 101) }
+func TestFaults(t *testing.T) { faultRuns(t, 25) }

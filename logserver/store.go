@@ -92,8 +92,13 @@ func (s *store) close() error {
 	if s.faults.broken.Load() {
 		return s.lock.Close()
 	}
-	err := s.db.Close()
-	s.cache.Unref()
+	// Everything that anybody was told of is durable: a fault has no caller to
+	// hide an outcome from and is the error of closing.
+	s.faults.running.Store(false)
+	err := s.faults.during(s.db.Close)
+	if !s.faults.broken.Load() {
+		s.cache.Unref()
+	}
 	return errors.Join(err, s.lock.Close())
 }
 
