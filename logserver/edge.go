@@ -69,10 +69,14 @@ type resource struct {
 	level   int
 }
 
-// rollupLimit bounds the stored bytes of a bundle that are written once more
-// when it is complete. Beyond it the runs stay as they are: with large entries
-// a single write of each matters more than one read of the bundle.
-const rollupLimit = 128 << 10
+// A bundle that is complete is written once more, in one piece, unless that
+// costs more than it saves: with large entries a single write of each matters
+// more than one read of the bundle, and so it does for the few bundles in a busy
+// log that two or three commit groups have parts of. Tiles are always rewritten.
+const (
+	rollupLimit = 128 << 10 // the most stored bytes that are written again
+	rollupRuns  = 4         // the fewest stored runs that are put together
+)
 
 // append adds one entry, framed as in a bundle, whose leaf hash the caller
 // computed, and stores every tile and bundle that it completes. After an error
@@ -134,10 +138,10 @@ func (e *edge) flush(w runWriter) error {
 }
 
 // finish stores the completed resource and starts the next: as one run that
-// replaces the earlier ones, or, where that would rewrite too much, by adding
-// the last run.
+// replaces the earlier ones, or, where that is not worth it, by adding the last
+// run.
 func (u *unfinished) finish(r resource, w runWriter) error {
-	if u.storedBytes > rollupLimit {
+	if r.entries && (len(u.starts) < rollupRuns || u.storedBytes > rollupLimit) {
 		if err := u.flush(r, w); err != nil {
 			return err
 		}

@@ -38,6 +38,23 @@ func (s *store) pin(read func(reader) error) error {
 	return errors.Join(read(reader{snap}), snap.Close())
 }
 
+// separateBundles keeps full tiles and large runs of entries in blob files of
+// their own, where compactions leave them: they are written once to the
+// write-ahead log and once to stay. What replaces them later, such as the runs
+// that a bundle was put together from, is garbage until a blob file has a fifth
+// of it.
+func separateBundles() pebble.ValueSeparationPolicy {
+	return pebble.ValueSeparationPolicy{
+		Enabled:     true,
+		MinimumSize: TileWidth * HashSize,
+		// Entries and tiles are appended in order, so that tables refer to many
+		// blob files without any being read more than once in a scan.
+		MaxBlobReferenceDepth: 100,
+		RewriteMinimumAge:     5 * time.Minute,
+		TargetGarbageRatio:    0.2,
+	}
+}
+
 // openStore locks and opens the database in o.Dir, which exists.
 func openStore(o *Options, faults *faults) (s *store, err error) {
 	dir, fs := o.Dir, o.fs
@@ -63,6 +80,7 @@ func openStore(o *Options, faults *faults) (s *store, err error) {
 		L0CompactionThreshold:       2,
 		L0StopWritesThreshold:       1000,
 	}
+	opts.Experimental.ValueSeparationPolicy = separateBundles
 	// Hashes, salts and signatures do not compress; a bloom filter answers
 	// most lookups of deduplication keys that are not there.
 	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
