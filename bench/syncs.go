@@ -29,39 +29,51 @@ func (b *bench) syncs(options string) {
 	}
 }
 
-// syncsOf appends from one caller under strace.
+// syncsOf appends from one caller under strace, as it is and with slow syncs.
 func (b *bench) syncsOf(strace, engine, options string) (string, error) {
-	j := job{Role: roleLone, Engine: engine, Options: options, Shape: b.shape, Measure: 2 * time.Second}
-	j.Dir = b.newDir("syncs-" + engine)
+	usual, _, err := b.traced(strace, engine, options, 0)
+	if err != nil {
+		return "", err
+	}
+	slow, trace, err := b.traced(strace, engine, options, syncDelay)
+	if err != nil {
+		return "", err
+	}
+	calls, files := countSyncs(trace)
+	verdict := "it waits for them"
+	if slow.P50-usual.P50 < syncDelay*9/10 {
+		verdict = "IT DOES NOT WAIT FOR THEM"
+	}
+	n := float64(max(slow.Operations, 1))
+	return fmt.Sprintf("%.1f syncs and %.1f files written with O_SYNC for a lone append; p50 %v, with each sync slowed by %v %v: %s",
+		float64(calls)/n, float64(files)/n, usual.P50.Round(time.Microsecond), syncDelay, slow.P50.Round(time.Microsecond), verdict), nil
+}
+
+// traced appends from one caller under strace, which slows each sync, and
+// returns what strace wrote.
+func (b *bench) traced(strace, engine, options string, delay time.Duration) (report, string, error) {
+	j := job{Role: roleLone, Engine: engine, Options: options, Shape: b.shape, Measure: 2 * time.Second, Dir: b.newDir("syncs-" + engine)}
 	if engine == engineLog {
 		if err := b.initLog(j.Dir); err != nil {
-			return "", err
+			return report{}, "", err
 		}
 	}
 	cmd, err := roleCommand(b.ctx, j)
 	if err != nil {
-		return "", err
+		return report{}, "", err
 	}
-	trace := j.Dir + ".trace"
-	cmd.Args = append([]string{strace, "-f", "-qq", "-o", trace, "-e", "trace=fsync,fdatasync,openat",
-		"-e", fmt.Sprintf("inject=fsync,fdatasync:delay_exit=%d", syncDelay.Microseconds()), cmd.Path}, cmd.Args[1:]...)
-	cmd.Path = strace
+	file := j.Dir + ".trace"
+	args := []string{strace, "-f", "-qq", "-o", file, "-e", "trace=fsync,fdatasync,openat"}
+	if delay > 0 {
+		args = append(args, "-e", fmt.Sprintf("inject=fsync,fdatasync:delay_exit=%d", delay.Microseconds()))
+	}
+	cmd.Path, cmd.Args = strace, append(append(args, cmd.Path), cmd.Args[1:]...)
 	r, err := runCommand(cmd, j)
 	if err != nil {
-		return "", err
+		return r, "", err
 	}
-	text, err := os.ReadFile(trace)
-	if err != nil {
-		return "", err
-	}
-	calls, files := countSyncs(string(text))
-	verdict := "it waits for them"
-	if r.P50 < syncDelay {
-		verdict = "IT DOES NOT WAIT FOR THEM"
-	}
-	n := float64(max(r.Operations, 1))
-	return fmt.Sprintf("%.1f syncs and %.1f files written with O_SYNC for a lone append; with syncs slowed by %v its p50 is %v: %s",
-		float64(calls)/n, float64(files)/n, syncDelay, r.P50.Round(time.Microsecond), verdict), nil
+	text, err := os.ReadFile(file)
+	return r, string(text), err
 }
 
 // countSyncs counts, in what strace wrote, the syncs and the files that were

@@ -111,7 +111,7 @@ func (b *bench) table(w io.Writer) {
 			peer = figure(o.peer.median()) + o.peer.spread() + " " + r.peer
 		}
 		if v, ok := o.ratio(); ok && r.relative {
-			ratio = strconv.FormatFloat(v, 'f', 2, 64) + "×"
+			ratio = strconv.FormatFloat(v, 'f', 3, 64) + "×"
 		}
 		floor, aim := r.bounds(b.shape)
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.name, ours, peer, ratio, r.bound(floor), r.bound(aim), r.verdict(o, b.shape))

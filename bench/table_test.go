@@ -118,7 +118,7 @@ func TestTable(t *testing.T) {
 	var out strings.Builder
 	b.table(&out)
 	for _, want := range []string{
-		`append, single +300 entries/s +100 Tessera, in process +3\.00× +≥ 2\.2× +≥ 3\.5× +floor`,
+		`append, single +300 entries/s +100 Tessera, in process +3\.000× +≥ 2\.2× +≥ 3\.5× +floor`,
 		`POST /add at 20,000/s, p50 +5 ms +50 Tessera's server at 12,000/s +– +≤ 2 +≤ 1 +BELOW`,
 		`POST /add-stream.* – +– +– +≥ 300,000 +≥ 450,000 +not available`,
 		`not measured: POST /add with proof: no such thing`,
