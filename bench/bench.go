@@ -78,6 +78,8 @@ func (b *bench) warm() time.Duration {
 // tmpfsMagic is the type of a file system in memory, which syncs nothing.
 const tmpfsMagic = 0x01021994
 
+var errInMemory = errors.New("directory is not on a disk but in memory, name another with -dir")
+
 // prepare checks what is needed and makes the directory of the run.
 func (b *bench) prepare() error {
 	if b.logserver == "" || b.tessera == "" {
@@ -98,7 +100,7 @@ func (b *bench) prepare() error {
 		return fmt.Errorf("examining %q: %w", base, err)
 	}
 	if fs.Type == tmpfsMagic {
-		return fmt.Errorf("%q is in memory: name a directory on a disk with -dir", base)
+		return fmt.Errorf("%w: %q", errInMemory, base)
 	}
 	var err error
 	b.dir, err = os.MkdirTemp(base, "bench-log-")
