@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
