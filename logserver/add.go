@@ -15,8 +15,9 @@ import (
 // thousands of small ones fit.
 const maxBatchBody = 8 << 20
 
-// batchTimeout is how long a large batch may take to arrive.
-const batchTimeout = time.Minute
+// batchTimeout is how long a large batch may take to arrive: less than
+// writeTimeout, so that the answer still leaves.
+const batchTimeout = 45 * time.Second
 
 // publishTimeout is how long an append that asks for a witnessed proof waits
 // for one: rounds take their time, but a client should not wait for a witness

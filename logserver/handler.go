@@ -102,15 +102,18 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := uptime()
 	route, code := h.routeOf(r), codeOK
 	if err := h.dispatch(route, w, r); err != nil {
-		code = h.conclude(w, err)
+		code = h.conclude(w, r, err)
 	}
 	h.log.metrics.request(route, code, uptime()-start)
 }
 
 // conclude answers a request that ended with an error, unless it has been.
-func (h *handler) conclude(w http.ResponseWriter, err error) string {
+func (h *handler) conclude(w http.ResponseWriter, r *http.Request, err error) string {
 	if told, ok := err.(toldError); ok {
 		return outcomeOf(told.err).code
+	}
+	if outcomeOf(err).unread && r.ProtoMajor == 1 {
+		w.Header()["Connection"] = closeConnection
 	}
 	return h.log.refuse(w, err)
 }

@@ -1,6 +1,7 @@
 package logserver
 
 import (
+	"errors"
 	"net"
 	"os"
 	"sync"
@@ -31,10 +32,12 @@ type lateConn struct {
 
 	mu struct {
 		sync.Mutex
-		late  bool // a read waits and has not entered the kernel
-		armed bool // the connection has a read deadline
+		late   bool // a read waits and has not entered the kernel
+		past   bool // the read deadline has passed
+		armed  bool // the connection has a read deadline
+		closed bool
 	}
-	// broken has a token after a deadline ended a late read.
+	// broken has a token after a deadline, or Close, ended a late read.
 	broken chan struct{}
 }
 
@@ -44,46 +47,68 @@ func newLateConn(conn net.Conn) *lateConn {
 
 // Read reads from the connection, late if that is for one byte.
 func (c *lateConn) Read(b []byte) (int, error) {
-	if len(b) != 1 || c.http2 {
-		n, err := c.Conn.Read(b)
-		if !c.begun {
-			c.begun, c.http2 = true, n >= 3 && string(b[:3]) == "PRI" // the connection preface
+	late := len(b) == 1 && !c.http2
+	if err := c.beginRead(late); err != nil {
+		return 0, err
+	}
+	if late {
+		if c.timer == nil {
+			c.timer = time.NewTimer(watchDelay)
+		} else {
+			c.timer.Reset(watchDelay)
 		}
-		return n, err
+		select {
+		case <-c.broken:
+			c.timer.Stop()
+			return 0, os.ErrDeadlineExceeded
+		case <-c.timer.C:
+		}
+		if !c.enterKernel() {
+			return 0, os.ErrDeadlineExceeded
+		}
 	}
-	if c.timer == nil {
-		c.timer = time.NewTimer(watchDelay)
-	} else {
-		c.timer.Reset(watchDelay)
+	n, err := c.Conn.Read(b)
+	if !c.begun {
+		c.begun, c.http2 = true, n >= 3 && string(b[:3]) == "PRI" // the connection preface
 	}
-	c.mu.Lock()
-	c.mu.late = true
-	c.mu.Unlock()
-	select {
-	case <-c.broken:
-		c.timer.Stop()
-		return 0, os.ErrDeadlineExceeded
-	case <-c.timer.C:
-	}
-	c.mu.Lock()
-	late := c.mu.late
-	c.mu.late = false
-	c.mu.Unlock()
-	if !late { // a deadline came at the same time
-		<-c.broken
-		return 0, os.ErrDeadlineExceeded
-	}
-	return c.Conn.Read(b)
+	return n, err
 }
 
-// SetReadDeadline ends a late read if t has passed, and is otherwise that of the
-// connection.
+// beginRead fails if nothing can be read, and announces a late read.
+func (c *lateConn) beginRead(late bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.mu.closed:
+		return net.ErrClosed
+	case c.mu.past:
+		return os.ErrDeadlineExceeded
+	}
+	c.mu.late = late
+	return nil
+}
+
+// enterKernel ends the lateness of a read. It reports false if the read has been
+// broken off at the same time.
+func (c *lateConn) enterKernel() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.mu.late {
+		<-c.broken // there already
+		return false
+	}
+	c.mu.late = false
+	return true
+}
+
+// SetReadDeadline ends a late read if t has passed. Otherwise, and always for a
+// read in the kernel, it is that of the connection.
 func (c *lateConn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.mu.late && !t.IsZero() && !t.After(time.Now()) {
-		c.mu.late = false
-		c.broken <- struct{}{}
+	c.mu.past = !t.IsZero() && !t.After(time.Now())
+	if c.mu.past && c.mu.late {
+		c.breakOff()
 		return nil
 	}
 	if t.IsZero() && !c.mu.armed {
@@ -91,6 +116,12 @@ func (c *lateConn) SetReadDeadline(t time.Time) error {
 	}
 	c.mu.armed = !t.IsZero()
 	return c.Conn.SetReadDeadline(t)
+}
+
+// breakOff ends a late read. The lock is held.
+func (c *lateConn) breakOff() {
+	c.mu.late = false
+	c.broken <- struct{}{}
 }
 
 // SetDeadline sets both deadlines.
@@ -104,10 +135,18 @@ func (c *lateConn) SetDeadline(t time.Time) error {
 // Close ends a late read, too.
 func (c *lateConn) Close() error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.mu.closed = true
 	if c.mu.late {
-		c.mu.late = false
-		c.broken <- struct{}{}
+		c.breakOff()
 	}
+	c.mu.Unlock()
 	return c.Conn.Close()
+}
+
+// CloseWrite lets net/http wait for the client to read a refusal.
+func (c *lateConn) CloseWrite() error {
+	if conn, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return conn.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }

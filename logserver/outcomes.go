@@ -18,6 +18,8 @@ type outcome struct {
 	// operator marks what an operator has to look at: the text of the error
 	// goes to the log of the process and not to strangers.
 	operator bool
+	// unread marks refusals of bodies that have not been read to their end.
+	unread bool
 }
 
 // Seconds after which a client should try again: at once when the log only has
@@ -49,16 +51,16 @@ var outcomes = []outcome{
 	{err: errNoResource, code: "not_found", status: http.StatusNotFound},
 	{err: errMethod, code: "method", status: http.StatusMethodNotAllowed},
 	{err: errQuery, code: "query", status: http.StatusBadRequest},
-	{err: errEncoded, code: "encoded", status: http.StatusUnsupportedMediaType},
+	{err: errEncoded, code: "encoded", status: http.StatusUnsupportedMediaType, unread: true},
 	{err: errEmpty, code: "empty", status: http.StatusBadRequest},
-	{err: errTooLarge, code: "too_large", status: http.StatusRequestEntityTooLarge},
-	{err: errCutShort, code: "cut_short", status: http.StatusBadRequest},
-	{err: errSlow, code: "slow", status: http.StatusRequestTimeout},
+	{err: errTooLarge, code: "too_large", status: http.StatusRequestEntityTooLarge, unread: true},
+	{err: errCutShort, code: "cut_short", status: http.StatusBadRequest, unread: true},
+	{err: errSlow, code: "slow", status: http.StatusRequestTimeout, unread: true},
 	{err: errFraming, code: "framing", status: http.StatusBadRequest},
 	{err: errIdempotencyKey, code: "idempotency_key", status: http.StatusBadRequest},
 	{err: errKeyReused, code: "key_reused", status: http.StatusUnprocessableEntity},
 	{err: errNoReceipts, code: "no_receipts", status: http.StatusNotImplemented},
-	{err: errBusy, code: "busy", status: http.StatusServiceUnavailable, retryAfter: soon},
+	{err: errBusy, code: "busy", status: http.StatusServiceUnavailable, retryAfter: soon, unread: true},
 	{err: errUnpublished, code: "unpublished", status: http.StatusServiceUnavailable, retryAfter: soon},
 	{err: errUnhealthy, code: "unhealthy", status: http.StatusServiceUnavailable, retryAfter: later},
 }

@@ -24,7 +24,10 @@ var (
 	noSniff      = []string{"nosniff"}
 	gzipped      = []string{"gzip"}
 	varyEncoding = []string{"Accept-Encoding"}
-	trueValue    = []string{"true"}
+	// closeConnection keeps net/http from reading the rest of a body before it
+	// sends the answer.
+	closeConnection = []string{"close"}
+	trueValue       = []string{"true"}
 
 	anyOrigin      = []string{"*"}
 	readMethods    = []string{"GET, HEAD, OPTIONS"}
