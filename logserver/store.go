@@ -64,7 +64,7 @@ func openStore(o *Options, faults *faults) (s *store, err error) {
 		return nil, fmt.Errorf("%w: stop the process that uses %q first (%v)", ErrLocked, dir, err)
 	}
 	defer func() {
-		if err != nil {
+		if err != nil && !faults.broken.Load() {
 			err = errors.Join(err, lock.Close())
 		}
 	}()
@@ -105,19 +105,20 @@ func openStore(o *Options, faults *faults) (s *store, err error) {
 	return &store{reader: reader{db}, db: db, lock: lock, cache: cache, faults: faults}, nil
 }
 
-// close releases the store. After a fault Pebble may hold locks that it would
-// wait for: then only the lock on the directory is let go.
+// close releases the store. After a fault it does nothing: goroutines of Pebble
+// may still write, so that the directory stays locked until the process ends.
 func (s *store) close() error {
 	if s.faults.broken.Load() {
-		return s.lock.Close()
+		return nil
 	}
 	// Everything that anybody was told of is durable: a fault has no caller to
 	// hide an outcome from and is the error of closing.
 	s.faults.running.Store(false)
 	err := s.faults.during(s.db.Close)
-	if !s.faults.broken.Load() {
-		s.cache.Unref()
+	if s.faults.broken.Load() {
+		return err
 	}
+	s.cache.Unref()
 	return errors.Join(err, s.lock.Close())
 }
 
