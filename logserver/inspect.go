@@ -8,6 +8,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/mod/sumdb/note"
 )
 
 // StoreOptions say which store to open, and how.
@@ -94,6 +95,47 @@ func (s *Store) Suspended() error {
 		return err
 	}
 	return s.store.suspension(place)
+}
+
+// Status describes the log as it would be if it were opened here, as far as its
+// store tells: what a policy or the disk has to say is left out.
+func (s *Store) Status() (Status, error) {
+	tree, err := s.store.snapshot()
+	if err != nil {
+		return Status{}, err
+	}
+	signed, err := s.signedHead(tree)
+	if err != nil {
+		return Status{}, err
+	}
+	st := Status{Origin: s.id.origin, Vkey: s.id.log, ReceiptVkey: s.id.receipt, Keys: s.Keys(), Integrated: tree.size, Signed: signed.Size}
+	switch raw, err := s.store.get(metaPublished); {
+	case err == nil:
+		published, err := openNote(tree, raw, s.id.origin, mustVerify(s.id))
+		if err != nil {
+			return Status{}, fmt.Errorf("published checkpoint: %w", err)
+		}
+		st.Published = published.Size
+	case !errors.Is(err, ErrNotFound):
+		return Status{}, err
+	}
+	if err := s.Suspended(); err != nil {
+		st.NotReady = err.Error()
+		st.Reasons = []string{err.Error()}
+		if next := new(SucceededError); errors.As(err, &next) {
+			st.Successor = next.Origin
+		}
+	}
+	return st, nil
+}
+
+// mustVerify returns the keys of an identity whose keys were parsed before.
+func mustVerify(id *identity) []note.Verifier {
+	keys, err := id.verifiers()
+	if err != nil {
+		panic(err)
+	}
+	return keys
 }
 
 // Fsck is Log.Fsck for a log that is not running.

@@ -1,6 +1,9 @@
 package logserver
 
-import "math"
+import (
+	"errors"
+	"math"
+)
 
 // Status is what an operator wants to know at a glance. Everything in it is
 // public except that strangers need not be told how full a machine is.
@@ -8,6 +11,12 @@ type Status struct {
 	Origin      string `json:"origin"`
 	Vkey        string `json:"vkey"`
 	ReceiptVkey string `json:"receipt_vkey,omitempty"`
+
+	// Keys lists every key of the log: those that sign, then the retired ones.
+	Keys []KeyInfo `json:"keys"`
+	// Successor is the origin of the log that goes on after this one; "" unless
+	// it has ended.
+	Successor string `json:"successor,omitempty"`
 
 	// Ready says that the log accepts entries. Otherwise NotReady is why not:
 	// the start-up head check, or a failure.
@@ -56,7 +65,7 @@ func (l *Log) Status() Status {
 	// Read in this order the sizes cannot contradict each other.
 	published, signed := l.Published().Size, l.Signed().Size
 	s := Status{
-		Origin: l.opts.Origin, Vkey: l.Vkey(), ReceiptVkey: l.ReceiptVkey(),
+		Origin: l.opts.Origin, Vkey: l.Vkey(), ReceiptVkey: l.ReceiptVkey(), Keys: l.Keys(),
 		Integrated: l.Size(), Signed: signed, Published: published,
 		Behind:        l.behind().Seconds(),
 		Quorum:        "none",
@@ -74,6 +83,9 @@ func (l *Log) Status() Status {
 	}
 	if l.opts.FailOpen {
 		s.Publication = "fail-open"
+	}
+	if next := new(SucceededError); errors.As(l.suspended, &next) {
+		s.Successor = next.Origin
 	}
 	if err := l.refusal(); err != nil {
 		s.NotReady = err.Error()

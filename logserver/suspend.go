@@ -17,6 +17,16 @@ import (
 //   - a restore mark (Restore), or another place than the store remembers: until
 //     CatchUp has brought it to the newest head that somebody else holds.
 
+// SucceededError says which log goes on. It matches ErrSucceeded.
+type SucceededError struct{ Origin string }
+
+func (e *SucceededError) Error() string {
+	return fmt.Sprintf("%v: it goes on as %q", ErrSucceeded, e.Origin)
+}
+
+// Unwrap makes errors.Is(err, ErrSucceeded) hold.
+func (e *SucceededError) Unwrap() error { return ErrSucceeded }
+
 // suspension returns why the log may neither append nor sign, or nil.
 func (r reader) suspension(place string) error {
 	switch entry, err := r.get(metaSuccessor); {
@@ -25,7 +35,7 @@ func (r reader) suspension(place string) error {
 		if err != nil {
 			return corrupt("the successor that the log names: %v", err)
 		}
-		return fmt.Errorf("%w: it goes on as %q", ErrSucceeded, next.Origin)
+		return &SucceededError{Origin: next.Origin}
 	case !errors.Is(err, ErrNotFound):
 		return err
 	}

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"crypto"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +25,10 @@ const (
 	receiptKeyFile = "receipt.key"
 	storeDir       = "store"
 	vkeyFile       = "vkey"
+
+	// The keys of a rotation, until it has ended.
+	nextKeyFile        = "log.next.key"
+	nextReceiptKeyFile = "receipt.next.key"
 )
 
 // directory is where a log lives, as the flags say.
@@ -99,7 +105,8 @@ func (d *directory) open() (logserver.Options, error) {
 	if err != nil {
 		return options, err
 	}
-	key, err := checkpoint.ParseVkey(string(trimLine(vkey)))
+	first, _, _ := strings.Cut(string(vkey), "\n") // in a rotation there is a second line
+	key, err := checkpoint.ParseVkey(first)
 	if err != nil {
 		return options, fmt.Errorf("%s: %w", filepath.Join(d.path, vkeyFile), err)
 	}
@@ -107,13 +114,25 @@ func (d *directory) open() (logserver.Options, error) {
 	if options.Key, err = d.loadLogKey(key.PublicKey()); err != nil {
 		return options, err
 	}
-	options.ReceiptKey, err = keyfile.LoadEd25519(filepath.Join(d.path, receiptKeyFile), wiring.Passphrase(d.passphraseFile))
+	if options.ReceiptKey, err = keyfile.LoadEd25519(filepath.Join(d.path, receiptKeyFile), wiring.Passphrase(d.passphraseFile)); err != nil {
+		return options, err
+	}
+	// The store says which key is which: see logserver.Options.NextKey.
+	if options.NextKey, err = d.optionalKey(nextKeyFile); err != nil {
+		return options, err
+	}
+	options.NextReceiptKey, err = d.optionalKey(nextReceiptKeyFile)
 	return options, err
 }
 
-func trimLine(b []byte) []byte {
-	if n := len(b); n > 0 && b[n-1] == '\n' {
-		return b[:n-1]
+// optionalKey loads a key of a rotation, if one is under way.
+func (d *directory) optionalKey(name string) (crypto.Signer, error) {
+	key, err := keyfile.LoadEd25519(filepath.Join(d.path, name), wiring.Passphrase(d.passphraseFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	return b
+	if err != nil {
+		return nil, err
+	}
+	return key, nil
 }

@@ -28,8 +28,11 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := rootCommand().ExecuteContext(ctx); err != nil {
+	if cmd, err := rootCommand().ExecuteContextC(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "logserver: error: %v\n", err)
+		if h := hint(cmd, err); h != "" {
+			fmt.Fprintf(os.Stderr, "logserver: hint: %s\n", h)
+		}
 		os.Exit(1)
 	}
 }
@@ -44,6 +47,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(initCommand(), serveCommand())
 	root.AddCommand(exportCommand(), importCommand())
+	root.AddCommand(statusCommand(), fsckCommand(), backupCommand(), restoreCommand())
 	return root
 }
 
@@ -164,6 +168,13 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error
 		defer cancel()
 		err = errors.Join(err, log.Close(closing))
 	}()
+	control, err := listenControl(config.dir.path)
+	if err != nil {
+		return err
+	}
+	controlled, endControl := context.WithCancel(ctx)
+	waitControl := serveControl(controlled, control, &controlServer{log: log, dir: &config.dir}, logger)
+	defer func() { endControl(); waitControl() }()
 	if config.export != "" {
 		stop, exportErr := keepCopy(log, config, logger)
 		if exportErr != nil {

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/logserver"
+	"github.com/tallystick/tallystick/record"
+)
+
+// fsckRequest is what fsck asks of a running server.
+type fsckRequest struct {
+	Workers  int  `json:"workers"`
+	Openings bool `json:"openings"`
+}
+
+func (r fsckRequest) options(progress func(done, total int64)) logserver.FsckOptions {
+	o := logserver.FsckOptions{Workers: r.Workers, Progress: progress}
+	if r.Openings {
+		o.CheckOpening = checkOpening
+	}
+	return o
+}
+
+// checkOpening checks an opening as a control plane's audit log has them: salt ‖
+// record, where the entry is HMAC-SHA256(salt, record).
+func checkOpening(entry, opening []byte) error {
+	o, err := record.ParseOpening(opening)
+	if err != nil {
+		return err
+	}
+	if e := o.Entry(); string(e[:]) != string(entry) {
+		return errors.New("the opening does not open its entry")
+	}
+	return nil
+}
+
+func (c *controlServer) fsck(ctx context.Context, r fsckRequest, progress func(done, total int64)) (any, error) {
+	return c.log.Fsck(ctx, r.options(progress))
+}
+
+func fsckCommand() *cobra.Command {
+	var log located
+	var request fsckRequest
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "fsck",
+		Short: "Check everything that is stored against the entries",
+		Long: `Read the whole store and recompute every tile, the root hash and the heads from
+the entries; check deduplication keys, published checkpoints and, with
+--openings, that every opening opens its entry. A running log is checked through
+its server, as it is at this moment, while it goes on; otherwise the store is
+opened and left as it is. No private key is needed.
+
+Each finding is a line that names the resource and, where they are known, the
+bytes of it that are wrong. The exit status is 0 only if there is none.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return fsck(cmd, log, request, asJSON)
+		},
+	}
+	log.register(cmd)
+	cmd.Flags().IntVar(&request.Workers, "workers", 0, "goroutines that hash (default: one for each CPU)")
+	cmd.Flags().BoolVar(&request.Openings, "openings", false, "the log is a control plane's audit log: check that its openings open its entries")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write the report as one JSON object")
+	return cmd
+}
+
+func fsck(cmd *cobra.Command, log located, request fsckRequest, asJSON bool) error {
+	var report *logserver.FsckReport
+	bar := newProgress(cmd.ErrOrStderr(), "checking")
+	var err error
+	if server := log.running(); server != nil {
+		report = new(logserver.FsckReport)
+		err = server.run(cmd.Context(), "fsck", request, report, bar.set)
+	} else {
+		err = log.use(true, cmd.ErrOrStderr(), func(s *logserver.Store) (err error) {
+			report, err = s.Fsck(cmd.Context(), request.options(bar.set))
+			return err
+		})
+	}
+	bar.end()
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		if err := json.NewEncoder(cmd.OutOrStdout()).Encode(report); err != nil {
+			return err
+		}
+	} else {
+		printFsck(cmd.OutOrStdout(), report)
+	}
+	if report.Count > 0 {
+		return fmt.Errorf("%w: %d findings", logserver.ErrCorrupt, report.Count)
+	}
+	return nil
+}
+
+func printFsck(w io.Writer, r *logserver.FsckReport) {
+	for _, f := range r.Findings {
+		fmt.Fprintln(w, f)
+	}
+	if more := r.Count - int64(len(r.Findings)); more > 0 {
+		fmt.Fprintf(w, "and %d more\n", more)
+	}
+	verdict := "sound"
+	if r.Count > 0 {
+		verdict = "NOT SOUND"
+	}
+	fmt.Fprintf(w, "%s: %s: %d entries with root hash %s; %d entry bundles, %d tiles, %d checkpoints, %d openings, %d deduplication keys\n",
+		r.Origin, verdict, r.Size, r.Root, r.Bundles, r.Tiles, r.Notes, r.Openings, r.DedupKeys)
+}

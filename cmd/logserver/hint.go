@@ -1,0 +1,49 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/logserver"
+)
+
+// hint says which command helps against an error, or "". The command that failed
+// knows where the log is.
+func hint(cmd *cobra.Command, err error) string {
+	where := "--dir D"
+	for _, name := range []string{"dir", "store"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Value.String() != "" {
+			where = "--" + name + " " + f.Value.String()
+		}
+	}
+	var key *logserver.KeyError
+	switch {
+	case errors.Is(err, logserver.ErrForked), errors.Is(err, logserver.ErrRestored), errors.Is(err, logserver.ErrSource):
+		return fmt.Sprintf("stop the log, then \"logserver restore %s --catch-up-from SOURCE\" with a holder of the newest head; if there is none, \"logserver succeed %[1]s\" ends the log and goes on with another", where)
+	case errors.Is(err, logserver.ErrLocked):
+		return fmt.Sprintf("\"logserver status %s\" shows a running log; through the server of --dir, fsck, backup, status and rotate-key work while it runs", where)
+	case errors.As(err, &key):
+		return keyHint(cmd, key)
+	case errors.Is(err, logserver.ErrCorrupt) && cmd.Name() != "fsck":
+		return fmt.Sprintf("\"logserver fsck %s\" names what is damaged; \"logserver restore --help\" tells how to go on from a backup or a mirror", where)
+	}
+	return ""
+}
+
+// keyHint says which key file should hold what.
+func keyHint(cmd *cobra.Command, e *logserver.KeyError) string {
+	file := logKeyFile
+	switch {
+	case e.Role == logserver.RoleReceipt:
+		file = receiptKeyFile
+	case e.State == logserver.KeyNext:
+		file = nextKeyFile
+	}
+	if f := cmd.Flags().Lookup("dir"); f != nil {
+		file = filepath.Join(f.Value.String(), file)
+	}
+	return fmt.Sprintf("%s should hold the private key of %s", file, e.Want)
+}
