@@ -1,10 +1,10 @@
 package checkpoint
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"math/bits"
 
-	"github.com/transparency-dev/merkle/proof"
-	"github.com/transparency-dev/merkle/rfc6962"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -23,9 +23,23 @@ func VerifyInclusion(tree tlog.Tree, index int64, leaf tlog.Hash, hashes []tlog.
 	if tree.N < 0 || index < 0 || index >= tree.N || len(hashes) > MaxInclusionHashes {
 		return fmt.Errorf("%w: index %d with %d hashes in a tree of size %d", ErrProof, index, len(hashes), tree.N)
 	}
-	err := proof.VerifyInclusion(rfc6962.DefaultHasher, uint64(index), uint64(tree.N), leaf[:], hashSlices(hashes), tree.Hash[:])
-	if err != nil {
-		return fmt.Errorf("%w: leaf %d is not in the tree of size %d: %w", ErrProof, index, tree.N, err)
+	// Below inner, where the ways to this leaf and to the last one part, the
+	// bits of the index say on which side the sibling is; above it, it is on the
+	// left, one for each bit of the index that is set.
+	inner := bits.Len64(uint64(index) ^ uint64(tree.N-1))
+	if want := inner + bits.OnesCount64(uint64(index)>>inner); len(hashes) != want {
+		return fmt.Errorf("%w: inclusion of leaf %d in the tree of size %d takes %d hashes, not %d", ErrProof, index, tree.N, want, len(hashes))
+	}
+	root := leaf
+	for i := range hashes {
+		if i >= inner || index>>i&1 == 1 {
+			root = hashChildren(&hashes[i], &root)
+		} else {
+			root = hashChildren(&root, &hashes[i])
+		}
+	}
+	if root != tree.Hash {
+		return fmt.Errorf("%w: leaf %d is not in the tree of size %d with root hash %v, but in one with %v", ErrProof, index, tree.N, tree.Hash, root)
 	}
 	return nil
 }
@@ -44,18 +58,62 @@ func VerifyConsistency(older, newer tlog.Tree, hashes []tlog.Hash) error {
 	if newer.N == 0 && newer.Hash != EmptyRoot {
 		return fmt.Errorf("%w: root hash %v at size 0", ErrProof, newer.Hash)
 	}
-	err := proof.VerifyConsistency(rfc6962.DefaultHasher, uint64(older.N), uint64(newer.N), hashSlices(hashes), older.Hash[:], newer.Hash[:])
-	if err != nil {
-		return fmt.Errorf("%w: size %d is not consistent with size %d: %w", ErrProof, newer.N, older.N, err)
+	if older.N == 0 || older.N == newer.N {
+		if len(hashes) != 0 {
+			return fmt.Errorf("%w: %d hashes from size %d to size %d, which take none", ErrProof, len(hashes), older.N, newer.N)
+		}
+		if older.N == newer.N && older.Hash != newer.Hash {
+			return fmt.Errorf("%w: two root hashes at size %d, %v and %v", ErrProof, newer.N, older.Hash, newer.Hash)
+		}
+		return nil
+	}
+	return verifyGrowth(older, newer, hashes)
+}
+
+// verifyGrowth is VerifyConsistency for 0 < older.N < newer.N. Both root hashes
+// follow from the root of the last perfect subtree of the older tree, which is
+// the first hash of the proof unless it is that whole tree. The rest is the
+// inclusion path of that subtree in the newer tree: of its hashes, those on the
+// left belong to the older tree too.
+func verifyGrowth(older, newer tlog.Tree, hashes []tlog.Hash) error {
+	last := uint64(older.N - 1)
+	height := bits.TrailingZeros64(uint64(older.N))
+	inner := bits.Len64(last^uint64(newer.N-1)) - height
+	want := inner + bits.OnesCount64(last>>(inner+height))
+	whole := older.N == 1<<height
+	if !whole {
+		want++
+	}
+	if len(hashes) != want {
+		return fmt.Errorf("%w: consistency of size %d with size %d takes %d hashes, not %d", ErrProof, newer.N, older.N, want, len(hashes))
+	}
+	root := older.Hash
+	if !whole {
+		root, hashes = hashes[0], hashes[1:]
+	}
+	olderRoot, newerRoot := root, root
+	for i := range hashes {
+		if i >= inner || last>>(height+i)&1 == 1 {
+			olderRoot = hashChildren(&hashes[i], &olderRoot)
+			newerRoot = hashChildren(&hashes[i], &newerRoot)
+		} else {
+			newerRoot = hashChildren(&newerRoot, &hashes[i])
+		}
+	}
+	if olderRoot != older.Hash || newerRoot != newer.Hash {
+		return fmt.Errorf("%w: size %d with root hash %v is not consistent with size %d and %v", ErrProof, newer.N, newer.Hash, older.N, older.Hash)
 	}
 	return nil
 }
 
-// hashSlices gives the hashes the form that the merkle package takes.
-func hashSlices(hashes []tlog.Hash) [][]byte {
-	out := make([][]byte, len(hashes))
-	for i := range hashes {
-		out[i] = hashes[i][:]
-	}
-	return out
+// nodePrefix separates interior nodes from leaves, RFC 6962, section 2.1.
+const nodePrefix = 1
+
+// hashChildren returns SHA-256(0x01 ‖ left ‖ right). It does not allocate.
+func hashChildren(left, right *tlog.Hash) tlog.Hash {
+	var b [1 + 2*tlog.HashSize]byte
+	b[0] = nodePrefix
+	copy(b[1:], left[:])
+	copy(b[1+tlog.HashSize:], right[:])
+	return sha256.Sum256(b[:])
 }

@@ -1,11 +1,15 @@
 package checkpoint
 
 import (
+	"crypto/sha256"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
+	"github.com/transparency-dev/merkle/proof"
+	"github.com/transparency-dev/merkle/rfc6962"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -107,4 +111,167 @@ func TestProofBounds(t *testing.T) {
 	if err := VerifyConsistency(tlog.Tree{N: 7, Hash: root}, tlog.Tree{N: 7, Hash: root}, nil); err != nil {
 		t.Errorf("the same tree: %v", err)
 	}
+}
+
+// TestProofsAgainstMerkle compares verdicts with transparency-dev/merkle: on
+// every pair of sizes and every index up to 40 with proofs of every length of
+// random hashes, which both refuse, and on the roots that these proofs lead to,
+// which both accept; and on random large trees.
+func TestProofsAgainstMerkle(t *testing.T) {
+	for size := int64(0); size <= 40; size++ {
+		for index := range size + 2 {
+			for n := range 9 {
+				compareVerdicts(t, size, index, randomHashes(n))
+			}
+		}
+	}
+	for range 200 {
+		size := rand.Int64N(1<<(1+rand.IntN(62))) + 1
+		index := rand.Int64N(size)
+		hashes := randomHashes(rand.IntN(MaxConsistencyHashes + 1))
+		compareVerdicts(t, size, index, hashes)
+		// The right numbers of hashes, which a random one seldom is.
+		for n := range MaxConsistencyHashes {
+			if _, err := proof.RootFromInclusionProof(rfc6962.DefaultHasher, uint64(index), uint64(size), make([]byte, 32), hashSlices(make([]tlog.Hash, n))); err == nil {
+				compareVerdicts(t, size, index, randomHashes(n))
+				compareVerdicts(t, size, index, randomHashes(n+1))
+			}
+		}
+	}
+}
+
+func compareVerdicts(t *testing.T, size, index int64, hashes []tlog.Hash) {
+	t.Helper()
+	h := rfc6962.DefaultHasher
+	leaf := randomHashes(1)[0]
+	for _, root := range []tlog.Hash{rootOfInclusion(leaf, index, size, hashes), randomHashes(1)[0]} {
+		want := errors.New("negative")
+		if index < size && len(hashes) <= MaxInclusionHashes {
+			want = proof.VerifyInclusion(h, uint64(index), uint64(size), leaf[:], hashSlices(hashes), root[:])
+		}
+		got := VerifyInclusion(tlog.Tree{N: size, Hash: root}, index, leaf, hashes)
+		if (got == nil) != (want == nil) {
+			t.Fatalf("inclusion of %d in %d with %d hashes: %v, merkle says %v", index, size, len(hashes), got, want)
+		}
+	}
+	older, newer := rootsOfConsistency(index, size, hashes)
+	for _, roots := range [][2]tlog.Hash{{older, newer}, {older, leaf}, {leaf, newer}, {older, older}} {
+		if index == 0 {
+			roots[0] = EmptyRoot // merkle does not look at it
+		}
+		if size == 0 {
+			roots[1] = EmptyRoot
+		}
+		want := proof.VerifyConsistency(h, uint64(index), uint64(size), hashSlices(hashes), roots[0][:], roots[1][:])
+		got := VerifyConsistency(tlog.Tree{N: index, Hash: roots[0]}, tlog.Tree{N: size, Hash: roots[1]}, hashes)
+		if (got == nil) != (want == nil) {
+			t.Fatalf("consistency of %d and %d with %d hashes: %v, merkle says %v", index, size, len(hashes), got, want)
+		}
+	}
+}
+
+// rootOfInclusion is the root that merkle derives from a proof, or any.
+func rootOfInclusion(leaf tlog.Hash, index, size int64, hashes []tlog.Hash) tlog.Hash {
+	root, err := proof.RootFromInclusionProof(rfc6962.DefaultHasher, uint64(index), uint64(size), leaf[:], hashSlices(hashes))
+	if err != nil {
+		return leaf
+	}
+	return tlog.Hash(root)
+}
+
+// rootsOfConsistency are roots that a proof of that many hashes leads to, by the
+// algorithm of RFC 9162 section 2.1.4.2, word for word. They are any if the proof
+// does not fit.
+func rootsOfConsistency(first, second int64, path []tlog.Hash) (fr, sr tlog.Hash) {
+	if first <= 0 || first >= second {
+		return
+	}
+	if first&(first-1) == 0 {
+		path = append([]tlog.Hash{randomHashes(1)[0]}, path...)
+	}
+	if len(path) == 0 {
+		return
+	}
+	fn, sn := first-1, second-1
+	for fn&1 == 1 {
+		fn, sn = fn>>1, sn>>1
+	}
+	fr, sr = path[0], path[0]
+	for _, c := range path[1:] {
+		if sn == 0 {
+			return
+		}
+		if fn&1 == 1 || fn == sn {
+			fr, sr = naiveChildren(c, fr), naiveChildren(c, sr)
+			for fn&1 == 0 && fn != 0 {
+				fn, sn = fn>>1, sn>>1
+			}
+		} else {
+			sr = naiveChildren(sr, c)
+		}
+		fn, sn = fn>>1, sn>>1
+	}
+	return fr, sr
+}
+
+func naiveChildren(left, right tlog.Hash) tlog.Hash {
+	return sha256.Sum256(append(append([]byte{1}, left[:]...), right[:]...))
+}
+
+func randomHashes(n int) []tlog.Hash {
+	out := make([]tlog.Hash, n)
+	for i := range out {
+		for j := range out[i] {
+			out[i][j] = byte(rand.Uint32())
+		}
+	}
+	return out
+}
+
+func hashSlices(hashes []tlog.Hash) [][]byte {
+	out := make([][]byte, len(hashes))
+	for i := range hashes {
+		out[i] = hashes[i][:]
+	}
+	return out
+}
+
+func TestVerifyingDoesNotAllocate(t *testing.T) {
+	tree, index, leaf, hashes := largeProof()
+	if n := testing.AllocsPerRun(100, func() {
+		if err := VerifyInclusion(tree, index, leaf, hashes); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// largeProof is one in a tree of ten million entries.
+func largeProof() (tree tlog.Tree, index int64, leaf tlog.Hash, hashes []tlog.Hash) {
+	const size = 10_000_000
+	index, hashes = 7_654_321, randomHashes(24)
+	return tlog.Tree{N: size, Hash: rootOfInclusion(leaf, index, size, hashes)}, index, leaf, hashes
+}
+
+// BenchmarkVerifyInclusion measures one core, beside transparency-dev/merkle.
+func BenchmarkVerifyInclusion(b *testing.B) {
+	tree, index, leaf, hashes := largeProof()
+	b.Run("ours", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := VerifyInclusion(tree, index, leaf, hashes); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("merkle", func(b *testing.B) {
+		slices := hashSlices(hashes)
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := proof.VerifyInclusion(rfc6962.DefaultHasher, uint64(index), uint64(tree.N), leaf[:], slices, tree.Hash[:]); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
