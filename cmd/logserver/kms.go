@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -61,5 +62,5 @@ func (d *directory) loadLogKey(public []byte) (crypto.Signer, error) {
 
 func readLine(path string) (string, error) {
 	text, err := wiring.ReadFile(path, maxKMSFile)
-	return string(trimLine(text)), err
+	return strings.TrimSuffix(string(text), "\n"), err
 }
