@@ -187,13 +187,8 @@ func (b *bench) latency() error {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 			b.note(fmt.Sprintf("%s at %s/s", s.name, figure(s.rate)), r, fmt.Sprintf("p50 %v, p99 %v, %s answered/s, %.0f late at the end", r.P50, r.P99, figure(r.rate()), r.Value))
-			if s.rate == ourRate {
-				b.add(inMillis(r.P50), []string{rowLatency50}, nil)
-				b.add(inMillis(r.P99), []string{rowLatency99}, nil)
-			} else {
-				b.add(inMillis(r.P50), nil, []string{rowLatency50})
-				b.add(inMillis(r.P99), nil, []string{rowLatency99})
-			}
+			b.addSide(s.rate == ourRate, inMillis(r.P50), rowLatency50)
+			b.addSide(s.rate == ourRate, inMillis(r.P99), rowLatency99)
 		}
 	}
 	return nil

@@ -224,13 +224,12 @@ func (b *bench) grown(dir string, small int64, row string, callers, batch int) e
 			if err != nil {
 				return err
 			}
-			if d == dir {
-				b.note(row+": large", r, figure(r.rate())+" entries/s")
-				b.add(r.rate(), []string{row}, nil)
-			} else {
-				b.note(row+": small", r, figure(r.rate())+" entries/s")
-				b.add(r.rate(), nil, []string{row})
+			name := "large: " + row
+			if d == fresh {
+				name = "small: " + row
 			}
+			b.note(name, r, figure(r.rate())+" entries/s")
+			b.addSide(d == dir, r.rate(), row)
 		}
 	}
 	return nil

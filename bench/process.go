@@ -46,7 +46,8 @@ type job struct {
 
 // report is what a role measured: one line of JSON on its standard output.
 type report struct {
-	Operations int64 // entries or requests
+	Operations int64 // entries or requests in the measured time
+	Total      int64 // entries before and after it, too
 	Elapsed    time.Duration
 	P50, P99   time.Duration
 	Value      float64

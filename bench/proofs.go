@@ -197,12 +197,8 @@ func (b *bench) verification() error {
 				return err
 			}
 			b.note("verification, "+engine, r, fmt.Sprintf("%s proofs/s, %.0f allocations a proof", figure(r.rate()), r.Value))
-			if engine == engineLog {
-				b.add(r.rate(), []string{rowVerify}, nil)
-				b.add(r.Value, []string{rowVerifyAllocs}, nil)
-			} else {
-				b.add(r.rate(), nil, []string{rowVerify})
-			}
+			b.addSide(engine == engineLog, r.rate(), rowVerify)
+			b.addSide(engine == engineLog, r.Value, rowVerifyAllocs)
 		}
 	}
 	return nil
