@@ -46,7 +46,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(initCommand(), serveCommand())
-	root.AddCommand(exportCommand(), importCommand())
+	root.AddCommand(exportCommand(), importCommand(), benchCommand())
 	root.AddCommand(statusCommand(), fsckCommand(), backupCommand(), restoreCommand())
 	return root
 }
