@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -203,18 +204,46 @@ func (s *server) holds(t *testing.T, acks map[string]string) {
 	}
 }
 
+// witnessed starts a witness for the log and returns its directory and the
+// policy file under which it must cosign everything.
+func witnessed(t *testing.T, vkey string) (dir, policy string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "witness")
+	out, err := exec.Command(bin(t, "witness"), "init", "--dir", dir, "--name", "witness.example/e2e").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _, _ := strings.Cut(string(out), "\n") // the Ed25519 one
+	logs := filepath.Join(t.TempDir(), "logs.policy")
+	if err := os.WriteFile(logs, fmt.Appendf(nil, "log %s\nquorum none\n", vkey), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w := serve(t, "witness", "serve", "--dir", dir, "--policy", logs)
+	policy = filepath.Join(t.TempDir(), "policy")
+	text := fmt.Appendf(nil, "log %s\nwitness w %s %s/ed25519\nquorum w\n", vkey, key, w.url)
+	if err := os.WriteFile(policy, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir, policy
+}
+
 // TestKillLogserver kills a log without warning, again and again, while entries
-// come in. Every acknowledged index holds its entry afterwards, in one history.
-func TestKillLogserver(t *testing.T) {
-	const kills, workers, between = 5, 8, 150
+// come in. Every acknowledged index holds its entry afterwards, in one history,
+// and the witness has never been shown another one.
+func TestKillLogserver(t *testing.T) { killLoop(t, 5) }
+
+func killLoop(t *testing.T, kills int) {
+	const workers, between = 8, 150
 	dir := filepath.Join(t.TempDir(), "log")
 	vkey := newLog(t, dir)
+	witness, policy := witnessed(t, vkey)
 	var mu sync.Mutex
 	acks := map[string]string{} // index → entry
 	state := filepath.Join(t.TempDir(), "state")
 	c := &cluster{t: t}
 	for round := range kills {
-		s := serve(t, "logserver", "serve", "--dir", dir)
+		s := serve(t, "logserver", "serve", "--dir", dir, "--policy", policy)
+		s.ready(t)
 		if out, errText, code := c.try("verifier", "log", s.url, "--vkey", vkey, "--state", state); code != 0 {
 			t.Fatalf("after %d kills: verifier log: exit %d\n%s%s", round, code, out, errText)
 		}
@@ -249,45 +278,173 @@ func TestKillLogserver(t *testing.T) {
 		s.kill()
 		wg.Wait()
 	}
-	s := serve(t, "logserver", "serve", "--dir", dir)
+	s := serve(t, "logserver", "serve", "--dir", dir, "--policy", policy)
+	s.ready(t)
 	s.holds(t, acks)
+	if found, err := filepath.Glob(filepath.Join(witness, "*evidence*", "*")); err != nil || len(found) > 0 {
+		t.Errorf("the witness has evidence against the log: %q, %v", found, err)
+	}
 	if out, errText, code := c.try("verifier", "log", s.url, "--vkey", vkey, "--state", state); code != 0 {
 		t.Errorf("verifier log: exit %d\n%s%s", code, out, errText)
 	}
 }
 
-// TestFullDisk: a log whose disk is full acknowledges nothing that it loses,
-// and goes on when there is space again.
-func TestFullDisk(t *testing.T) {
+// ready waits until the witnesses have confirmed the last signed head.
+func (s *server) ready(t *testing.T) {
+	t.Helper()
+	wait(t, "the log is healthy", func() error {
+		_, err := get(s.url + "/healthz")
+		return err
+	})
+}
+
+// smallDisk mounts a file system of its own, and returns where.
+func smallDisk(t *testing.T, kind string) string {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mounting a small file system wants root")
 	}
 	disk := t.TempDir()
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=8m"); err != nil {
-		t.Skipf("no small file system: %v", err)
+	mount := exec.Command("mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", disk)
+	if kind == "ext4" {
+		image := filepath.Join(t.TempDir(), "image")
+		if err := os.WriteFile(image, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(image, 128<<20); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("mkfs.ext4", "-q", "-F", "-m", "0", image).CombinedOutput(); err != nil {
+			t.Skipf("no mkfs.ext4: %v %s", err, out)
+		}
+		mount = exec.Command("mount", "-o", "loop", image, disk)
+	}
+	if out, err := mount.CombinedOutput(); err != nil {
+		t.Skipf("no small file system: %v %s", err, out)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
+	return disk
+}
+
+// fillDisk writes a file until the disk has no byte left.
+func fillDisk(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, size := range []int{1 << 20, 4096, 1} {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, size))
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFullDisk fills the disk of a log, by its own entries and then with
+// somebody else's file, on real file systems: the process never ends, nothing
+// acknowledged is lost, reads go on, and appends resume by themselves.
+func TestFullDisk(t *testing.T) {
+	for _, kind := range []string{"tmpfs", "ext4"} {
+		t.Run(kind, func(t *testing.T) { fullDisk(t, smallDisk(t, kind)) })
+	}
+}
+
+func fullDisk(t *testing.T, disk string) {
 	dir := filepath.Join(disk, "log")
 	newLog(t, dir)
 	s := serve(t, "logserver", "serve", "--dir", dir)
 	acks := map[string]string{}
-	for i := 0; ; i++ {
-		entry := fmt.Sprintf("%d %s", i, strings.Repeat("0123456789abcdef", 2000))
-		status, answer, err := s.add(entry)
-		if err != nil || status != http.StatusOK {
-			break
+	entry := func(i int) string { return fmt.Sprintf("%d %s", i, strings.Repeat("0123456789abcdef", 4000)) }
+
+	// Its own entries, up to the reserve.
+	refused := false
+	for i := 0; !refused; i++ {
+		status, answer, err := s.add(entry(i))
+		switch {
+		case err != nil:
+			t.Fatalf("adding: %v\n%s", err, s.err)
+		case status == http.StatusOK:
+			acks[answer] = entry(i)
+		case status == http.StatusServiceUnavailable:
+			refused = strings.Contains(answer, "disk is full")
+		default:
+			t.Fatalf("adding: %d %s", status, answer)
 		}
-		if acks[answer] = entry; len(acks)*len(entry) > 64<<20 {
-			t.Fatal("the disk has 8 MiB and takes 64")
+		if len(acks)*len(entry(0)) > 128<<20 {
+			t.Fatal("the disk is smaller than what it took")
 		}
 	}
-	s.kill()
-	if err := syscall.Mount("", disk, "", syscall.MS_REMOUNT, "size=64m"); err != nil {
+	s.holds(t, acks)
+
+	// Somebody else, to the last byte, and entries all the while.
+	greedy := filepath.Join(disk, "somebody else's")
+	fillDisk(t, greedy)
+	for i := range 20 {
+		if status, answer, err := s.add(entry(i)); err != nil || status != http.StatusServiceUnavailable {
+			t.Fatalf("on a full disk: %d %s %v\n%s", status, answer, err, s.err)
+		}
+	}
+	if _, err := get(s.url + "/healthz"); err == nil {
+		t.Error("a log with a full disk is healthy")
+	}
+	s.entries(t)
+
+	// A race: room for the check, none for the write.
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if os.Remove(greedy) == nil {
+				fillDisk(t, greedy)
+			}
+		}
+	})
+	inTime := &http.Client{Timeout: 500 * time.Millisecond} // a caller may have to wait
+	for i := range 60 {
+		res, err := inTime.Post(s.url+"/add", "application/octet-stream", strings.NewReader(entry(i)))
+		if err != nil {
+			continue
+		}
+		answer, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err == nil && res.StatusCode == http.StatusOK {
+			acks[strings.TrimSpace(string(answer))] = entry(i)
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if err := os.Remove(greedy); err != nil {
 		t.Fatal(err)
 	}
-	s = serve(t, "logserver", "serve", "--dir", dir)
-	if status, answer, err := s.add("after"); err != nil || status != http.StatusOK {
-		t.Errorf("with space again: %d %s %v", status, answer, err)
+	if out, err := exec.Command("mount", "-o", "remount,size=192m", disk).CombinedOutput(); err != nil {
+		t.Logf("not enlarged: %v %s", err, out)
+		if err := os.Remove(filepath.Join(disk, "log", "store", "ballast")); err != nil {
+			t.Log(err)
+		}
 	}
+	select {
+	case <-s.done:
+		t.Fatalf("the process ended:\n%s", s.err)
+	default:
+	}
+	wait(t, "appends resume", func() error {
+		status, answer, err := s.add("after")
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("%d %s", status, answer)
+		}
+		if err == nil {
+			acks[answer] = "after"
+		}
+		return err
+	})
 	s.holds(t, acks)
 }

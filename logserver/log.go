@@ -84,7 +84,7 @@ func newLog(o Options) (*Log, error) {
 	l.space = newSpace(&o)
 	l.metrics = newMetrics(l)
 	faults := newFaults(o.Logger, l.fatal, func(err error) { l.fail(err) })
-	o.fs = storeFS{l.space.wrap(), faults}
+	o.fs = storeFS{l.space.wrap(), faults, l.space}
 	if l.store, err = openStore(&o, faults); err != nil {
 		return nil, err
 	}

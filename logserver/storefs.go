@@ -20,6 +20,7 @@ import (
 type storeFS struct {
 	vfs.FS
 	faults *faults
+	space  *space
 }
 
 // Unwrap implements vfs.FS.
@@ -88,6 +89,15 @@ type walFile struct {
 func (f walFile) Write(p []byte) (int, error) {
 	n, err := f.File.Write(p)
 	return n, f.fs.check(err)
+}
+
+// Preallocate implements vfs.File. Pebble asks for the size of a memtable at
+// once: on a small disk that alone would go through the reserve.
+func (f walFile) Preallocate(offset, length int64) error {
+	if f.fs.space.free() < f.fs.space.enough()+uint64(length) {
+		return nil
+	}
+	return f.File.Preallocate(offset, length)
 }
 
 // Sync implements vfs.File.
