@@ -33,7 +33,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if l.open.Add(1) <= l.max {
-			return &limitedConn{lateConn: newLateConn(conn), open: &l.open}, nil
+			return &limitedConn{lazyConn: newLazyConn(conn), open: &l.open}, nil
 		}
 		l.open.Add(-1)
 		refuseConnection(conn)
@@ -53,12 +53,12 @@ func refuseConnection(conn net.Conn) {
 
 // limitedConn counts as open until it is closed.
 type limitedConn struct {
-	*lateConn
+	*lazyConn
 	open   *atomic.Int64
 	closed sync.Once
 }
 
 func (c *limitedConn) Close() error {
 	c.closed.Do(func() { c.open.Add(-1) })
-	return c.lateConn.Close()
+	return c.lazyConn.Close()
 }
