@@ -172,3 +172,17 @@ func TestCountSyncs(t *testing.T) {
 		t.Errorf("%d calls, %d files", calls, files)
 	}
 }
+
+func TestWithin(t *testing.T) {
+	for _, c := range []struct {
+		path, dir string
+		want      bool
+	}{{"/a/b", "/", true}, {"/a/b", "/a", true}, {"/a", "/a", true}, {"/ab", "/a", false}, {"/a", "/a/b", false}} {
+		if got := within(c.path, c.dir); got != c.want {
+			t.Errorf("within(%q, %q) = %v", c.path, c.dir, got)
+		}
+	}
+	if fileSystem("/proc/self") == fileSystem("/") {
+		t.Error("/proc is told to be on the root's file system")
+	}
+}

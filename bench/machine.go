@@ -194,10 +194,8 @@ func percentile(d []time.Duration, p int) time.Duration {
 func (b *bench) machine() {
 	var name unix.Utsname
 	unix.Uname(&name)
-	var fs unix.Statfs_t
-	unix.Statfs(b.dir, &fs)
 	fmt.Printf("machine   %s, Linux %s, GOMAXPROCS %d, %s\n", cpuModel(), unix.ByteSliceToString(name.Release[:]), runtime.GOMAXPROCS(0), runtime.Version())
-	fmt.Printf("disk      %s (file system %#x); sync of 4 KiB p50 %v at the start\n", b.dir, fs.Type, b.fsync())
+	fmt.Printf("disk      %s on %s; sync of 4 KiB p50 %v at the start\n", b.dir, fileSystem(b.dir), b.fsync())
 	fmt.Printf("versions  %s\n", versions())
 	fmt.Printf("entries   unique: %s\n", b.shape)
 	fmt.Printf("client    package lean: one thread, raw sockets, no pipelining, %d connections; servers and clients share the CPUs\n", httpConns)
@@ -210,6 +208,32 @@ func (b *bench) fsync() time.Duration {
 		fmt.Fprintln(os.Stderr, "bench: measuring the disk's sync:", err)
 	}
 	return d.Round(time.Microsecond)
+}
+
+// fileSystem tells the type, device and mount options of the file system that
+// holds a directory.
+func fileSystem(dir string) string {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return "unknown file system"
+	}
+	if absolute, err := filepath.Abs(dir); err == nil {
+		dir = absolute
+	}
+	longest, found := -1, "unknown file system"
+	for line := range strings.Lines(string(mounts)) {
+		f := strings.Fields(line) // device, mount point, type, options
+		if len(f) < 4 || len(f[1]) < longest || !within(dir, f[1]) {
+			continue
+		}
+		longest, found = len(f[1]), fmt.Sprintf("%s (%s, %s)", f[2], f[0], f[3])
+	}
+	return found
+}
+
+// within reports whether a path is a directory or below it.
+func within(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
 func (s shape) String() string {
