@@ -7,7 +7,11 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
 )
 
 // BenchmarkAppend measures durable, integrated single appends of 256 bytes from
@@ -94,4 +98,38 @@ func BenchmarkInclusionProof(b *testing.B) {
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "proofs/s")
 		})
 	}
+}
+
+// BenchmarkLoneCaller measures one caller in an idle log, in turns with a bare
+// synced commit of as many bytes to Pebble on the same disk.
+func BenchmarkLoneCaller(b *testing.B) {
+	tl := newTestLog(b, benchOptions(b))
+	opts := benchOptions(b)
+	opts.setDefaults()
+	bare, err := openStore(&opts, &faults{logger: discard})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer bare.close()
+	data := make([]byte, 256)
+	value := make([]byte, 450) // what an append of 256 bytes commits
+	ours, theirs := make([]time.Duration, 0, b.N), make([]time.Duration, 0, b.N)
+	for i := 0; b.Loop(); i++ {
+		binary.BigEndian.PutUint64(data, uint64(i))
+		start := time.Now()
+		if _, _, err := tl.Append(context.Background(), Entry{Data: data}); err != nil {
+			b.Fatal(err)
+		}
+		middle := time.Now()
+		if err := bare.db.Set(indexKey(kindEntry, int64(i)), value, pebble.Sync); err != nil {
+			b.Fatal(err)
+		}
+		ours, theirs = append(ours, middle.Sub(start)), append(theirs, time.Since(middle))
+	}
+	slices.Sort(ours)
+	slices.Sort(theirs)
+	p50, bareP50 := ours[len(ours)/2], theirs[len(theirs)/2]
+	b.ReportMetric(float64(p50.Microseconds()), "p50-us")
+	b.ReportMetric(float64(bareP50.Microseconds()), "pebble-p50-us")
+	b.ReportMetric(float64(p50)/float64(bareP50), "ratio")
 }

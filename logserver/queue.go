@@ -3,6 +3,7 @@ package logserver
 import (
 	"encoding/binary"
 	"sync"
+	"sync/atomic"
 )
 
 // pending is one queued entry. It holds no pointers: thousands of them are
@@ -73,6 +74,8 @@ type queue struct {
 	maxBytes   int
 	// ready holds a token while a batch is gathering: the sequencer waits on it.
 	ready chan struct{}
+	// taken counts the batches that were handed to the sequencer.
+	taken atomic.Int64
 
 	mu struct {
 		sync.Mutex
@@ -141,14 +144,12 @@ func (q *queue) take() (*batch, *answer) {
 	b, a := q.mu.gathering, q.mu.answer
 	q.mu.gathering, q.mu.answer = q.mu.spare, newAnswer()
 	q.mu.spare = nil
+	q.taken.Add(1)
 	if q.mu.gathering == nil {
 		q.mu.gathering = newBatch()
 	}
 	return b, a
 }
-
-// waiting reports whether somebody has joined since the last take.
-func (q *queue) waiting() bool { return len(q.ready) > 0 }
 
 // release hands a batch back whose entries nobody refers to any more.
 func (q *queue) release(b *batch) {

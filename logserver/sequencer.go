@@ -3,7 +3,6 @@ package logserver
 import (
 	"errors"
 	"fmt"
-	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -22,7 +21,7 @@ type sequencer struct {
 	edge  edge
 	conds *conditions
 
-	// Owned by the second stage, or by the first while unfinished is zero.
+	// Owned by the second stage.
 	//
 	// last is the head of the newest durable group, answered to groups that
 	// sequence nothing.
@@ -33,9 +32,6 @@ type sequencer struct {
 
 	// applied hands the groups from the first stage to the second, in order.
 	applied chan *commitGroup
-	// unfinished counts the groups that were handed over and have no answer
-	// yet: raised by the first stage, lowered by the second.
-	unfinished atomic.Int32
 }
 
 // maxApplied bounds the groups that wait behind the one that is being synced.
@@ -68,7 +64,6 @@ func (s *sequencer) run() {
 		defer close(finished)
 		for g := range s.applied {
 			s.finish(g)
-			s.unfinished.Add(-1)
 		}
 	}()
 	for {
@@ -90,13 +85,6 @@ func (s *sequencer) run() {
 			a.err = s.log.fail(err)
 		}
 		s.log.queue.release(b)
-		// With nothing ahead and nobody behind there is nothing to overlap
-		// with: a lone caller is spared one change of goroutines.
-		if s.unfinished.Load() == 0 && !s.log.queue.waiting() {
-			s.finish(g)
-			continue
-		}
-		s.unfinished.Add(1)
 		s.applied <- g
 	}
 	close(s.applied)
