@@ -21,7 +21,7 @@ type SignedNote struct {
 }
 
 // publisher runs the rounds that sign, witness and publish. Its one goroutine
-// owns pending, witnessed, missed and due; everybody reads the rest.
+// owns pending, witnessed, signedWith, missed and due; everybody reads the rest.
 type publisher struct {
 	log    *Log
 	policy *checkpoint.Policy // nil if no cosignature is asked for
@@ -40,6 +40,9 @@ type publisher struct {
 	// witnessed is the size of the newest published checkpoint that satisfies
 	// the policy, -1 if there is none.
 	witnessed int64
+	// signedWith are the keys that the last signed note is known to have the
+	// signatures of; nil if it is not known.
+	signedWith *keyring
 	// missed counts the rounds in a row that led to no witnessed checkpoint.
 	missed int
 	// due is when the published checkpoint wants fresh cosignatures.
@@ -50,6 +53,7 @@ type publisher struct {
 	ready   chan struct{}
 	refused atomic.Pointer[error]
 
+	rotated  chan struct{}      // holds a token when the keys have changed
 	stopping chan struct{}      // closed by stop: one last round, then end
 	cancel   context.CancelFunc // ends what is under way
 	ctx      context.Context    // of the publisher's goroutines
@@ -65,6 +69,7 @@ func newPublisher(l *Log, n *notes) (*publisher, error) {
 		log:      l,
 		answers:  make(chan witnessAnswer),
 		ready:    make(chan struct{}),
+		rotated:  make(chan struct{}, 1),
 		stopping: make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -182,7 +187,7 @@ func (p *publisher) awaitWork() bool {
 			return false
 		}
 		room := p.log.space.admitRound() == nil
-		if room && p.target() > p.witnessed {
+		if room && (p.target() > p.witnessed || !p.signedByAll()) {
 			return true
 		}
 		due := p.refreshDue(refresh)
@@ -193,6 +198,7 @@ func (p *publisher) awaitWork() bool {
 		case <-p.log.space.resumed:
 		case <-grown:
 		case <-allowed:
+		case <-p.rotated:
 		case a := <-p.answers:
 			p.accept(a)
 		case <-due:
@@ -202,6 +208,14 @@ func (p *publisher) awaitWork() bool {
 		case <-p.ctx.Done():
 			return false
 		}
+	}
+}
+
+// wake makes the publisher look at the keys.
+func (p *publisher) wake() {
+	select {
+	case p.rotated <- struct{}{}:
+	default:
 	}
 }
 

@@ -1,6 +1,7 @@
 package logserver
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -16,9 +17,9 @@ var errSigner = errors.New("the log key did not sign")
 // cosigned, and publishes it. An error means that nothing may be written any
 // more; a key or witnesses that stay away do not.
 func (p *publisher) round() error {
-	// 1. Sign, if the tree has grown.
+	// 1. Sign, if the tree has grown or a key has been rotated.
 	// Crash before the signature is stored: it never left the process.
-	if size := p.target(); size > p.signed.Load().Size {
+	if size := max(p.target(), p.signed.Load().Size); size > p.signed.Load().Size || !p.signedByAll() {
 		switch err := p.sign(size); {
 		case errors.Is(err, errSigner):
 			p.miss("the log key did not sign", size, err)
@@ -63,6 +64,8 @@ func (p *publisher) miss(what string, size int64, err error) {
 // sign checks from stored bytes that the tree extends the last signed one, signs
 // it, and stores the signed note before anybody sees it.
 func (p *publisher) sign(size int64) error {
+	p.log.rotating.Lock() // the keys stay what they are until the note is stored
+	defer p.log.rotating.Unlock()
 	var root Hash
 	err := p.log.store.pin(func(r reader) (err error) {
 		root, err = r.checkExtends(*p.signed.Load(), size)
@@ -79,7 +82,19 @@ func (p *publisher) sign(size int64) error {
 		return err
 	}
 	p.signed.Store(&SignedNote{Size: size, Root: root, Note: signed})
+	// The same tree with other signatures is to be cosigned and published, too.
+	p.pending, p.witnessed = SignedNote{}, min(p.witnessed, size-1)
 	return nil
+}
+
+// signedByAll reports whether the last signed note is signed by every key that
+// signs now.
+func (p *publisher) signedByAll() bool {
+	keys := p.log.keys.Load()
+	if p.signedWith != keys && keys.signed(p.signed.Load().Note) {
+		p.signedWith = keys
+	}
+	return p.signedWith == keys
 }
 
 // gather submits the pending note to every witness and collects cosignatures
@@ -184,7 +199,7 @@ func (p *publisher) accept(a witnessAnswer) []string {
 // satisfied the policy is also kept for ever.
 func (p *publisher) publish(satisfied bool) error {
 	next := p.pending
-	if pub := p.published.Load(); pub.Note != nil && pub.Size == next.Size {
+	if pub := p.published.Load(); pub.Note != nil && pub.Size == next.Size && bytes.HasPrefix(pub.Note, p.signed.Load().Note) {
 		// A refresh: what was gathered is in there already.
 		next = *pub
 	}
