@@ -36,6 +36,14 @@
 // Deduplication keys, guards and registers are conveniences for the embedder,
 // enforced by the sequencer; the tree does not commit to them.
 //
+// # HTTP
+//
+// [Handler] and [ReadHandler] serve what docs/formats/log-http.md specifies, and
+// [Serve] runs them. Strangers send requests: everything that one of them can
+// make the log hold is bounded, in bytes of bodies and replies, entries that
+// wait, streams and connections, and what is beyond a bound is refused with 503.
+// Every refusal has a code of a closed set, over HTTP and in the metrics.
+//
 // # Concurrency
 //
 // All methods of [Log] are safe for concurrent use. The sequencer goroutine

@@ -102,9 +102,9 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Accept, sign, publish and serve entries",
-		Long: `Serve a log at the root of an address: POST /add and /add-batch, the read paths
-of c2sp.org/tlog-tiles, proofs, /healthz and /metrics. Whoever reaches the
-address can add entries.
+		Long: `Serve a log at the root of an address: POST /add, /add-batch and
+/add-stream, the read paths of c2sp.org/tlog-tiles, proofs, /healthz and
+/metrics. Whoever reaches the address can add entries.
 
 With a policy file (c2sp.org/tlog-policy) each witness line needs the witness's
 submission prefix as its URL, and a checkpoint is published when the witnesses
