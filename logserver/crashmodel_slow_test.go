@@ -15,3 +15,6 @@ func TestCrashModelLong(t *testing.T) {
 		crashes(t, seed+run, 40, func(*rand.Rand) []int { return percents })
 	}
 }
+
+// TestRottenFilesAll damages every file in every way.
+func TestRottenFilesAll(t *testing.T) { rotFiles(t, 7) }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -135,7 +136,7 @@ func (f *faults) listener() *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: f.backgroundError,
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
-			f.corrupted(corrupt("%s: %v; run \"logserver fsck\", then restore the store from a replica or backup", info.Path, info.Details))
+			f.corrupted(corrupt("%s: %v; %s", info.Path, info.Details, repairHint))
 		},
 	}
 }
@@ -167,6 +168,21 @@ func (f *faults) health() error {
 		f.background.Load(), time.Since(time.Unix(0, last)).Round(time.Second))
 }
 
+// openError is storeError for what Pebble says when it does not open a store.
+// It marks few of the contradictions between its files as corruption.
+func openError(err error) error {
+	if errno := syscall.Errno(0); errors.As(err, &errno) || strings.Contains(err.Error(), "format") {
+		return storeError(err) // the disk, or a store of a later version
+	}
+	if errors.Is(storeError(err), ErrCorrupt) {
+		return storeError(err)
+	}
+	return fmt.Errorf("%w: %w; %s", ErrCorrupt, err, repairHint)
+}
+
+// repairHint is what an operator does about files that rotted.
+const repairHint = `run "logserver fsck", then restore the store from a replica or backup`
+
 // storeError adds to an error of Pebble what it means for the log.
 func storeError(err error) error {
 	switch {
@@ -176,7 +192,7 @@ func storeError(err error) error {
 		return fmt.Errorf("%w: %w", ErrDiskFull, err)
 	case pebble.IsCorruptionError(err), errors.Is(err, fs.ErrNotExist):
 		// A file of the store that is not there is as bad as one that rotted.
-		return fmt.Errorf("%w: %w; run \"logserver fsck\", then restore the store from a replica or backup", ErrCorrupt, err)
+		return fmt.Errorf("%w: %w; %s", ErrCorrupt, err, repairHint)
 	}
 	return err
 }

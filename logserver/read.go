@@ -72,7 +72,9 @@ func (l *Log) OpeningAt(index int64) ([]byte, error) {
 	}
 	b, err := l.store.get(indexKey(kindOpening, index))
 	if errors.Is(err, ErrNotFound) {
-		return nil, nil
+		// A store that has lost the entry may have lost its opening with it.
+		_, err := l.EntryAt(index)
+		return nil, err
 	}
 	return b, err
 }

@@ -100,7 +100,7 @@ func openStore(o *Options, faults *faults) (s *store, err error) {
 		if !faults.broken.Load() {
 			cache.Unref()
 		}
-		return nil, fmt.Errorf("opening the store: %w", storeError(err))
+		return nil, fmt.Errorf("opening the store: %w", openError(err))
 	}
 	return &store{reader: reader{db}, db: db, lock: lock, cache: cache, faults: faults}, nil
 }
@@ -132,7 +132,7 @@ func (r reader) get(key []byte) ([]byte, error) {
 		return nil, fmt.Errorf("reading the store: %w", storeError(err))
 	}
 	v = append([]byte(nil), v...)
-	return v, closer.Close()
+	return v, storeError(closer.Close())
 }
 
 // read calls visit with the value, which is valid during the call only, or
@@ -143,9 +143,9 @@ func (r reader) read(key []byte, visit func(value []byte) error) error {
 		return ErrNotFound
 	}
 	if err != nil {
-		return fmt.Errorf("reading the store: %w", err)
+		return fmt.Errorf("reading the store: %w", storeError(err))
 	}
-	return errors.Join(visit(v), closer.Close())
+	return errors.Join(visit(v), storeError(closer.Close()))
 }
 
 // getUint returns the integer under key, or zero if there is none: neither an
@@ -162,7 +162,7 @@ func (r reader) getUint(key []byte) (uint64, error) {
 		return 0, errors.Join(corrupt("integer of %d bytes under key %q", len(v), key), closer.Close())
 	}
 	n := binary.BigEndian.Uint64(v)
-	return n, closer.Close()
+	return n, storeError(closer.Close())
 }
 
 // scan calls visit for every key in [from, to), in order. The slices are valid
@@ -172,9 +172,13 @@ func (r reader) scan(from, to []byte, visit func(key, value []byte) error) (err 
 	if err != nil {
 		return fmt.Errorf("reading the store: %w", storeError(err))
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer func() { err = errors.Join(err, storeError(it.Close())) }()
 	for ok := it.First(); ok; ok = it.Next() {
-		if err := visit(it.Key(), it.Value()); err != nil {
+		v, err := it.ValueAndErr() // Value would give nothing for what cannot be read
+		if err != nil {
+			return fmt.Errorf("reading the store: %w", storeError(err))
+		}
+		if err := visit(it.Key(), v); err != nil {
 			return err
 		}
 	}
