@@ -135,10 +135,16 @@ func (l *Log) create(o Options) error {
 	}
 	b := l.store.db.NewBatch()
 	defer b.Close()
+	head := encodeHead(0, emptyRoot)
+	if o.firstEntry != nil {
+		if head, err = appendFirst(b, o.firstEntry); err != nil {
+			return err
+		}
+	}
 	values := [][2][]byte{
 		{metaFormat, []byte(storeFormat)},
 		{metaIdentity, keys.format()},
-		{metaHead, encodeHead(0, emptyRoot)},
+		{metaHead, head},
 		{metaSigned, signed},
 	}
 	if place != unknownPlace {

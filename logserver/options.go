@@ -100,6 +100,8 @@ type Options struct {
 	// and must not call the log or return. Nil panics with the error.
 	Fatal func(error)
 
+	// firstEntry is what Create makes entry 0, unless it is nil.
+	firstEntry []byte
 	// fs replaces the file system in tests, tune changes how Pebble uses it, and
 	// diskPoll is how often the disk is looked at.
 	fs       vfs.FS
