@@ -31,23 +31,46 @@ const patience = time.Minute
 
 // server is a running `logserver serve`.
 type server struct {
+	dir  string
 	url  string
 	vkey string
+	size int64 // entries that fill has added
 }
 
-func serve(t *testing.T) *server {
+// logserver is the program under test.
+func logserver(t *testing.T) string {
 	t.Helper()
 	bin, err := filepath.Abs("../bin/logserver")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return bin
+}
+
+// create makes a log.
+func create(t *testing.T) *server {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), "log")
-	vkey, err := exec.Command(bin, "init", "--dir", dir, "--origin", "interop.example/log").Output()
+	vkey, err := exec.Command(logserver(t), "init", "--dir", dir, "--origin", "interop.example/log").Output()
 	if err != nil {
 		t.Fatalf("logserver init: %v (run scripts/build first)", err)
 	}
+	return &server{dir: dir, vkey: strings.TrimSpace(string(vkey))}
+}
+
+func serve(t *testing.T) *server {
+	t.Helper()
+	s := create(t)
+	s.start(t)
+	return s
+}
+
+// start runs the log with more flags, until the test ends.
+func (s *server) start(t *testing.T, flags ...string) {
+	t.Helper()
 	addrFile := filepath.Join(t.TempDir(), "addr")
-	cmd := exec.Command(bin, "serve", "--dir", dir, "--listen", "127.0.0.1:0", "--addr-file", addrFile)
+	args := append([]string{"serve", "--dir", s.dir, "--listen", "127.0.0.1:0", "--addr-file", addrFile}, flags...)
+	cmd := exec.Command(logserver(t), args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
@@ -60,7 +83,6 @@ func serve(t *testing.T) *server {
 			t.Logf("logserver said:\n%s", &stderr)
 		}
 	})
-	s := &server{vkey: strings.TrimSpace(string(vkey))}
 	eventually(t, "logserver listens", func() error {
 		data, err := os.ReadFile(addrFile)
 		if err == nil && len(data) == 0 {
@@ -69,7 +91,6 @@ func serve(t *testing.T) *server {
 		s.url = "http://" + strings.TrimSpace(string(data))
 		return err
 	})
-	return s
 }
 
 func eventually(t *testing.T, what string, f func() error) {
@@ -114,10 +135,11 @@ func (s *server) fill(t *testing.T, n int) tlog.Tree {
 		})
 	}
 	wg.Wait()
+	s.size += int64(n)
 	var tree tlog.Tree
 	eventually(t, "everything is published", func() error {
 		tree = s.tree(t)
-		if tree.N < int64(n) {
+		if tree.N < s.size {
 			return fmt.Errorf("published size %d", tree.N)
 		}
 		return nil
@@ -221,11 +243,7 @@ func leafHashes(bundle []byte) ([][]byte, error) {
 // TestTesseraHammer has Tessera's load tool write and read for a bounded time
 // and number of leaves; it checks inclusion and consistency by itself.
 func TestTesseraHammer(t *testing.T) {
-	hammer := filepath.Join(t.TempDir(), "hammer")
-	build := exec.Command("go", "build", "-o", hammer, "github.com/transparency-dev/tessera/internal/hammer")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building hammer: %v\n%s", err, out)
-	}
+	hammer := build(t, "github.com/transparency-dev/tessera/internal/hammer")
 	s := serve(t)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
