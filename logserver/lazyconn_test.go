@@ -73,24 +73,24 @@ func TestLazyConn(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			client, server := net.Pipe()
 			conn := newLazyConn(server)
-			read := func() (error, time.Duration) {
+			read := func() (time.Duration, error) {
 				start := time.Now()
 				_, err := conn.Read(make([]byte, 9))
-				return err, time.Since(start)
+				return time.Since(start), err
 			}
 			conn.SetReadDeadline(time.Now().Add(time.Second))
 			conn.SetReadDeadline(time.Now().Add(2 * time.Second))
-			if err, took := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took != 2*time.Second {
+			if took, err := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took != 2*time.Second {
 				t.Errorf("the last deadline counts: %v after %v", err, took)
 			}
-			if err, took := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took != 0 {
+			if took, err := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took != 0 {
 				t.Errorf("it has passed: %v after %v", err, took)
 			}
 			for range 20 { // each is a little later, and none is missed for long
 				conn.SetReadDeadline(time.Now().Add(time.Second))
 				time.Sleep(deadlineSlack / 4)
 			}
-			if err, took := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took > time.Second || took < time.Second-2*deadlineSlack {
+			if took, err := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took > time.Second || took < time.Second-2*deadlineSlack {
 				t.Errorf("moving deadline: %v after %v", err, took)
 			}
 			conn.SetReadDeadline(time.Time{})
@@ -98,7 +98,7 @@ func TestLazyConn(t *testing.T) {
 				time.Sleep(time.Minute)
 				client.Write([]byte("x"))
 			}()
-			if err, took := read(); err != nil || took != time.Minute {
+			if took, err := read(); err != nil || took != time.Minute {
 				t.Errorf("no deadline: %v after %v", err, took)
 			}
 			for range 9 {

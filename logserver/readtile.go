@@ -23,7 +23,8 @@ func (h *handler) tile(w http.ResponseWriter, r *http.Request) error {
 	if !p.within(h.log.servable()) {
 		return fmt.Errorf("%w: no such tile at the last signed tree size", errNoResource)
 	}
-	t, err := h.log.tileAt(p)
+	zip := p.entries && acceptsGzip(r.Header["Accept-Encoding"])
+	t, err := h.log.tileAt(p, zip)
 	if err != nil {
 		return err
 	}
@@ -31,7 +32,7 @@ func (h *handler) tile(w http.ResponseWriter, r *http.Request) error {
 	if p.entries {
 		header := w.Header()
 		header["Vary"] = varyEncoding
-		if t.zipped != nil && acceptsGzip(r.Header["Accept-Encoding"]) {
+		if zip && t.zipped != nil {
 			header["Content-Encoding"] = gzipped
 			body, length = t.zipped, t.zippedLength
 		}
@@ -48,29 +49,34 @@ func (h *handler) tile(w http.ResponseWriter, r *http.Request) error {
 }
 
 // tileAt returns a tile or bundle that exists in the durable tree. Full ones,
-// and with them the parts of full ones, come from the cache.
-func (l *Log) tileAt(p tilePath) (*storedTile, error) {
-	id := tileID{p.entries, p.level, p.number}
-	full := p
+// and with them the parts of full ones, come from the cache. Zip asks for the
+// gzip form of a bundle.
+func (l *Log) tileAt(p tilePath, zip bool) (*storedTile, error) {
+	id, full := tileID{p.entries, p.level, p.number}, p
 	full.width = TileWidth
-	if !full.within(l.Size()) {
-		body, err := l.readTile(p)
-		if err != nil {
-			return nil, err
+	var part []byte
+	if full.within(l.Size()) {
+		t := l.tiles.get(id)
+		if t == nil {
+			var err error
+			if t, err = l.tiles.load(id, func() ([]byte, error) { return l.readTile(full) }); err != nil {
+				return nil, err
+			}
 		}
-		return newStoredTile(id, body), nil
-	}
-	t := l.tiles.get(id)
-	if t == nil {
+		if p.width == TileWidth {
+			return t, nil
+		}
+		part = t.cut(p)
+	} else {
 		var err error
-		if t, err = l.tiles.load(id, func() ([]byte, error) { return l.readTile(full) }); err != nil {
+		if part, err = l.readTile(p); err != nil {
 			return nil, err
 		}
 	}
-	if p.width == TileWidth {
-		return t, nil
+	if zip {
+		defer l.tiles.occupy()()
 	}
-	return newStoredTile(id, t.cut(p)), nil
+	return newStoredTile(id, part, zip), nil
 }
 
 // cut returns the first hashes or entries of a full tile.

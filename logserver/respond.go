@@ -74,7 +74,7 @@ func (l *Log) publicReason(err error) string {
 		return err.Error()
 	}
 	now, last := int64(uptime()), l.complained.Load()
-	if now-last >= int64(time.Second) && l.complained.CompareAndSwap(last, now) {
+	if (last == 0 || now-last >= int64(time.Second)) && l.complained.CompareAndSwap(last, now) {
 		l.opts.Logger.Error("request failed", "origin", l.opts.Origin, "err", err)
 	}
 	return "log needs its operator"

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// tileKeyOf names a full tile or bundle in the cache.
+// tileID names a full tile or bundle in the cache.
 type tileID struct {
 	entries bool
 	level   int
@@ -29,11 +29,11 @@ const cachedOverhead = 256
 
 func (t *storedTile) cost() int { return len(t.body) + len(t.zipped) + cachedOverhead }
 
-// newStoredTile prepares a tile to be served. Bundles are compressed once, here;
-// hashes do not compress.
-func newStoredTile(id tileID, body []byte) *storedTile {
+// newStoredTile prepares a tile to be served, with its gzip form if that is
+// wanted. Hashes do not compress.
+func newStoredTile(id tileID, body []byte, zip bool) *storedTile {
 	t := &storedTile{body: body, length: []string{strconv.Itoa(len(body))}}
-	if !id.entries {
+	if !id.entries || !zip {
 		return t
 	}
 	if zipped := compress(body); len(zipped) < len(body) {
@@ -88,8 +88,7 @@ func (c *tileCache) get(id tileID) *storedTile {
 
 // load returns a tile that get did not find. Read brings its bytes.
 func (c *tileCache) load(id tileID, read func() ([]byte, error)) (*storedTile, error) {
-	c.loads <- struct{}{}
-	defer func() { <-c.loads }()
+	defer c.occupy()()
 	if t := c.get(id); t != nil {
 		return t, nil
 	}
@@ -97,9 +96,16 @@ func (c *tileCache) load(id tileID, read func() ([]byte, error)) (*storedTile, e
 	if err != nil {
 		return nil, err
 	}
-	t := newStoredTile(id, body)
+	t := newStoredTile(id, body, true)
 	c.put(id, t)
 	return t, nil
+}
+
+// occupy waits for its turn to read or compress; the caller ends that by calling
+// what it returns.
+func (c *tileCache) occupy() (free func()) {
+	c.loads <- struct{}{}
+	return func() { <-c.loads }
 }
 
 // put keeps a tile in place of those that were not used for longest. One that
