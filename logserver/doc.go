@@ -54,7 +54,9 @@
 // # Errors
 //
 // An error whose outcome is unknown stops the log from writing anything until
-// it has been opened again (ErrReload). Pebble itself ends the process when a
-// commit fails; that is the same rule, kept by a restart. Opening is always a
-// recovery: a clean stop and a power cut leave the same kind of store.
+// it has been opened again (ErrReload). When the store cannot even return such
+// an error it goes to Options.Fatal, which ends the process: the same rule, kept
+// by a restart. Opening is always a recovery: a clean stop and a power cut leave
+// the same kind of store. A full disk is no such error: appends are refused with
+// ErrDiskFull before the store meets it, and resume by themselves.
 package logserver
