@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,21 +18,10 @@ import (
 // BenchmarkAppend measures durable, integrated single appends of 256 bytes from
 // 4096 callers on the disk of the temporary directory.
 func BenchmarkAppend(b *testing.B) {
-	tl := newTestLog(b, benchOptions(b))
-	b.SetParallelism(4096 / runtime.GOMAXPROCS(0))
-	defer measureCPU(b)()
-	b.ResetTimer()
-	b.RunParallel(func(pb *testing.PB) {
-		data := make([]byte, 256)
-		for i := uint64(0); pb.Next(); i++ {
-			binary.BigEndian.PutUint64(data, i)
-			if _, _, err := tl.Append(context.Background(), Entry{Data: data}); err != nil {
-				b.Error(err)
-				return
-			}
-		}
+	appendSingles(b, func(rng *rand.ChaCha8, e *Entry) {
+		e.Data = grow(e.Data, 256)
+		rng.Read(e.Data[:16])
 	})
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "entries/s")
 }
 
 // BenchmarkAppendBatch measures batches of 256 entries of 256 bytes from 16
@@ -64,6 +54,51 @@ func benchOptions(b *testing.B) Options {
 	opts := testOptions(nil)
 	opts.Dir, opts.MinInterval = b.TempDir(), DefaultMinInterval
 	return opts
+}
+
+// BenchmarkAppendDedup is BenchmarkAppend with a fresh deduplication key of 32
+// bytes for every entry.
+func BenchmarkAppendDedup(b *testing.B) {
+	appendSingles(b, func(rng *rand.ChaCha8, e *Entry) {
+		e.Data, e.Dedup = grow(e.Data, 256), grow(e.Dedup, 32)
+		rng.Read(e.Dedup)
+		copy(e.Data, e.Dedup)
+	})
+}
+
+// BenchmarkAppendOpening appends what a control plane does: entries of 32 bytes
+// with openings of 300 and a deduplication key each.
+func BenchmarkAppendOpening(b *testing.B) {
+	appendSingles(b, func(rng *rand.ChaCha8, e *Entry) {
+		e.Data, e.Opening, e.Dedup = grow(e.Data, 32), grow(e.Opening, 300), grow(e.Dedup, 32)
+		rng.Read(e.Data)
+		copy(e.Opening, e.Data)
+		copy(e.Dedup, e.Data)
+	})
+}
+
+func grow(b []byte, n int) []byte { return slices.Grow(b[:0], n)[:n] }
+
+// appendSingles measures single appends from 4096 callers, of what next makes.
+func appendSingles(b *testing.B, next func(*rand.ChaCha8, *Entry)) {
+	tl := newTestLog(b, benchOptions(b))
+	var callers atomic.Uint64
+	b.SetParallelism(4096 / runtime.GOMAXPROCS(0))
+	defer measureCPU(b)()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		var seed [32]byte
+		binary.BigEndian.PutUint64(seed[:], callers.Add(1))
+		rng, e := rand.NewChaCha8(seed), Entry{}
+		for pb.Next() {
+			next(rng, &e)
+			if _, _, err := tl.Append(context.Background(), e); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "entries/s")
 }
 
 // BenchmarkInclusionProof measures proofs under one tree head: hot, of entries

@@ -1,6 +1,10 @@
 package logserver
 
 import (
+	"bytes"
+	"encoding/binary"
+	"hash/maphash"
+
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -9,35 +13,103 @@ import (
 // ahead of it what earlier entries of the same batch consumed and set. The
 // sequencer owns it; it is reset for each batch.
 type conditions struct {
-	store     *store
-	dedup     map[string]int64  // keys consumed by this batch → index
+	store *store
+	batch *batch
+	// consumed are the deduplication keys of this batch: an open-addressed
+	// table, a power of two in size, of entries by the hash of their key.
+	consumed  []consumedKey
+	keys      int               // used places of it
 	registers map[string]uint64 // registers set by this batch
 	undo      []func()          // reverts what the unit under decision changed
+	key       []byte            // scratch: the store's key of a deduplication key
+
+	// filter knows every key that was consumed since the log was opened, and
+	// once warm is set every key of the store: then a fresh key costs no look
+	// into the store.
+	filter *keyFilter
+	warm   bool
+	// warmed brings the filter of the keys that were in the store at the start.
+	warmed chan *keyFilter
 }
 
-func newConditions(s *store) *conditions {
-	return &conditions{store: s, dedup: make(map[string]int64), registers: make(map[string]uint64)}
+// consumedKey is a deduplication key that an entry of the batch has consumed.
+type consumedKey struct {
+	hash  uint64
+	place int32 // of the entry in the batch, plus one; 0 if the place is free
+	index int64 // of the entry in the log
 }
 
-func (c *conditions) reset() {
-	clear(c.dedup)
+// newConditions returns conditions with a filter of at most so many bytes.
+func newConditions(s *store, filterBytes int) *conditions {
+	return &conditions{
+		store: s, registers: make(map[string]uint64),
+		// A quarter for what comes while the store is scanned, or just after.
+		filter: newKeyFilter(maphash.MakeSeed(), filterBytes/4),
+		warmed: make(chan *keyFilter, 1),
+	}
+}
+
+// scanKeys fills a filter with all keys of the store for begin to find, unless
+// stop is closed before the end. It runs beside the sequencer; the iterator was
+// made before the sequencer applied anything, so that each key is in the scan or
+// in the sequencer's own filter.
+func (c *conditions) scanKeys(it *pebble.Iterator, filterBytes int, stop <-chan struct{}) error {
+	f := newKeyFilter(c.filter.seed, filterBytes-filterBytes/4)
+	n := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		f.add(f.hash(it.Key()[1:]))
+		if n++; n%4096 != 0 {
+			continue
+		}
+		select {
+		case <-stop:
+			return it.Close()
+		default:
+		}
+	}
+	if err := it.Close(); err != nil {
+		return err
+	}
+	c.warmed <- f
+	return nil
+}
+
+// begin forgets the last batch and turns to the next.
+func (c *conditions) begin(b *batch) {
+	c.batch = b
 	clear(c.registers)
 	c.undo = c.undo[:0]
+	if c.keys = 0; !b.plain {
+		for len(c.consumed) < 2*len(b.entries) {
+			c.consumed = make([]consumedKey, max(1024, 2*len(c.consumed)))
+		}
+		clear(c.consumed)
+	}
+	if !c.warm {
+		select {
+		case f := <-c.warmed:
+			c.filter.absorb(f)
+			c.warm = true
+		default:
+		}
+	}
 }
 
 // decide fills in the results of one unit, n entries of the batch from first on,
 // whose first fresh entry would get the index next, and reports how many entries
 // of it are to be sequenced. If one is refused none is, and the unit leaves no
 // trace. An error is a failure of the store.
-func (c *conditions) decide(b *batch, first, n int, results []Result, next int64) (fresh int, err error) {
+func (c *conditions) decide(first, n int, results []Result, next int64) (fresh int, err error) {
 	c.undo = c.undo[:0]
 	for i := range n {
-		p := &b.entries[first+i]
+		p := &c.batch.entries[first+i]
 		// The deduplication key comes first: a duplicate learns its index
 		// even when its guards no longer hold.
-		dedup, cond := b.dedupOf(p), b.condition(p)
-		if len(dedup) > 0 {
-			index, found, err := c.lookupDedup(dedup)
+		key, cond := c.batch.dedupOf(p), c.batch.condition(p)
+		var hash uint64
+		if len(key) > 0 {
+			hash = c.filter.hash(key)
+			index, found, err := c.lookupDedup(key, hash)
 			if err != nil {
 				return 0, err
 			}
@@ -57,7 +129,10 @@ func (c *conditions) decide(b *batch, first, n int, results []Result, next int64
 		index := next + int64(fresh)
 		fresh++
 		results[i] = Result{Index: index}
-		c.consume(dedup, cond.sets, index, n > 1)
+		if len(key) > 0 {
+			c.consume(consumedKey{hash: hash, place: int32(first + i + 1), index: index}, n > 1)
+		}
+		c.set(cond.sets, n > 1)
 	}
 	return fresh, nil
 }
@@ -91,11 +166,29 @@ func (c *conditions) checkGuards(guards []Guard) (refused, err error) {
 	return nil, nil
 }
 
-func (c *conditions) lookupDedup(key []byte) (index int64, found bool, err error) {
-	if index, found = c.dedup[string(key)]; found {
-		return index, true, nil
+// lookupDedup returns the index of the entry that consumed a key, in this batch
+// or before.
+func (c *conditions) lookupDedup(key []byte, hash uint64) (index int64, found bool, err error) {
+	if k := c.place(key, hash); k.place != 0 {
+		return k.index, true, nil
 	}
-	return c.store.lookupDedup(key)
+	if c.warm && !c.filter.has(hash) {
+		return 0, false, nil
+	}
+	c.key = append(append(c.key[:0], kindDedup), key...)
+	n, err := c.store.getUint(c.key)
+	return int64(n) - 1, n != 0, err
+}
+
+// place returns where a key is in the table, or the free place for it.
+func (c *conditions) place(key []byte, hash uint64) *consumedKey {
+	mask := uint64(len(c.consumed) - 1)
+	for i := hash & mask; ; i = (i + 1) & mask {
+		k := &c.consumed[i]
+		if k.place == 0 || k.hash == hash && bytes.Equal(c.batch.dedupOf(&c.batch.entries[k.place-1]), key) {
+			return k
+		}
+	}
 }
 
 // lookupDedup returns the index of the entry that holds a deduplication key.
@@ -104,15 +197,21 @@ func (r reader) lookupDedup(key []byte) (index int64, found bool, err error) {
 	return int64(n) - 1, n != 0, err
 }
 
-// consume makes later entries see what the one at index brings about.
-func (c *conditions) consume(dedup []byte, sets []Register, index int64, revertible bool) {
-	if len(dedup) > 0 {
-		key := string(dedup)
-		c.dedup[key] = index
-		if revertible {
-			c.undo = append(c.undo, func() { delete(c.dedup, key) })
-		}
+// consume makes later entries see that an entry consumed its key. The table has
+// room: it has two places for each entry. What is reverted was added last, so
+// that nothing was put behind it because its place was taken.
+func (c *conditions) consume(k consumedKey, revertible bool) {
+	place := c.place(c.batch.dedupOf(&c.batch.entries[k.place-1]), k.hash)
+	*place = k
+	c.keys++
+	c.filter.add(k.hash)
+	if revertible {
+		c.undo = append(c.undo, func() { *place = consumedKey{}; c.keys-- })
 	}
+}
+
+// set makes later entries see the registers that an entry sets.
+func (c *conditions) set(sets []Register, revertible bool) {
 	for _, r := range sets {
 		if revertible {
 			old, was := c.registers[r.Key]
@@ -131,8 +230,17 @@ func (c *conditions) consume(dedup []byte, sets []Register, index int64, reverti
 // write adds everything that the batch consumed and set to its commit.
 // Deduplication keys store the index plus one, so that zero means absent.
 func (c *conditions) write(b *pebble.Batch) error {
-	for key, index := range c.dedup {
-		if err := setUint(b, dedupKey([]byte(key)), uint64(index)+1); err != nil {
+	for i := 0; c.keys > 0 && i < len(c.consumed); i++ {
+		k := &c.consumed[i]
+		if k.place == 0 {
+			continue
+		}
+		key := c.batch.dedupOf(&c.batch.entries[k.place-1])
+		op := b.SetDeferred(1+len(key), 8)
+		op.Key[0] = kindDedup
+		copy(op.Key[1:], key)
+		binary.BigEndian.PutUint64(op.Value, uint64(k.index)+1)
+		if err := op.Finish(); err != nil {
 			return err
 		}
 	}

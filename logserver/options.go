@@ -28,6 +28,9 @@ const (
 	// DefaultTileCacheBytes keeps the full tiles of two million entries, or
 	// the bundles of two hundred thousand small ones.
 	DefaultTileCacheBytes = 64 << 20
+	// DefaultDedupFilterBytes is good for 44 million deduplication keys; a log
+	// with fewer takes less.
+	DefaultDedupFilterBytes = 64 << 20
 	// DefaultMinInterval is the shortest time between the starts of two
 	// rounds. With public witnesses, use a second or more.
 	DefaultMinInterval = 100 * time.Millisecond
@@ -75,6 +78,11 @@ type Options struct {
 	QueueEntries    int           // default DefaultQueueEntries
 	QueueBytes      int           // default DefaultQueueBytes
 
+	// DedupFilterBytes bounds the memory that tells fresh deduplication keys
+	// from those that must be looked up. Beyond 12 bits a key it is right less
+	// often, which costs time only. The default is DefaultDedupFilterBytes.
+	DedupFilterBytes int
+
 	// Memory of the HTTP interface, in bytes. Requests beyond the first two
 	// are answered 503 with Retry-After.
 	BodyBytes      int // default DefaultBodyBytes
@@ -115,6 +123,7 @@ func (o *Options) setDefaults() {
 	setDefault(&o.WitnessTimeout, DefaultWitnessTimeout)
 	setDefault(&o.QueueEntries, DefaultQueueEntries)
 	setDefault(&o.QueueBytes, DefaultQueueBytes)
+	setDefault(&o.DedupFilterBytes, DefaultDedupFilterBytes)
 	setDefault(&o.BodyBytes, DefaultBodyBytes)
 	setDefault(&o.ReplyBytes, DefaultReplyBytes)
 	setDefault(&o.TileCacheBytes, DefaultTileCacheBytes)

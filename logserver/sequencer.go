@@ -49,7 +49,7 @@ type commitGroup struct {
 
 func newSequencer(l *Log, e *edge, last Head) *sequencer {
 	return &sequencer{
-		log: l, edge: *e, conds: newConditions(l.store), last: last,
+		log: l, edge: *e, conds: newConditions(l.store, l.opts.DedupFilterBytes), last: last,
 		applied: make(chan *commitGroup, maxApplied),
 	}
 }
@@ -59,6 +59,8 @@ func newSequencer(l *Log, e *edge, last Head) *sequencer {
 // group is built is in the next.
 func (s *sequencer) run() {
 	defer close(s.log.sequencerDone)
+	stopScan := s.scanKeys()
+	defer stopScan()
 	finished := make(chan struct{})
 	go func() {
 		defer close(finished)
@@ -89,6 +91,26 @@ func (s *sequencer) run() {
 	}
 	close(s.applied)
 	<-finished
+}
+
+// scanKeys begins to fill the filter of deduplication keys from the store, and
+// returns what ends that. A scan that fails leaves every look-up to the store.
+func (s *sequencer) scanKeys() (stop func()) {
+	it, err := s.log.store.db.NewIter(&pebble.IterOptions{LowerBound: []byte{kindDedup}, UpperBound: []byte{kindDedup + 1}})
+	stopped, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		if err == nil {
+			err = s.conds.scanKeys(it, s.log.opts.DedupFilterBytes, stopped)
+		}
+		if err != nil {
+			s.log.opts.Logger.Warn("scanning deduplication keys, each is looked up in the store", "origin", s.log.opts.Origin, "err", err)
+		}
+	}()
+	return func() {
+		close(stopped)
+		<-done
+	}
 }
 
 // apply is the first half of the life of a commit group: decide, build, apply.
@@ -195,7 +217,7 @@ func (s *sequencer) settle(g *commitGroup) error {
 // fills in the results, unless every entry is sequenced.
 func (s *sequencer) sequence(a *answer, b *batch, w batchWriter) error {
 	a.entries, a.first = len(b.entries), s.edge.size
-	s.conds.reset()
+	s.conds.begin(b)
 	if b.plain {
 		for i := range b.entries {
 			if err := s.integrate(b, &b.entries[i], w); err != nil {
@@ -207,7 +229,7 @@ func (s *sequencer) sequence(a *answer, b *batch, w batchWriter) error {
 	a.results = make([]Result, len(b.entries))
 	for i := 0; i < len(b.entries); {
 		n := int(b.entries[i].unit)
-		fresh, err := s.conds.decide(b, i, n, a.results[i:i+n], s.edge.size)
+		fresh, err := s.conds.decide(i, n, a.results[i:i+n], s.edge.size)
 		if err != nil {
 			return err
 		}

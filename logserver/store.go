@@ -81,6 +81,11 @@ func openStore(o *Options, faults *faults) (s *store, err error) {
 		L0CompactionThreshold:       2,
 		L0StopWritesThreshold:       1000,
 	}
+	// A flush makes one table and one blob file.
+	for i := range opts.TargetFileSizes {
+		opts.TargetFileSizes[i] = 16 << 20
+	}
+	opts.TargetFileSizes[0] = 2 * memTableSize
 	opts.Experimental.ValueSeparationPolicy = separateBundles
 	// Hashes, salts and signatures do not compress; a bloom filter answers
 	// most lookups of deduplication keys that are not there.
