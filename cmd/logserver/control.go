@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/tallystick/tallystick/logserver"
@@ -46,6 +47,8 @@ const maxControlBody = 64 << 10
 type controlServer struct {
 	log *logserver.Log
 	dir *directory
+	// rotating is held while a key and its files change.
+	rotating sync.Mutex
 }
 
 // listenControl binds the socket. The caller holds the store's lock, so what is
@@ -93,6 +96,7 @@ func serveControl(ctx context.Context, ln net.Listener, c *controlServer, logger
 	mux.HandleFunc("GET /v1/status", c.status)
 	mux.HandleFunc("POST /v1/fsck", operation(c.fsck))
 	mux.HandleFunc("POST /v1/backup", operation(c.backup))
+	mux.HandleFunc("POST /v1/rotate-key", operation(c.rotate))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second,
 		ErrorLog:    slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context { return ctx },

@@ -105,13 +105,17 @@ func (d *directory) open() (logserver.Options, error) {
 	if err != nil {
 		return options, err
 	}
-	first, _, _ := strings.Cut(string(vkey), "\n") // in a rotation there is a second line
+	first, rest, _ := strings.Cut(string(vkey), "\n") // in a rotation there is a second line
 	key, err := checkpoint.ParseVkey(first)
 	if err != nil {
 		return options, fmt.Errorf("%s: %w", filepath.Join(d.path, vkeyFile), err)
 	}
 	options.Origin = key.Name()
-	if options.Key, err = d.loadLogKey(key.PublicKey()); err != nil {
+	public := key.PublicKey()
+	if rest != "" {
+		public = nil // which of the two is the current one, the store says
+	}
+	if options.Key, err = d.loadLogKey(public); err != nil {
 		return options, err
 	}
 	if options.ReceiptKey, err = keyfile.LoadEd25519(filepath.Join(d.path, receiptKeyFile), wiring.Passphrase(d.passphraseFile)); err != nil {
@@ -120,6 +124,12 @@ func (d *directory) open() (logserver.Options, error) {
 	// The store says which key is which: see logserver.Options.NextKey.
 	if options.NextKey, err = d.optionalKey(nextKeyFile); err != nil {
 		return options, err
+	}
+	if _, err := os.Stat(filepath.Join(d.path, kmsFile)); err == nil && options.NextKey == nil {
+		// A rotation away from a key management service ended, but for the last file.
+		if options.NextKey, err = d.optionalKey(logKeyFile); err != nil {
+			return options, err
+		}
 	}
 	options.NextReceiptKey, err = d.optionalKey(nextReceiptKeyFile)
 	return options, err

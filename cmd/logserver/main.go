@@ -47,7 +47,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(initCommand(), serveCommand())
 	root.AddCommand(exportCommand(), importCommand(), benchCommand())
-	root.AddCommand(statusCommand(), fsckCommand(), backupCommand(), restoreCommand())
+	root.AddCommand(statusCommand(), fsckCommand(), backupCommand(), restoreCommand(), succeedCommand(), rotateCommand())
 	return root
 }
 
@@ -168,6 +168,10 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error
 		defer cancel()
 		err = errors.Join(err, log.Close(closing))
 	}()
+	// A rotation that was interrupted leaves key files under their old names.
+	if err := config.dir.settleKeys(log.Keys()); err != nil {
+		return err
+	}
 	control, err := listenControl(config.dir.path)
 	if err != nil {
 		return err

@@ -64,7 +64,7 @@ func WriteFile(path string, data []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return syncDir(filepath.Dir(path))
+	return SyncDir(filepath.Dir(path))
 }
 
 // Listen listens on address and tells where: in a line "listening addr=…" on
@@ -115,14 +115,15 @@ func MakeDir(path string) error {
 		return err
 	}
 	for _, p := range missing {
-		if err := syncDir(filepath.Dir(p)); err != nil {
+		if err := SyncDir(filepath.Dir(p)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func syncDir(path string) error {
+// SyncDir makes the names in a directory durable.
+func SyncDir(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {
 		return err
