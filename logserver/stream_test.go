@@ -162,7 +162,7 @@ func TestStreamBackPressure(t *testing.T) {
 				opts := testOptions(vfs.NewMem())
 				opts.ReceiptKey = gatedKey{opts.ReceiptKey, gate}
 				tl := newTestLog(t, opts)
-				const messages = 1000
+				const messages = 100
 				in := &countingReader{Reader: strings.NewReader(strings.Repeat(one, messages))}
 				answered := make(chan []string)
 				go func() {
