@@ -6,10 +6,12 @@
 // # Life of an entry
 //
 // [Log.Append] hashes the entry on its caller's goroutine and adds it to the
-// batch that is gathering. One sequencer goroutine takes the batch, decides on
+// batch that is gathering. The sequencer takes the batch, decides on
 // deduplication keys and guards, gives every accepted entry its index and
 // writes entries, openings, tree hashes, registers and the new head in one
-// Pebble commit with one sync. The next batch is whatever arrived meanwhile.
+// Pebble commit with one sync. It builds the next batch, which is whatever
+// arrived meanwhile, while that sync is under way, but shows and answers
+// nothing before its own sync has returned, and answers in order.
 // When Append returns, the entry is therefore
 //
 //   - sequenced: its index is durable and belongs to no other data, ever, and
@@ -46,9 +48,10 @@
 //
 // # Concurrency
 //
-// All methods of [Log] are safe for concurrent use. The sequencer goroutine
-// owns the edge of the tree, the publisher goroutine owns the rounds; readers
-// use immutable views that the sequencer replaces after each commit. [Log.Close]
+// All methods of [Log] are safe for concurrent use. The sequencer's first
+// goroutine owns the edge of the tree, its second the groups that are applied;
+// the publisher goroutine owns the rounds; readers use immutable views that the
+// sequencer replaces after each sync. [Log.Close]
 // stops them in that order and blocks until they have ended.
 //
 // # Errors
