@@ -19,8 +19,9 @@ type backupRequest struct {
 	WithKeys bool   `json:"with_keys"`
 }
 
-// keyFiles are the private keys that a directory may hold.
-var keyFiles = []string{logKeyFile, receiptKeyFile, nextKeyFile, nextReceiptKeyFile}
+// keyFiles are the private keys that a directory may hold, or the name of one
+// that is in a key management service.
+var keyFiles = []string{logKeyFile, kmsFile, receiptKeyFile, nextKeyFile, nextReceiptKeyFile}
 
 func (r backupRequest) options(dir string, progress func(done, total int64)) (logserver.BackupOptions, error) {
 	o := logserver.BackupOptions{Dir: r.To, Files: map[string]string{}, Progress: progress}
