@@ -11,7 +11,7 @@ import (
 // with every share of unsynced data kept.
 func TestCrashModelLong(t *testing.T) {
 	seed := testSeed(t)
-	for run := range uint64(4) {
+	for run := range uint64(3) {
 		crashes(t, seed+run, 40, func(*rand.Rand) []int { return percents })
 	}
 }

@@ -208,7 +208,7 @@ func crashes(t *testing.T, seed uint64, steps int, pick func(*rand.Rand) []int) 
 			}
 		}
 	}
-	if err := l.run(within(t), steps); err != nil {
+	if err := l.run(context.Background(), steps); err != nil {
 		t.Fatal(err)
 	}
 	l.restart(l.mem, true, l.known())

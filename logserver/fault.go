@@ -63,7 +63,7 @@ func (f *faults) Errorf(format string, args ...any) {
 // Fatalf implements pebble.Logger: the outcome of a write is unknown and must
 // not be answered.
 func (f *faults) Fatalf(format string, args ...any) {
-	err := errors.New(fmt.Sprintf(format, args...))
+	err := fmt.Errorf(format, args...)
 	for _, a := range args {
 		if cause, ok := a.(error); ok {
 			err = fmt.Errorf("%w (%s)", cause, fmt.Sprintf(format, args...))

@@ -37,7 +37,7 @@ type end struct {
 // live runs a life in which the planned operations fail. When it returns, no
 // goroutine of the process can change the disk any more.
 func (l *life) live(t testing.TB, plan map[int64]fsFault, steps int) end {
-	ctx, cancel := context.WithCancel(within(t))
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	l.fs.before = func(op fsOp) fsFault { return plan[op.number] }
 	fatal := make(chan error, 1)

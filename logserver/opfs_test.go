@@ -72,9 +72,9 @@ func (f *opFS) do(kind, path string, part func(percent int) error) error {
 
 // kill stops every later operation for good, and waits for those in progress.
 func (f *opFS) kill() {
-	f.dead.Store(true)
 	f.mu.Lock()
-	f.mu.Unlock() //nolint:staticcheck // nothing to do but wait
+	defer f.mu.Unlock()
+	f.dead.Store(true)
 }
 
 func (f *opFS) whole(kind, path string, do func() error) error {

@@ -122,6 +122,8 @@ func (d *diskFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory)
 	d.mu.Unlock()
 	file, err := d.file(newname, f, err)
 	if err == nil && old != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
 		file.(*diskFile).allocated = max(old.size, old.allocated)
 	}
 	return file, err
