@@ -184,8 +184,9 @@ func Vkey(name string, pub ed25519.PublicKey) (string, error) {
 }
 
 // NewSigner returns a note signer of type 0x01 for an Ed25519 key, which may
-// live in a file or a key management service. Each signature is verified before
-// it is returned, so a service that signs with another key is found out.
+// live in a file or a key management service. A key in memory is checked here,
+// once; of any other each signature is verified before it is returned, so a
+// service that signs with another key is found out.
 func NewSigner(name string, key crypto.Signer) (note.Signer, error) {
 	return newEd25519Signer(name, key, AlgEd25519)
 }
@@ -194,11 +195,18 @@ func NewSigner(name string, key crypto.Signer) (note.Signer, error) {
 type ed25519Signer struct {
 	*Key
 	private crypto.Signer
+	// suspect means that each signature has to be verified, which costs twice
+	// as much as making one: the key is not in this process.
+	suspect bool
 }
 
 func newEd25519Signer(name string, private crypto.Signer, alg byte) (*ed25519Signer, error) {
 	if private == nil {
 		return nil, unusable("key %q: no private key", name)
+	}
+	inMemory, isInMemory := private.(ed25519.PrivateKey)
+	if isInMemory && len(inMemory) != ed25519.PrivateKeySize {
+		return nil, unusable("key %q: a private key of %d bytes", name, len(inMemory))
 	}
 	public, ok := private.Public().(ed25519.PublicKey)
 	if !ok {
@@ -208,7 +216,12 @@ func newEd25519Signer(name string, private crypto.Signer, alg byte) (*ed25519Sig
 	if err != nil {
 		return nil, err
 	}
-	return &ed25519Signer{Key: k, private: private}, nil
+	// The halves of a key that was put together by hand may not match, and
+	// signing with such a key gives it away.
+	if isInMemory && !inMemory.Equal(ed25519.NewKeyFromSeed(inMemory.Seed())) {
+		return nil, unusable("key %q: the public half is not that of the private one", name)
+	}
+	return &ed25519Signer{Key: k, private: private, suspect: !isInMemory}, nil
 }
 
 // Sign returns the Ed25519 signature of msg.
@@ -217,7 +230,7 @@ func (s *ed25519Signer) Sign(msg []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: key %q: %w", ErrSigning, s.name, err)
 	}
-	if !ed25519.Verify(s.public, msg, sig) {
+	if s.suspect && !ed25519.Verify(s.public, msg, sig) {
 		return nil, fmt.Errorf("%w: key %q: the signature does not verify with its public key", ErrSigning, s.name)
 	}
 	return sig, nil

@@ -182,7 +182,10 @@ func TestSignerRefusesOtherKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, key := range map[string]crypto.Signer{"ECDSA": ec, "none": nil} {
+	mixed := append(edKey("a").Seed(), edKey("b").Public().(ed25519.PublicKey)...)
+	for name, key := range map[string]crypto.Signer{
+		"ECDSA": ec, "none": nil, "halves of two keys": ed25519.PrivateKey(mixed), "cut short": edKey("a")[:40],
+	} {
 		if _, err := NewSigner("name", key); !errors.Is(err, ErrKey) {
 			t.Errorf("%s as log key: %v", name, err)
 		}
