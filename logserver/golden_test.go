@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"flag"
 	"fmt"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -62,6 +64,20 @@ func TestWireFormat(t *testing.T) {
 			}
 		}
 		fmt.Fprintf(&got, "\n%+q\n\n", body)
+	}
+	for _, c := range []struct{ path, body string }{
+		{"/add", "an entry"}, {"/add?proof=receipt", "another"}, {"/add-batch", frame("a", "bc")}, {"/add-stream", message("a", "bc") + message("def")},
+		{"/add-stream", message("a") + "\x00\x00\x00\x00"}, {"/add", ""}, {"/add-batch", "\x00\x02a"}, {"/checkpoint", "x"},
+	} {
+		w := duplexRecorder{httptest.NewRecorder()}
+		Handler(tl.Log).ServeHTTP(w, httptest.NewRequest("POST", c.path, strings.NewReader(c.body)))
+		fmt.Fprintf(&got, "POST %s\n%+q\n\n%d\n", c.path, c.body, w.Code)
+		for _, name := range []string{"Content-Type", "Cache-Control", "Allow", "Retry-After", codeHeader} {
+			if v := w.Header().Get(name); v != "" {
+				fmt.Fprintf(&got, "%s: %s\n", name, v)
+			}
+		}
+		fmt.Fprintf(&got, "\n%+q\n\n", w.Body)
 	}
 	compareGolden(t, "wire.txt", got.Bytes())
 }
