@@ -27,7 +27,7 @@ var (
 	ErrNotReady = errors.New("waiting for the witnesses to confirm the last signed head")
 	// ErrForked means that a witness knows a head that this store does not
 	// lead to: the store is behind (restored, cloned) or forked.
-	ErrForked = errors.New("a witness has seen a head that this store does not know")
+	ErrForked = errors.New("a witness has seen a head that this store does not know: catch up (logserver restore --catch-up-from SOURCE), or end the log (logserver succeed)")
 	// ErrCorrupt means that stored bytes contradict each other. Nothing is
 	// signed or appended any more; restore the store from a replica or backup.
 	ErrCorrupt = errors.New("store is corrupt")
