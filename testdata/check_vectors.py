@@ -38,7 +38,8 @@ def checker(*names):
 
 
 def load(name):
-    return json.loads((HERE / name).read_text(encoding="utf-8"))
+    data = (HERE / name).read_bytes()
+    return json.loads(data.decode()) if name.endswith(".json") else data
 
 
 def same(what, got, want):
@@ -484,6 +485,35 @@ def refused_bundles(name, vectors):
     for v in vectors:
         refuses(v["name"], v["code"], verify, v)
     same("files", sorted(v["file"] for v in vectors), sorted(p.name for p in (HERE / "bundle" / "refused").iterdir()))
+
+
+@checker("successor/entry.txt")
+def successor(name, entry):
+    def parse(data):
+        """docs/formats/successor.md: origin, keys, receipt keys, note."""
+        base.need(len(data) <= 65535, "too large")
+        head, blank, signed = data.partition(b"\n\n")
+        lines = head.decode().split("\n")
+        base.need(blank and len(lines) >= 3 and lines[0] == "tallystick log successor v1" and lines[1].startswith("origin "), "malformed")
+        origin, keys, receipts = lines[1][len("origin "):], [], []
+        for line in lines[2:]:
+            word, _, vkey = line.partition(" ")
+            base.need(word == "receipt-key" or word == "key" and not receipts, "malformed")
+            (receipts if word == "receipt-key" else keys).append(note.Key(vkey))
+        base.need(1 <= len(keys) <= 8 and len(receipts) <= 8, "malformed")
+        base.need(all(k.name == origin for k in keys) and all(k.name == origin + "/receipt" for k in receipts), "malformed")
+        base.need(len({k.text for k in keys + receipts}) == len(keys + receipts), "malformed")
+        opened = note.Note(signed)
+        base.need(note.Checkpoint(opened.text).origin != origin, "malformed")
+        return keys, receipts, opened
+
+    keys, receipts, opened = accepts("entry", parse, entry)
+    for what, key, seed in (("key", keys[0], 2), ("receipt key", receipts[0], 3)):
+        same(what, key.public.hex(), ed25519.public_key(bytes([seed]) * 32).hex())
+    same("signature", opened.signatures[0][2].hex(), ed25519.sign(bytes([1]) * 32, opened.text.encode()).hex())
+    for what, bad in (("line repeated", entry.replace(b"origin", b"origin new.example/log\norigin", 1)), ("header", entry[1:]),
+                      ("no signature", entry[:entry.index(b"\xe2")]), ("other key", entry.replace(b"key new", b"key old", 1))):
+        refuses(what, None, parse, bad)
 
 
 BESIDE = {"bundle/golden.tallyproof", "bundle/genesis.json", "bundle/audit.policy", "bundle/membership.policy",

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"io"
-	"log/slog"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -56,6 +55,3 @@ func (l *located) use(readOnly bool, stderr io.Writer, do func(*logserver.Store)
 	}
 	return errors.Join(do(s), s.Close())
 }
-
-// quiet is a logger for commands that say themselves what happened.
-func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
