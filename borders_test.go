@@ -135,6 +135,23 @@ func TestPebbleImports(t *testing.T) {
 	}
 }
 
+// TestOnlyExportLinksBuckets holds that a log can be embedded without the
+// machinery of buckets, and that no cloud's driver is linked anywhere.
+func TestOnlyExportLinksBuckets(t *testing.T) {
+	for name, p := range goList(t) {
+		for _, dep := range p.Deps {
+			if within(dep, "gocloud.dev") && within(name, "logserver") && name != "logserver/export" {
+				t.Errorf("%s links %s: only logserver/export knows buckets", name, dep)
+			}
+			for _, driver := range []string{"s3blob", "gcsblob", "azureblob"} {
+				if dep == "gocloud.dev/blob/"+driver {
+					t.Errorf("%s links %s: drivers come behind a build tag", name, dep)
+				}
+			}
+		}
+	}
+}
+
 // TestOnlyTestsMakeClustersInMemory holds that internal/testcluster, which
 // signs for everybody, stays out of every program.
 func TestOnlyTestsMakeClustersInMemory(t *testing.T) {
