@@ -429,7 +429,7 @@ func TestStaleHeadIsUnhealthy(t *testing.T) {
 	tl.mustPublish(0)
 	a.behave(dead)
 	tl.addN(1)
-	eventually(t, "a round has begun", func() bool { return tl.publisher.behindSince.Load() != 0 })
+	eventually(t, "a round has begun", func() bool { return tl.publisher.behindSince.Load() != 0 && tl.Signed().Size == 1 })
 	tl.publisher.behindSince.Store(int64(uptime() - time.Hour))
 	if err := tl.Health(); err == nil || !strings.Contains(err.Error(), "size 1 is sequenced, 1 signed, 0 published") {
 		t.Errorf("health: %v", err)
