@@ -1,6 +1,7 @@
 package logserver
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"math/bits"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/mod/sumdb/note"
@@ -146,20 +148,27 @@ func fsckReader(ctx context.Context, r reader, o FsckOptions) (*FsckReport, erro
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(f.report.Findings, func(a, b Finding) int { return compareIndex(a.Index, b.Index) })
+	slices.SortFunc(f.report.Findings, compareFindings)
 	return &f.report, nil
 }
 
-// compareIndex sorts by index, those of no entry last.
-func compareIndex(a, b int64) int {
-	// As unsigned numbers -1 is the largest.
-	switch {
-	case uint64(a) < uint64(b):
-		return -1
-	case uint64(a) > uint64(b):
+// compareFindings sorts by index, those of no entry last, and within an index
+// what is wrong before what follows from it: the entries, then the tiles from
+// the leaves up.
+func compareFindings(a, b Finding) int {
+	isTile := func(f Finding) int {
+		if strings.HasPrefix(f.Resource, "tile/entries/") {
+			return 0
+		}
 		return 1
 	}
-	return 0
+	return cmp.Or(
+		cmp.Compare(uint64(a.Index), uint64(b.Index)), // -1 is the largest
+		cmp.Compare(isTile(a), isTile(b)),
+		cmp.Compare(a.Resource, b.Resource),
+		cmp.Compare(a.First, b.First),
+		cmp.Compare(a.What, b.What),
+	)
 }
 
 // found adds a finding.
@@ -174,11 +183,11 @@ func (f *fsck) found(finding Finding) {
 	}
 	last := 0 // the one to give way, if it comes later
 	for i := range r.Findings {
-		if compareIndex(r.Findings[i].Index, r.Findings[last].Index) > 0 {
+		if compareFindings(r.Findings[i], r.Findings[last]) > 0 {
 			last = i
 		}
 	}
-	if compareIndex(finding.Index, r.Findings[last].Index) < 0 {
+	if compareFindings(finding, r.Findings[last]) < 0 {
 		r.Findings[last] = finding
 	}
 }
