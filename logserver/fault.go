@@ -63,10 +63,11 @@ func (f *faults) Errorf(format string, args ...any) {
 // Fatalf implements pebble.Logger: the outcome of a write is unknown and must
 // not be answered.
 func (f *faults) Fatalf(format string, args ...any) {
-	err := fmt.Errorf(format, args...)
+	text := fmt.Sprintf(format, args...)
+	err := errors.New(text)
 	for _, a := range args {
 		if cause, ok := a.(error); ok {
-			err = fmt.Errorf("%w (%s)", cause, fmt.Sprintf(format, args...))
+			err = fmt.Errorf("%w (%s)", cause, text)
 		}
 	}
 	f.end(err)
