@@ -78,7 +78,11 @@ func (h *handler) add(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch form {
 	case formReceipt:
-		return h.answerProof(w, result.Index, head.Size, head.Note)
+		signed, err := head.Note()
+		if err != nil {
+			return err
+		}
+		return h.answerProof(w, result.Index, head.Size, signed)
 	case formWitnessed:
 		return h.answerWitnessed(w, r, result.Index)
 	}

@@ -71,10 +71,21 @@ type Head struct {
 	// Size and Root are the tree size and root hash.
 	Size int64
 	Root Hash
-	// Note is the checkpoint signed by the log's receipt key: evidence against
-	// the log if an entry below Size is ever missing. It has been seen by no
-	// witness. It is nil for a log without a receipt key.
-	Note []byte
+	// receipt signs the head when somebody asks for it; nil for a log without a
+	// receipt key.
+	receipt *receiptHead
+}
+
+// Note returns the checkpoint of the head signed by the log's receipt key:
+// evidence against the log if an entry below Size is ever missing. It has been
+// seen by no witness. It is nil for a log without a receipt key. The first call
+// for a commit group signs, later ones return the same bytes, which must not be
+// changed.
+func (h Head) Note() ([]byte, error) {
+	if h.receipt == nil {
+		return nil, nil
+	}
+	return h.receipt.sign()
 }
 
 // check reports why the entry is out of bounds, if it is.

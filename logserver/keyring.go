@@ -167,28 +167,51 @@ func pick(from []*headSigner, want KeyError) (*headSigner, error) {
 	return nil, &want
 }
 
-// receiptSigner signs receipt heads, by whichever receipt key is current.
+// receiptSigner hands out receipt heads, by whichever receipt key is current.
 type receiptSigner struct {
-	// mu lets many sign, and a rotation wait for them: while it is held for
-	// writing no head is being signed.
+	// mu lets many issue, and a rotation wait for them: while it is held for
+	// writing no head is being issued.
 	mu      sync.RWMutex
 	current *headSigner
-	// signedTo is the largest tree size that has been signed since the log was
+	// issuedTo is the largest tree size that has been issued since the log was
 	// opened, or a size at or above it.
-	signedTo atomic.Int64
+	issuedTo atomic.Int64
 }
 
-// sign returns the checkpoint signed by the current receipt key.
-func (r *receiptSigner) sign(size int64, root Hash) ([]byte, error) {
+// issue returns the receipt head of a durable tree.
+func (r *receiptSigner) issue(size int64, root Hash) *receiptHead {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for {
-		to := r.signedTo.Load()
-		if size <= to || r.signedTo.CompareAndSwap(to, size) {
+		to := r.issuedTo.Load()
+		if size <= to || r.issuedTo.CompareAndSwap(to, size) {
 			break
 		}
 	}
-	return checkpoint.Sign(checkpoint.Checkpoint{Origin: r.current.origin, Size: size, Root: root}, r.current.signer)
+	return &receiptHead{signer: r.current, size: size, root: root}
+}
+
+// receiptHead is a head of a durable tree that may be signed at any time: most
+// commit groups have no caller who wants the signature, and making it costs as
+// much as sequencing a hundred entries. The key is that of when it was issued.
+type receiptHead struct {
+	signer *headSigner
+	size   int64
+	root   Hash
+
+	once sync.Once
+	note []byte
+	err  error
+}
+
+func (r *receiptHead) sign() ([]byte, error) {
+	r.once.Do(func() {
+		head := checkpoint.Checkpoint{Origin: r.signer.origin, Size: r.size, Root: r.root}
+		if r.note, r.err = checkpoint.Sign(head, r.signer.signer); r.err != nil {
+			r.err = fmt.Errorf("signing the receipt head: %w", r.err)
+		}
+	})
+	return r.note, r.err
 }
 
 // vkey returns the verifier key of the current receipt key.

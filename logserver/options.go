@@ -111,10 +111,12 @@ type Options struct {
 	// firstEntry is what Create makes entry 0, unless it is nil.
 	firstEntry []byte
 	// fs replaces the file system in tests, tune changes how Pebble uses it, and
-	// diskPoll is how often the disk is looked at.
+	// diskPoll is how often the disk is looked at. durable is called when a group
+	// is durable, before it is shown; its error is one of the group.
 	fs       vfs.FS
 	tune     func(*pebble.Options)
 	diskPoll time.Duration
+	durable  func() error
 }
 
 func (o *Options) setDefaults() {

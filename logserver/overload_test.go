@@ -16,7 +16,7 @@ func TestOverload(t *testing.T) {
 	gate := make(chan struct{})
 	opts := testOptions(vfs.NewMem())
 	opts.QueueEntries = 8
-	opts.ReceiptKey = gatedKey{opts.ReceiptKey, gate}
+	opts.durable = func() error { <-gate; return nil }
 	tl := newTestLog(t, opts)
 	h := Handler(tl.Log)
 	const callers, each = 64, 40

@@ -2,9 +2,7 @@ package logserver
 
 import (
 	"context"
-	"crypto"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -65,11 +63,11 @@ type gatedLog struct {
 	gate gate
 }
 
-func newGatedLog(t *testing.T, receipt crypto.Signer) *gatedLog {
+func newGatedLog(t *testing.T, durable func() error) *gatedLog {
 	t.Helper()
 	g := &gatedLog{mem: vfs.NewCrashableMem()}
 	opts := testOptions(gateFS{g.mem, &g.gate})
-	opts.HoldWitness, opts.DiskReserve, opts.ReceiptKey = true, -1, receipt
+	opts.HoldWitness, opts.DiskReserve, opts.durable = true, -1, durable
 	g.testLog = newTestLog(t, opts)
 	return g
 }
@@ -133,7 +131,7 @@ func (g *gatedLog) durable(look func(*Log)) {
 // an answer, no reader sees an entry, a deduplication key or a register, and a
 // duplicate and a refused guard wait for the entries that they are about.
 func TestNothingLeavesBeforeItsSync(t *testing.T) {
-	g := newGatedLog(t, testKey(2))
+	g := newGatedLog(t, nil)
 	g.gate.Lock()
 	e := Entry{Data: []byte("a"), Opening: []byte("o"), Dedup: []byte("key"), Sets: []Register{{"r", 7}}}
 	first := g.start(e)
@@ -196,7 +194,7 @@ func TestNothingLeavesBeforeItsSync(t *testing.T) {
 // answered is missing.
 func TestCrashWithGroupsInFlight(t *testing.T) {
 	for _, percent := range []int{0, 50, 100} {
-		g := newGatedLog(t, testKey(2))
+		g := newGatedLog(t, nil)
 		g.add(Entry{Data: []byte("durable"), Dedup: []byte("durable")})
 		g.gate.Lock()
 		var appends []<-chan appended
@@ -239,27 +237,19 @@ func TestCrashWithGroupsInFlight(t *testing.T) {
 	}
 }
 
-// brokenSigner is a key that stops signing.
-type brokenSigner struct {
-	crypto.Signer
-	broken atomic.Bool
-}
-
-func (s *brokenSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	if s.broken.Load() {
-		return nil, errors.New("key is away")
-	}
-	return s.Signer.Sign(rand, digest, opts)
-}
-
 // TestFailureWithGroupsInFlight fails a group when others are applied behind it:
 // all of them fail, nothing is written after them, and opening the log again
 // finds each whole.
 func TestFailureWithGroupsInFlight(t *testing.T) {
-	key := &brokenSigner{Signer: testKey(2)}
-	g := newGatedLog(t, key)
+	var broken atomic.Bool
+	g := newGatedLog(t, func() error {
+		if broken.Load() {
+			return errors.New("broken")
+		}
+		return nil
+	})
 	g.gate.Lock()
-	key.broken.Store(true)
+	broken.Store(true)
 	var appends []<-chan appended
 	for i := range 3 {
 		appends = append(appends, g.start(Entry{Data: []byte{'a' + byte(i)}}))
@@ -278,7 +268,7 @@ func TestFailureWithGroupsInFlight(t *testing.T) {
 	if g.applied.Load() != 3 {
 		t.Errorf("%d entries applied", g.applied.Load())
 	}
-	key.broken.Store(false)
+	broken.Store(false)
 	g.reopen()
 	for i := range 3 {
 		g.sequence(Entry{Data: []byte{'a' + byte(i)}})
@@ -288,7 +278,7 @@ func TestFailureWithGroupsInFlight(t *testing.T) {
 
 // TestCloseAnswersGroupsInFlight closes a log with groups in flight: each gets its answer.
 func TestCloseAnswersGroupsInFlight(t *testing.T) {
-	g := newGatedLog(t, testKey(2))
+	g := newGatedLog(t, nil)
 	g.gate.Lock()
 	var appends []<-chan appended
 	for i := range 3 {

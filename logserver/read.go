@@ -26,23 +26,20 @@ func (l *Log) ReceiptVkey() string {
 // and proven; the public endpoints may serve less.
 func (l *Log) Size() int64 { return l.view.Load().size }
 
-// Head returns the head of the newest commit group, signed by the receipt key if
-// there is one. While the start-up head check is under way it is ErrNotReady:
-// nothing is signed before that.
+// Head returns the head of the newest commit group. While the start-up head
+// check is under way it is ErrNotReady for a log with a receipt key: nothing is
+// signed before that.
 func (l *Log) Head() (Head, error) {
 	current := l.head.Load()
 	h := *current
-	if h.Note != nil || l.receipt == nil {
+	if h.receipt != nil || l.receipt == nil {
 		return h, nil
 	}
 	// Nothing has been appended since the log was opened.
 	if err := l.publisher.appendable(); err != nil {
 		return Head{}, err
 	}
-	var err error
-	if h.Note, err = l.receipt.sign(h.Size, h.Root); err != nil {
-		return Head{}, fmt.Errorf("signing the receipt head: %w", err)
-	}
+	h.receipt = l.receipt.issue(h.Size, h.Root)
 	l.head.CompareAndSwap(current, &h)
 	return h, nil
 }

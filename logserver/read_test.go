@@ -21,9 +21,16 @@ func TestHead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := checkpoint.Open(h.Note, tl.Origin(), tl.receipt.current.keys)
+		signed, err := h.Note()
 		if err != nil {
-			t.Fatalf("receipt head: %v\n%s", err, h.Note)
+			t.Fatal(err)
+		}
+		c, err := checkpoint.Open(signed, tl.Origin(), tl.receipt.current.keys)
+		if err != nil {
+			t.Fatalf("receipt head: %v\n%s", err, signed)
+		}
+		if again, err := h.Note(); err != nil || !bytes.Equal(again, signed) {
+			t.Errorf("the same head again: %v\n%s", err, again)
 		}
 		if c.Size != h.Size || c.Root != h.Root || c.Size != int64(len(tl.data)) {
 			t.Errorf("receipt head of size %d, signed %d, want %d", h.Size, c.Size, len(tl.data))
@@ -45,8 +52,12 @@ func TestHead(t *testing.T) {
 	opts := testOptions(vfs.NewMem())
 	opts.ReceiptKey = nil
 	tl = newTestLog(t, opts)
-	if h, err := tl.Head(); err != nil || h.Note != nil || tl.ReceiptVkey() != "" {
+	h, err = tl.Head()
+	if err != nil || tl.ReceiptVkey() != "" {
 		t.Errorf("head without a receipt key: %+v, %v", h, err)
+	}
+	if signed, err := h.Note(); err != nil || signed != nil {
+		t.Errorf("without a receipt key the head is signed: %q, %v", signed, err)
 	}
 }
 
@@ -144,25 +155,31 @@ func TestLogKeyAway(t *testing.T) {
 	tl.mustPublish(6)
 }
 
+// TestReceiptKeyAway: appends do not wait for the receipt key, and who asks for
+// its signature learns that there is none.
 func TestReceiptKeyAway(t *testing.T) {
 	key := &moodySigner{Signer: testKey(2)}
 	opts := testOptions(vfs.NewMem())
 	opts.ReceiptKey = key
 	tl := newTestLog(t, opts)
-	tl.add(tl.nextEntry())
 	key.away.Store(true)
-	if _, _, err := tl.Append(context.Background(), tl.nextEntry()); !errors.Is(err, ErrReload) {
-		t.Fatalf("append without a receipt: %v", err)
+	e := tl.nextEntry()
+	_, h, err := tl.Append(context.Background(), e)
+	if err != nil {
+		t.Fatal(err)
 	}
-	// The outcome is unknown to the caller, so the log wants to be opened again.
+	tl.sequence(e)
+	if signed, err := h.Note(); !errors.Is(err, checkpoint.ErrSigning) || signed != nil {
+		t.Errorf("the head is signed: %q, %v", signed, err)
+	}
 	key.away.Store(false)
-	if _, _, err := tl.Append(context.Background(), tl.nextEntry()); !errors.Is(err, ErrReload) {
-		t.Fatalf("append after a failure: %v", err)
-	}
-	tl.sequence(tl.nextEntry()) // it was durable
-	tl.reopen()
-	tl.check()
 	tl.add(tl.nextEntry())
+	if h, err := tl.Head(); err != nil {
+		t.Error(err)
+	} else if signed, err := h.Note(); err != nil || signed == nil {
+		t.Errorf("the key is back: %q, %v", signed, err)
+	}
+	tl.check()
 }
 
 func TestWaiting(t *testing.T) {

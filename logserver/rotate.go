@@ -199,7 +199,7 @@ func (l *Log) RotateReceiptKey(next crypto.Signer) error {
 	defer l.receipt.mu.Unlock()
 	old := l.keys.Load()
 	// What earlier runs of the log have signed was no larger than its tree.
-	id, err := old.rotateReceipt(signer.vkey, max(l.receipt.signedTo.Load(), l.Size()))
+	id, err := old.rotateReceipt(signer.vkey, max(l.receipt.issuedTo.Load(), l.Size()))
 	if err != nil || id == old.identity {
 		return err
 	}

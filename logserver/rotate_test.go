@@ -234,7 +234,11 @@ func TestRotateReceiptKey(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := checkpoint.Open(h.Note, opts.Origin, []note.Verifier{key}); err != nil {
+		signed, err := h.Note() // after the switch, by the key of when it was issued
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := checkpoint.Open(signed, opts.Origin, []note.Verifier{key}); err != nil {
 			t.Errorf("head of size %d, the switch was at %d: %v", h.Size, last.Size, err)
 		}
 	}

@@ -2,14 +2,13 @@ package logserver
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
 )
 
 // sequencer turns batches into commit groups, in two stages. Its first
 // goroutine decides on a batch, builds the group and applies it to the store;
-// its second waits until the group is durable, shows it, signs its head and
+// its second waits until the group is durable, shows it, issues its head and
 // answers. So a group is built while the one ahead of it is being synced.
 //
 // The rest of the log sees this work through Log.view. Each stage owns its
@@ -162,8 +161,8 @@ func (s *sequencer) apply(g *commitGroup, b *batch) error {
 	return nil
 }
 
-// finish is the second half: wait for the sync, show, sign, answer. It closes
-// the answer, whatever happens.
+// finish is the second half: wait for the sync, show, issue the head, answer.
+// It closes the answer, whatever happens.
 func (s *sequencer) finish(g *commitGroup) {
 	a := g.answer
 	if a.err == nil {
@@ -188,6 +187,11 @@ func (s *sequencer) settle(g *commitGroup) error {
 		if err := s.log.store.sync(g.commit); err != nil {
 			return err
 		}
+		if s.log.opts.durable != nil {
+			if err := s.log.opts.durable(); err != nil {
+				return err
+			}
+		}
 
 		// 5. Show the group to readers. What is served is durable.
 		s.log.view.Store(g.view)
@@ -195,15 +199,12 @@ func (s *sequencer) settle(g *commitGroup) error {
 		s.last = Head{Size: g.view.size, Root: g.view.root}
 	}
 
-	// 6. Sign the receipt head. The commit forbids contradicting it: recovery
-	// refuses a store whose bytes do not lead to the committed head.
+	// 6. Issue the receipt head: from here on the receipt key may sign it. The
+	// commit forbids contradicting it: recovery refuses a store whose bytes do
+	// not lead to the committed head.
 	// Crash here: the group stands; its callers have no answer.
-	if s.last.Note == nil && s.log.receipt != nil {
-		note, err := s.log.receipt.sign(s.last.Size, s.last.Root)
-		if err != nil {
-			return fmt.Errorf("signing the receipt head: %w", err)
-		}
-		s.last.Note = note
+	if s.last.receipt == nil && s.log.receipt != nil {
+		s.last.receipt = s.log.receipt.issue(s.last.Size, s.last.Root)
 	}
 	head := s.last
 	s.log.head.Store(&head)

@@ -160,7 +160,7 @@ func TestStreamBackPressure(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				gate := make(chan struct{})
 				opts := testOptions(vfs.NewMem())
-				opts.ReceiptKey = gatedKey{opts.ReceiptKey, gate}
+				opts.durable = func() error { <-gate; return nil }
 				tl := newTestLog(t, opts)
 				const messages = 100
 				in := &countingReader{Reader: strings.NewReader(strings.Repeat(one, messages))}
@@ -191,7 +191,7 @@ func TestStreamWaitsForRoom(t *testing.T) {
 		gate := make(chan struct{})
 		opts := testOptions(vfs.NewMem())
 		opts.QueueEntries = 2
-		opts.ReceiptKey = gatedKey{opts.ReceiptKey, gate}
+		opts.durable = func() error { <-gate; return nil }
 		tl := newTestLog(t, opts)
 		h := Handler(tl.Log)
 		answered := make(chan []string)
@@ -221,7 +221,7 @@ func TestStreamWaitsForRoom(t *testing.T) {
 		gate := make(chan struct{})
 		opts := testOptions(vfs.NewMem())
 		opts.QueueEntries = 2
-		opts.ReceiptKey = gatedKey{opts.ReceiptKey, gate}
+		opts.durable = func() error { <-gate; return nil }
 		tl := newTestLog(t, opts)
 		answered := make(chan []string)
 		go func() {

@@ -39,7 +39,11 @@ func (l controlLog) Append(ctx context.Context, entries ...orchestrator.LogEntry
 	for i, r := range results {
 		out[i] = orchestrator.LogResult{Index: r.Index, Duplicate: r.Duplicate, Err: logError(r.Err)}
 	}
-	return out, orchestrator.Head{Size: head.Size, Note: head.Note}, nil
+	signed, err := head.Note()
+	if err != nil {
+		return nil, orchestrator.Head{}, logError(err)
+	}
+	return out, orchestrator.Head{Size: head.Size, Note: signed}, nil
 }
 
 func (l controlLog) Entries(ctx context.Context, start, end int64, visit func(index int64, data, opening []byte) error) error {
