@@ -152,7 +152,7 @@ func TestCrashUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	for round := range 12 {
+	for round := range 6 {
 		eventually(t, "more entries", func() bool { return tl.Size() > int64(round*40) })
 		mu.Lock()
 		want := maps.Clone(acknowledged)

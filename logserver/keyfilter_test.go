@@ -20,7 +20,7 @@ func TestKeyFilterNeverForgets(t *testing.T) {
 		wrong       float64 // of fresh keys, at most
 	}{
 		{1 << 20, 300_000, 0.02},
-		{1 << 20, 3_000_000, 1},
+		{1 << 20, 1_200_000, 1},
 		{0, 10_000, 1},
 		{-1, 10_000, 1},
 	} {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -150,6 +151,25 @@ func keepCopy(log *logserver.Log, config serveConfig, logger *slog.Logger) (stop
 	return func() error {
 		cancel()
 		<-ended
+		copyLast(log, exporter, logger)
 		return exporter.Close()
 	}, nil
+}
+
+// lastCopyTimeout bounds how long stopping waits for the last entries to be
+// published and copied. The next start does what it leaves.
+const lastCopyTimeout = 5 * time.Second
+
+// copyLast brings the copy to the last entry that the log accepted: nobody
+// would, while the log is stopped.
+func copyLast(log *logserver.Log, exporter *export.Exporter, logger *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), lastCopyTimeout)
+	defer cancel()
+	err := log.Wait(ctx, log.Size())
+	if err == nil {
+		_, err = exporter.Run(ctx)
+	}
+	if err != nil {
+		logger.Warn("copy does not have the last entries; the next start goes on", "err", err)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -138,10 +139,12 @@ func TestInterrupted(t *testing.T) {
 	cut := errors.New("cut off")
 	for n := 1; ; n++ {
 		o := into(t, source)
-		whole, left := o.Fetch, n
+		whole := o.Fetch
+		var left atomic.Int64
+		left.Store(int64(n))
 		o.Workers = 1
 		o.Fetch = func(ctx context.Context, path string, limit int64) ([]byte, error) {
-			if left--; left < 0 {
+			if left.Add(-1) < 0 {
 				return nil, cut
 			}
 			return whole(ctx, path, limit)
