@@ -48,6 +48,7 @@ func appendUntilFault(fault, dir string) {
 		return fsFault{}
 	}}
 	opts.tune = smallTables // so that the write-ahead log is rotated
+	opts.HoldWitness = true // no round meets the fault in place of an append
 	opts.Fatal = func(err error) {
 		fmt.Fprintln(os.Stderr, "ended:", err)
 		os.Exit(3)
