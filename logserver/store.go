@@ -119,37 +119,12 @@ func (s *store) close() error {
 	// Everything that anybody was told of is durable: a fault has no caller to
 	// hide an outcome from and is the error of closing.
 	s.faults.running.Store(false)
-	err := s.faults.during(func() error {
-		s.flush()
-		return s.db.Close()
-	})
+	err := s.faults.during(s.db.Close)
 	if s.faults.broken.Load() {
 		return err
 	}
 	s.cache.Unref()
 	return errors.Join(err, s.lock.Close())
-}
-
-// maxCloseFlush bounds how long closing waits for the memtables to be flushed.
-// 32 MiB take less than a second on any disk that a log is run on.
-const maxCloseFlush = 10 * time.Second
-
-// flush moves what only the write-ahead log holds into tables. The end of a
-// write-ahead log that rotted looks like a write that a power cut tore: what
-// follows is dropped without a word, where a table is found to be corrupt. So a
-// log that was stopped cleanly rests in tables. If the flush fails or has to
-// wait for room, closing goes on without: the write-ahead log has everything.
-func (s *store) flush() {
-	flushed, err := s.db.AsyncFlush()
-	if err != nil {
-		return
-	}
-	timeout := time.NewTimer(maxCloseFlush)
-	defer timeout.Stop()
-	select {
-	case <-flushed:
-	case <-timeout.C:
-	}
 }
 
 // get returns a copy of the value, or ErrNotFound.
