@@ -133,4 +133,4 @@ func faultRuns(t *testing.T, stride int64) {
 // TestFaults is promise 9: after an error whose outcome is unknown nothing is
 // written until the log has been loaded again, and then it is right in both
 // cases.
-func TestFaults(t *testing.T) { faultRuns(t, 12) }
+func TestFaults(t *testing.T) { faultRuns(t, 25) }

@@ -13,6 +13,10 @@ import (
 // fails: the outcome of a commit is unknown from there on. Left to itself Pebble
 // would end it a little later, by a panic that nobody can recover from.
 //
+// It does so too where a blob file fails. Nothing would be lost by trying again
+// later, as with tables, but Pebble 2.1.7 dereferences nil when it cannot finish
+// a blob file, on a goroutine of its own.
+//
 // It syncs the directory when a manifest has been created. Pebble syncs it only
 // together with the marker that names the manifest, so that on a file system
 // that keeps unsynced directory entries in no order a power cut could leave the
@@ -33,6 +37,9 @@ func (s storeFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, 
 		if err := syncDir(s.FS, s.PathDir(name)); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
+	}
+	if err == nil && strings.HasSuffix(name, ".blob") {
+		return blobFile{f, s}, nil
 	}
 	return s.file(name, f, err)
 }
@@ -114,3 +121,35 @@ func (f walFile) SyncTo(length int64) (bool, error) {
 
 // Close implements vfs.File.
 func (f walFile) Close() error { return f.fs.check(f.File.Close()) }
+
+// blobFile is a blob file that is being written.
+type blobFile struct {
+	vfs.File
+	fs storeFS
+}
+
+// Write implements vfs.File.
+func (f blobFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	return n, f.fs.check(err)
+}
+
+// Preallocate implements vfs.File.
+func (f blobFile) Preallocate(offset, length int64) error {
+	return f.fs.check(f.File.Preallocate(offset, length))
+}
+
+// Sync implements vfs.File.
+func (f blobFile) Sync() error { return f.fs.check(f.File.Sync()) }
+
+// SyncData implements vfs.File.
+func (f blobFile) SyncData() error { return f.fs.check(f.File.SyncData()) }
+
+// SyncTo implements vfs.File.
+func (f blobFile) SyncTo(length int64) (bool, error) {
+	full, err := f.File.SyncTo(length)
+	return full, f.fs.check(err)
+}
+
+// Close implements vfs.File.
+func (f blobFile) Close() error { return f.fs.check(f.File.Close()) }
