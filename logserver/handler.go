@@ -194,7 +194,7 @@ func (h *handler) checkpoint(w http.ResponseWriter) error {
 }
 
 // servable is the tree size up to which reads are served: that of the last
-// checkpoint or receipt head that was signed.
+// checkpoint that was signed, or receipt head that may be.
 func (l *Log) servable() int64 {
 	if l.receipt != nil {
 		return l.Size()

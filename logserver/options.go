@@ -50,7 +50,7 @@ type Options struct {
 	Origin string
 	// Key is the log's Ed25519 key: it signs once a round.
 	Key crypto.Signer
-	// ReceiptKey, if set, is the Ed25519 key that signs the head of every
+	// ReceiptKey, if set, is the Ed25519 key that may sign the head of every
 	// commit group, under the key name Origin + "/receipt".
 	ReceiptKey crypto.Signer
 	// NextKey and NextReceiptKey are the keys of a rotation that may have begun
