@@ -8,14 +8,11 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/sandbox"
 )
 
@@ -25,12 +22,7 @@ func main() {
 	if sandbox.IsWorker() {
 		sandbox.WorkerMain()
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := rootCommand().ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "controlapi: error: %v\n", err)
-		os.Exit(1)
-	}
+	wiring.Main(rootCommand(), nil)
 }
 
 // rootCommand builds the command line.

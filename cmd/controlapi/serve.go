@@ -108,11 +108,7 @@ type controlPlane struct {
 
 // serve runs a control plane until ctx ends.
 func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error) {
-	level := slog.LevelInfo
-	if config.verbose {
-		level = slog.LevelDebug
-	}
-	p := &controlPlane{config: config, stderr: stderr, logger: slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))}
+	p := &controlPlane{config: config, stderr: stderr, logger: wiring.Logger(stderr, config.verbose)}
 	defer func() { err = errors.Join(err, p.close()) }()
 	if err := p.openStores(); err != nil {
 		return err

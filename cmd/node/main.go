@@ -15,14 +15,13 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime/debug"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/strictjson"
 	"github.com/tallystick/tallystick/keyfile"
@@ -36,12 +35,7 @@ func main() {
 	if sandbox.IsWorker() {
 		sandbox.WorkerMain()
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := rootCommand().ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "node: error: %v\n", err)
-		os.Exit(1)
-	}
+	wiring.Main(rootCommand(), nil)
 }
 
 // rootCommand builds the command line.
@@ -151,7 +145,7 @@ SIGTERM and SIGINT drain: nothing new is taken, work in progress gets --drain to
 end. The log, one JSON object a line, goes to standard error.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			logger := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil))
+			logger := wiring.Logger(cmd.ErrOrStderr(), false)
 			return serve(cmd.Context(), c, logger)
 		},
 	}

@@ -12,10 +12,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -25,12 +21,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := rootCommand().ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "witness: error: %v\n", err)
-		os.Exit(1)
-	}
+	wiring.Main(rootCommand(), nil)
 }
 
 // rootCommand builds the command line.
@@ -140,11 +131,7 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	level := slog.LevelInfo
-	if config.verbose {
-		level = slog.LevelDebug
-	}
-	logger := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
+	logger := wiring.Logger(stderr, config.verbose)
 	w, err := witness.Open(witness.Config{Dir: config.keys.dir, Keys: keys, Policy: policy, Logger: logger})
 	if err != nil {
 		return err

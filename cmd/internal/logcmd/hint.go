@@ -1,4 +1,4 @@
-package main
+package logcmd
 
 import (
 	"errors"
@@ -10,9 +10,9 @@ import (
 	"github.com/tallystick/tallystick/logserver"
 )
 
-// hint says which command helps against an error, or "". The command that failed
+// Hint says which command helps against an error, or "". The command that failed
 // knows where the log is.
-func hint(cmd *cobra.Command, err error) string {
+func Hint(cmd *cobra.Command, err error) string {
 	where := "--dir D"
 	for _, name := range []string{"dir", "store"} {
 		if f := cmd.Flags().Lookup(name); f != nil && f.Value.String() != "" {

@@ -1,0 +1,173 @@
+// Package logcmd is the command line of the log server: everything that the
+// programs logserver and logserver-cloud are, but for what they link.
+//
+// A command of the operator works on a log that runs or on one that is stopped:
+// it asks the server over the control socket beside the store (package control),
+// or opens the store itself. Only commands that sign need a private key.
+package logcmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
+	"github.com/tallystick/tallystick/logserver"
+	"github.com/tallystick/tallystick/logserver/export"
+)
+
+// Root builds the command line of a program of the given name.
+func Root(program string) *cobra.Command {
+	root := &cobra.Command{
+		Use:           program,
+		Short:         "Run a transparency log (c2sp.org/tlog-tiles)",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(initCommand(), serveCommand())
+	root.AddCommand(exportCommand(), importCommand(), benchCommand())
+	root.AddCommand(statusCommand(), fsckCommand(), backupCommand(), restoreCommand(), succeedCommand(), rotateCommand())
+	return root
+}
+
+func initCommand() *cobra.Command {
+	var dir directory
+	var origin string
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Create a log and print its verifier key",
+		Long: `Create a directory with a log's keys and its store, and sign the checkpoint of
+the empty tree. Standard output receives the verifier key, which clients and
+witnesses need, and nothing else. An interrupted init can be run again.
+
+The log key may be in a key management service: --key takes its URI, of the form
+scheme://key, and an executable sigstore-kms-scheme in PATH (sigstore's plugin
+protocol) reaches it. The key must be an Ed25519 key that signs messages and not
+hashes of them. The URI is remembered in the directory, and serve asks for no
+signature before it needs one. The receipt key is always a file.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			vkey, err := dir.create(origin)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), vkey)
+			return nil
+		},
+	}
+	dir.register(cmd)
+	dir.registerNew(cmd)
+	cmd.Flags().StringVar(&origin, "origin", "", "the log's unique `name`, a URL without schema such as example.com/log")
+	cmd.MarkFlagRequired("origin")
+	return cmd
+}
+
+// serveConfig is what the flags of serve say.
+type serveConfig struct {
+	dir            directory
+	listen         string
+	policy         string
+	failOpen       bool
+	diskReserve    int64
+	minInterval    time.Duration
+	addrFile       string
+	export         string
+	exportInterval time.Duration
+	verbose        bool
+}
+
+func serveCommand() *cobra.Command {
+	var config serveConfig
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Accept, sign, publish and serve entries",
+		Long: `Serve a log at the root of an address: POST /add, /add-batch and
+/add-stream, the read paths of c2sp.org/tlog-tiles, proofs, /healthz and
+/metrics. Whoever reaches the address can add entries.
+
+With a policy file (c2sp.org/tlog-policy) each witness line needs the witness's
+submission prefix as its URL, and a checkpoint is published when the witnesses
+satisfy the quorum. Before it signs anything the log asks them whether they know
+a head that its store does not.
+
+The log, one JSON object a line, goes to standard error, after a line
+"listening addr=HOST:PORT" once requests are answered. On SIGTERM, what was
+accepted is published if the witnesses allow, and the store is closed.
+
+The exit status is 1 after an error, and 3 when a write to the store has an
+unknown outcome: restart it then, opening the log again finds out. A full disk
+does not end the process.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), config, cmd.ErrOrStderr())
+		},
+	}
+	config.dir.register(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&config.listen, "listen", "", "`address` to listen on, HOST:PORT; port 0 takes a free one")
+	flags.StringVar(&config.policy, "policy", "", "c2sp.org/tlog-policy `file` with the log's key, witnesses and quorum (default: no witnesses)")
+	flags.BoolVar(&config.failOpen, "fail-open", false, "publish checkpoints also when the witnesses do not satisfy the policy")
+	flags.Int64Var(&config.diskReserve, "disk-reserve", 0, "`bytes` to leave free on the disk: below it appends are refused until there is room (default: a tenth of the file system, at most 1 GiB; -1 for none)")
+	flags.DurationVar(&config.minInterval, "min-interval", logserver.DefaultMinInterval, "shortest `time` between two checkpoints; use 1s or more with public witnesses")
+	flags.StringVar(&config.addrFile, "addr-file", "", "`file` to write the listening address to, once listening")
+	flags.StringVar(&config.export, "export", "", "keep a static copy of the read path up to date in this `target`: a directory or the URL of a bucket")
+	flags.DurationVar(&config.exportInterval, "export-interval", export.DefaultInterval, "shortest `time` between two updates of the copy")
+	flags.BoolVar(&config.verbose, "verbose", false, "log more, also what single witnesses and requests did")
+	cmd.MarkFlagRequired("listen")
+	return cmd
+}
+
+// closeTimeout bounds the last round after a request to stop.
+const closeTimeout = 15 * time.Second
+
+// serve runs a log until ctx ends.
+func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error) {
+	logger := wiring.Logger(stderr, config.verbose)
+	options, err := config.dir.open()
+	if err != nil {
+		return err
+	}
+	options.DiskReserve, options.Fatal = config.diskReserve, wiring.EndProcess("logserver", stderr)
+	options.FailOpen, options.MinInterval, options.Logger = config.failOpen, config.minInterval, logger
+	if config.policy != "" {
+		if options.Policy, err = wiring.ReadPolicy(config.policy); err != nil {
+			return err
+		}
+	}
+	log, err := logserver.Open(options)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		err = errors.Join(err, log.Close(closing))
+	}()
+	// A rotation that was interrupted leaves key files under their old names.
+	if err := config.dir.settleKeys(log.Keys()); err != nil {
+		return err
+	}
+	control, err := listenControl(config.dir.path)
+	if err != nil {
+		return err
+	}
+	controlled, endControl := context.WithCancel(ctx)
+	waitControl := serveControl(controlled, control, &controlServer{log: log, dir: &config.dir}, logger)
+	defer func() { endControl(); waitControl() }()
+	if config.export != "" {
+		stop, exportErr := keepCopy(log, config, logger)
+		if exportErr != nil {
+			return exportErr
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
+	ln, err := wiring.Listen(config.listen, config.addrFile, stderr)
+	if err != nil {
+		return err
+	}
+	return logserver.Serve(ctx, ln, logserver.Handler(log), logger)
+}

@@ -1,0 +1,54 @@
+package wiring
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+func TestComplaint(t *testing.T) {
+	failing := errors.New("no such log")
+	child := &cobra.Command{Use: "serve", RunE: func(*cobra.Command, []string) error { return failing }}
+	root := &cobra.Command{Use: "program", SilenceErrors: true, SilenceUsage: true}
+	root.AddCommand(child)
+	root.SetArgs([]string{"serve"})
+	cmd, err := root.ExecuteC()
+	for _, test := range []struct {
+		hint func(*cobra.Command, error) string
+		want string
+	}{
+		{nil, "program: error: no such log\n"},
+		{func(*cobra.Command, error) string { return "" }, "program: error: no such log\n"},
+		{func(c *cobra.Command, err error) string {
+			if c != child || err != failing {
+				t.Errorf("the hint is asked about %q and %v", c.Name(), err)
+			}
+			return "make one"
+		}, "program: error: no such log\nprogram: hint: make one\n"},
+	} {
+		var stderr bytes.Buffer
+		if status := complain(&stderr, cmd, err, test.hint); status != 1 || stderr.String() != test.want {
+			t.Errorf("status %d, standard error %q, want 1 and %q", status, &stderr, test.want)
+		}
+	}
+}
+
+func TestLogger(t *testing.T) {
+	for _, verbose := range []bool{false, true} {
+		var out bytes.Buffer
+		logger := Logger(&out, verbose)
+		logger.Debug("a detail")
+		if shown := out.Len() > 0; shown != verbose {
+			t.Errorf("verbose %v: a detail is shown: %v", verbose, shown)
+		}
+		out.Reset()
+		logger.Info("an event")
+		var line map[string]any
+		if err := json.Unmarshal(out.Bytes(), &line); err != nil || line["msg"] != "an event" {
+			t.Errorf("a line is %q (%v)", &out, err)
+		}
+	}
+}
