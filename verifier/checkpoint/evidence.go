@@ -18,13 +18,20 @@ const MaxEvidenceSize = 4 * MaxNoteSize
 // evidenceFormat marks an evidence file and its version.
 const evidenceFormat = "tallystick checkpoint evidence v1"
 
-// Evidence is two checkpoints of one log that a witness could not bring
-// together. It is self-contained: whoever knows the log's key can judge it.
+// Evidence is two checkpoints of one log that somebody could not bring
+// together: a witness, a node, a monitor. It is self-contained: whoever knows
+// the log's key can judge it, and none of its content is trusted.
 type Evidence struct {
-	Vkeys     []string    // the log's verifier keys, as the witness knew them
-	Known     []byte      // signed note that the witness had cosigned
-	Submitted []byte      // signed note that it was then asked to cosign
-	Hashes    []tlog.Hash // consistency proof that came with it
+	Vkeys     []string // the log's verifier keys, as whoever wrote it knew them
+	Known     []byte   // signed note that had been accepted
+	Submitted []byte   // signed note that was shown then
+	// RootAt is the root hash that the tree of the larger checkpoint is said to
+	// have at the size of the smaller one, nil if nothing is said. Hashes proves
+	// it.
+	RootAt *tlog.Hash
+	// Hashes is the consistency proof that came with it: from RootAt to the larger
+	// checkpoint, or, without RootAt, from the smaller checkpoint.
+	Hashes []tlog.Hash
 }
 
 // Finding is what evidence proves.
@@ -35,8 +42,9 @@ const (
 	// does not connect them. Whoever submitted them may be at fault and not the
 	// log; a proof from the log settles it.
 	Unproven Finding = iota + 1
-	// Fork: the log signed two root hashes for one tree size. No proof can ever
-	// connect them.
+	// Fork: the log signed two trees of which neither extends the other: two root
+	// hashes for one tree size, or a root hash for one size and a larger tree that
+	// provably had another one at that size. No proof can ever connect them.
 	Fork
 )
 
@@ -50,33 +58,76 @@ func (f Finding) String() string {
 	return fmt.Sprintf("finding %d", int(f))
 }
 
+// Verdict is what evidence proves about two checkpoints, both signed by the log.
+type Verdict struct {
+	Finding Finding
+	// Known and Submitted are the two checkpoints, of one origin.
+	Known, Submitted Checkpoint
+	// RootAt is set for a Fork: the root hash that the larger tree has at the size
+	// of the smaller one. For equal sizes it is that of Submitted.
+	RootAt tlog.Hash
+}
+
 // Judge verifies evidence with the keys that the caller trusts for the log,
 // which need not be those in the file. It is ErrLogSignature if the log signed
 // only one of the checkpoints, ErrOrigin if they are of two logs, and ErrProof
 // if they are consistent after all.
 func (e *Evidence) Judge(keys []note.Verifier) (Finding, error) {
+	v, err := e.Examine(keys)
+	if err != nil {
+		return 0, err
+	}
+	return v.Finding, nil
+}
+
+// Examine is Judge with what the finding is about.
+func (e *Evidence) Examine(keys []note.Verifier) (*Verdict, error) {
 	known, err := openAny(e.Known, keys)
 	if err != nil {
-		return 0, fmt.Errorf("known checkpoint: %w", err)
+		return nil, fmt.Errorf("known checkpoint: %w", err)
 	}
 	submitted, err := openAny(e.Submitted, keys)
 	if err != nil {
-		return 0, fmt.Errorf("submitted checkpoint: %w", err)
+		return nil, fmt.Errorf("submitted checkpoint: %w", err)
 	}
 	if known.Origin != submitted.Origin {
-		return 0, fmt.Errorf("%w: %q and %q", ErrOrigin, known.Origin, submitted.Origin)
+		return nil, fmt.Errorf("%w: %q and %q", ErrOrigin, known.Origin, submitted.Origin)
 	}
+	v := &Verdict{Finding: Unproven, Known: known, Submitted: submitted}
 	if known.Size == submitted.Size && known.Root != submitted.Root {
-		return Fork, nil
+		v.Finding, v.RootAt = Fork, submitted.Root
+		return v, nil
 	}
 	older, newer := known.Tree(), submitted.Tree()
 	if older.N > newer.N {
 		older, newer = newer, older
 	}
-	if err := VerifyConsistency(older, newer, e.Hashes); err == nil {
-		return 0, fmt.Errorf("%w: sizes %d and %d are consistent, so this is evidence of nothing", ErrProof, older.N, newer.N)
+	root, proven := e.past(older, newer)
+	switch {
+	case proven && root == older.Hash || older == newer || older == tlog.Tree{Hash: EmptyRoot}:
+		return nil, fmt.Errorf("%w: sizes %d and %d are consistent, so this is evidence of nothing", ErrProof, older.N, newer.N)
+	case proven:
+		v.Finding, v.RootAt = Fork, root
 	}
-	return Unproven, nil
+	return v, nil
+}
+
+// past returns the root hash that the newer tree has at the older one's size, if
+// the evidence proves it.
+func (e *Evidence) past(older, newer tlog.Tree) (tlog.Hash, bool) {
+	if e.RootAt != nil {
+		err := VerifyConsistency(tlog.Tree{N: older.N, Hash: *e.RootAt}, newer, e.Hashes)
+		return *e.RootAt, err == nil
+	}
+	if VerifyConsistency(older, newer, e.Hashes) == nil {
+		return older.Hash, true
+	}
+	if older.N == 0 {
+		return tlog.Hash{}, false // its root hash is no matter of proof
+	}
+	// A proof that leads to the newer root says what the older one should be.
+	olderRoot, newerRoot, err := growthRoots(older, newer.N, e.Hashes)
+	return olderRoot, err == nil && newerRoot == newer.Hash
 }
 
 // openAny is Open for any origin and with extension lines.
@@ -105,12 +156,16 @@ type evidenceFile struct {
 	Vkeys     []string `json:"log_vkeys"`
 	Known     string   `json:"known"`
 	Submitted string   `json:"submitted"`
+	RootAt    string   `json:"root_at_smaller_size,omitempty"`
 	Hashes    []string `json:"consistency_proof"`
 }
 
 // Format returns the evidence file, indented JSON.
 func (e *Evidence) Format() ([]byte, error) {
 	f := evidenceFile{Format: evidenceFormat, Vkeys: e.Vkeys, Known: string(e.Known), Submitted: string(e.Submitted), Hashes: []string{}}
+	if e.RootAt != nil {
+		f.RootAt = base64.StdEncoding.EncodeToString(e.RootAt[:])
+	}
 	for _, h := range e.Hashes {
 		f.Hashes = append(f.Hashes, base64.StdEncoding.EncodeToString(h[:]))
 	}
@@ -140,6 +195,13 @@ func ParseEvidence(text []byte) (*Evidence, error) {
 		return nil, fmt.Errorf("%w: %d hashes, at most %d", ErrTooLarge, len(f.Hashes), MaxConsistencyHashes)
 	}
 	e := &Evidence{Vkeys: f.Vkeys, Known: []byte(f.Known), Submitted: []byte(f.Submitted)}
+	if f.RootAt != "" {
+		h, err := parseHash(f.RootAt)
+		if err != nil {
+			return nil, malformed("evidence: root_at_smaller_size: %v", err)
+		}
+		e.RootAt = &h
+	}
 	for i, s := range f.Hashes {
 		h, err := parseHash(s)
 		if err != nil {

@@ -70,28 +70,44 @@ func VerifyConsistency(older, newer tlog.Tree, hashes []tlog.Hash) error {
 	return verifyGrowth(older, newer, hashes)
 }
 
-// verifyGrowth is VerifyConsistency for 0 < older.N < newer.N. Both root hashes
-// follow from the root of the last perfect subtree of the older tree, which is
-// the first hash of the proof unless it is that whole tree. The rest is the
-// inclusion path of that subtree in the newer tree: of its hashes, those on the
-// left belong to the older tree too.
+// verifyGrowth is VerifyConsistency for 0 < older.N < newer.N.
 func verifyGrowth(older, newer tlog.Tree, hashes []tlog.Hash) error {
+	olderRoot, newerRoot, err := growthRoots(older, newer.N, hashes)
+	if err != nil {
+		return err
+	}
+	if olderRoot != older.Hash || newerRoot != newer.Hash {
+		return fmt.Errorf("%w: size %d with root hash %v is not consistent with size %d and %v", ErrProof, newer.N, newer.Hash, older.N, older.Hash)
+	}
+	return nil
+}
+
+// growthRoots returns the two root hashes that a consistency proof makes, for
+// 0 < older.N < size. Both follow from the root of the last perfect subtree of
+// the older tree, which is the first hash of the proof unless it is that whole
+// tree. The rest is the inclusion path of that subtree in the newer tree: of its
+// hashes, those on the left belong to the older tree too.
+//
+// If newerRoot is that of a tree, olderRoot is that of its first older.N leaves,
+// whatever older.Hash is, except that for a perfect older tree older.Hash goes
+// into both.
+func growthRoots(older tlog.Tree, size int64, hashes []tlog.Hash) (olderRoot, newerRoot tlog.Hash, err error) {
 	last := uint64(older.N - 1)
 	height := bits.TrailingZeros64(uint64(older.N))
-	inner := bits.Len64(last^uint64(newer.N-1)) - height
+	inner := bits.Len64(last^uint64(size-1)) - height
 	want := inner + bits.OnesCount64(last>>(inner+height))
 	whole := older.N == 1<<height
 	if !whole {
 		want++
 	}
 	if len(hashes) != want {
-		return fmt.Errorf("%w: consistency of size %d with size %d takes %d hashes, not %d", ErrProof, newer.N, older.N, want, len(hashes))
+		return olderRoot, newerRoot, fmt.Errorf("%w: consistency of size %d with size %d takes %d hashes, not %d", ErrProof, size, older.N, want, len(hashes))
 	}
 	root := older.Hash
 	if !whole {
 		root, hashes = hashes[0], hashes[1:]
 	}
-	olderRoot, newerRoot := root, root
+	olderRoot, newerRoot = root, root
 	for i := range hashes {
 		if i >= inner || last>>(height+i)&1 == 1 {
 			olderRoot = hashChildren(&hashes[i], &olderRoot)
@@ -100,10 +116,7 @@ func verifyGrowth(older, newer tlog.Tree, hashes []tlog.Hash) error {
 			newerRoot = hashChildren(&newerRoot, &hashes[i])
 		}
 	}
-	if olderRoot != older.Hash || newerRoot != newer.Hash {
-		return fmt.Errorf("%w: size %d with root hash %v is not consistent with size %d and %v", ErrProof, newer.N, newer.Hash, older.N, older.Hash)
-	}
-	return nil
+	return olderRoot, newerRoot, nil
 }
 
 // nodePrefix separates interior nodes from leaves, RFC 6962, section 2.1.
