@@ -169,11 +169,7 @@ func saveState(name string, state *tiles.State) error {
 
 // saveEvidence keeps both checkpoints of a fork.
 func saveEvidence(name string, policy *checkpoint.Policy, fork *tiles.ForkError) error {
-	e := checkpoint.Evidence{Known: fork.Known, Submitted: fork.Shown}
-	for _, key := range policy.Logs() {
-		e.Vkeys = append(e.Vkeys, key.Vkey)
-	}
-	b, err := e.Format()
+	b, err := fork.Evidence(policy).Format()
 	if err != nil {
 		return err
 	}

@@ -98,7 +98,13 @@ func (a *Audit) Run(ctx context.Context, remembered *State) (*Report, *State, er
 		return nil, state.forget(), err
 	}
 	if known.Size > 0 && w.watched != known.Root {
-		return nil, state.forget(), &ForkError{Known: state.Checkpoint, Shown: signed}
+		fork := &ForkError{Known: state.Checkpoint, Shown: signed}
+		if at, err := OpenSourceAt(ctx, a.Fetch, target); err == nil {
+			if proof, err := at.Consistency(ctx, known.Size); err == nil {
+				fork.RootAt, fork.Proof = &w.watched, proof
+			}
+		}
+		return nil, state.forget(), fork
 	}
 	// Only what an interrupted run had read was wrong.
 	return report, &State{Checkpoint: signed, edge: w.edge}, nil

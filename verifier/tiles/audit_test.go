@@ -304,6 +304,12 @@ func TestAuditRemembers(t *testing.T) {
 	evidence = nil
 	if _, after, err := fork.audit(t).Run(t.Context(), state); !errors.As(err, &evidence) || !bytes.Equal(after.Checkpoint, state.Checkpoint) {
 		t.Errorf("fork that has grown: %v", err)
+	} else {
+		policy := fork.audit(t).Policy
+		finding, err := evidence.Evidence(policy).Judge(policy.LogKeys(fork.origin))
+		if err != nil || finding != checkpoint.Fork {
+			t.Errorf("evidence of a fork that has grown: %v, %v", finding, err)
+		}
 	}
 
 	// New entries that do not belong to the checkpoint are not a fork.

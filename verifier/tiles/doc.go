@@ -8,7 +8,8 @@
 // changed its past. An interrupted run returns a State too, and goes on from it.
 //
 // [Source] reads a log up to one checkpoint and hands out bundles that are
-// verified already, for whoever copies a log or catches up with one.
+// verified already, for whoever copies a log or catches up with one, and makes
+// consistency proofs, for whoever compares what a log has shown to others.
 //
 // # Trust
 //
@@ -26,6 +27,10 @@ package tiles
 import (
 	"context"
 	"errors"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
 // The outcomes of an audit. Every error of Run matches one of them with
@@ -61,14 +66,29 @@ var (
 // at a time.
 type Fetch func(ctx context.Context, path string, limit int64) ([]byte, error)
 
-// ForkError holds the two signed notes that prove a fork.
+// ForkError holds what proves a fork: two signed notes and, if they are of
+// different sizes, that the larger tree had another root hash at the smaller size.
 type ForkError struct {
 	Known []byte // remembered from an earlier run
 	Shown []byte // by this run
+	// RootAt is the root hash of the tree of Shown at the size of Known, and Proof
+	// the consistency proof from there to Shown. RootAt is nil if the sizes are
+	// equal, or if the log did not serve what the proof takes.
+	RootAt *tlog.Hash
+	Proof  []tlog.Hash
 }
 
 func (e *ForkError) Error() string {
 	return ErrFork.Error() + ": keep both checkpoints as evidence, and tell whoever relies on the log"
+}
+
+// Evidence returns the fork as evidence against the log of a policy.
+func (e *ForkError) Evidence(policy *checkpoint.Policy) *checkpoint.Evidence {
+	out := &checkpoint.Evidence{Known: e.Known, Submitted: e.Shown, RootAt: e.RootAt, Hashes: e.Proof}
+	for _, key := range policy.Logs() {
+		out.Vkeys = append(out.Vkeys, key.Vkey)
+	}
+	return out
 }
 
 // Unwrap makes a ForkError match ErrFork.

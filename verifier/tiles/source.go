@@ -71,6 +71,19 @@ func OpenSource(ctx context.Context, fetch Fetch, policy *checkpoint.Policy, wor
 	return s, nil
 }
 
+// OpenSourceAt is [OpenSource] for a tree whose checkpoint the caller has from
+// elsewhere and has verified: from a witness, or from another copy of the log.
+// The log must serve the tree, whatever checkpoint it shows; if it serves another
+// one the error is ErrRoot. The source has no Note and no Cosignatures.
+func OpenSourceAt(ctx context.Context, fetch Fetch, c checkpoint.Checkpoint) (*Source, error) {
+	s := &Source{audit: Audit{Fetch: fetch}, known: make(map[tileName][]tlog.Hash)}
+	s.verified = &checkpoint.Verified{Checkpoint: c}
+	if err := s.readEdge(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 // Checkpoint returns the checkpoint that everything is verified against.
 func (s *Source) Checkpoint() checkpoint.Checkpoint { return s.verified.Checkpoint }
 

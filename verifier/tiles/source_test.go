@@ -71,6 +71,13 @@ func TestSourceReadsVerifiedEntries(t *testing.T) {
 			if got, err := s.RootAt(t.Context(), int64(at)); err != nil || got != want {
 				t.Errorf("root at %d of %d: %v, %v", at, size, got, err)
 			}
+			proof, err := s.Consistency(t.Context(), int64(at))
+			if err == nil {
+				err = checkpoint.VerifyConsistency(tlog.Tree{N: int64(at), Hash: want}, s.Checkpoint().Tree(), proof)
+			}
+			if err != nil {
+				t.Errorf("consistency of %d with %d: %v", at, size, err)
+			}
 		}
 		for level := range maxLevel + 2 {
 			for _, index := range []int64{0, 1, 255, 256, 257} {
@@ -108,6 +115,9 @@ func TestSourceReadsVerifiedEntries(t *testing.T) {
 			}
 		}
 		for _, at := range []int64{-1, int64(size) + 1} {
+			if _, err := s.Consistency(t.Context(), at); !errors.Is(err, ErrRollback) {
+				t.Errorf("consistency with %d: %v", at, err)
+			}
 			if _, err := s.RootAt(t.Context(), at); !errors.Is(err, ErrRollback) {
 				t.Errorf("root at %d of %d: %v", at, size, err)
 			}
@@ -199,6 +209,39 @@ func TestSourceTakesFullTilesForPartialOnes(t *testing.T) {
 	entries, err := read(t.Context(), s, 0)
 	if err != nil || len(entries) != 300 {
 		t.Fatalf("%d entries, %v", len(entries), err)
+	}
+}
+
+// A tree whose checkpoint came from elsewhere is read if the log serves it, and
+// is not mistaken for the one that the log shows.
+func TestSourceAtAnotherCheckpoint(t *testing.T) {
+	srv, fork := newServer(700), newServer(0)
+	for i := range 700 {
+		fork.add(fmt.Appendf(nil, "another entry %d", i))
+	}
+	at := func(s *server, size int64) checkpoint.Checkpoint {
+		root, err := tlog.TreeHash(size, tlog.HashReaderFunc(s.read))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return checkpoint.Checkpoint{Origin: s.origin, Size: size, Root: root}
+	}
+	fetch := srv.audit(t).Fetch
+	for _, size := range []int64{0, 1, 300, 512, 699, 700} {
+		s, err := OpenSourceAt(t.Context(), fetch, at(srv, size))
+		if err != nil {
+			t.Fatalf("size %d: %v", size, err)
+		}
+		if root, err := s.RootAt(t.Context(), size/2); err != nil || root != at(srv, size/2).Root {
+			t.Errorf("root at %d of %d: %v, %v", size/2, size, root, err)
+		}
+	}
+	if _, err := OpenSourceAt(t.Context(), fetch, at(fork, 300)); !errors.Is(err, ErrRoot) {
+		t.Errorf("another tree: %v, want %v", err, ErrRoot)
+	}
+	srv.grow(1)
+	if _, err := OpenSourceAt(t.Context(), newServer(700).audit(t).Fetch, at(srv, 701)); !errors.Is(err, ErrFetch) {
+		t.Errorf("a tree that is not served: %v, want %v", err, ErrFetch)
 	}
 }
 
