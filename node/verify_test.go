@@ -315,8 +315,7 @@ func TestForkLeavesEvidence(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		extra int // entries of the second history beyond the first's size
-		want  checkpoint.Finding
-	}{{"same size", 0, checkpoint.Fork}, {"larger", 3, checkpoint.Unproven}, {"smaller", -1, checkpoint.Unproven}} {
+	}{{"same size", 0}, {"larger", 3}, {"smaller", -1}} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t, testcluster.Options{})
 			id := w.submit("hello")
@@ -359,8 +358,8 @@ func TestForkLeavesEvidence(t *testing.T) {
 				t.Error("the evidence does not hold the checkpoint as received")
 			}
 			finding, err := e.Judge(w.AuditPolicy.LogKeys(w.Audit.Origin))
-			if err != nil || finding != tc.want {
-				t.Errorf("evidence judged %v, %v; want %v", finding, err, tc.want)
+			if err != nil || finding != checkpoint.Fork {
+				t.Errorf("evidence judged %v, %v; want a fork", finding, err)
 			}
 		})
 	}

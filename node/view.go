@@ -267,7 +267,11 @@ func (v *view) consistent(ctx context.Context, l *logView, c checkpoint.Checkpoi
 	if root == older.Hash {
 		return nil
 	}
-	return v.forked(l, c, signed, hashes)
+	e := &checkpoint.Evidence{Known: l.note, Submitted: signed, Hashes: hashes}
+	if older.N < newer.N {
+		e.RootAt = &root
+	}
+	return v.forked(l, c, e)
 }
 
 // rootAt computes the root hash that the newer tree has at the size of the older,
@@ -293,9 +297,9 @@ func tileError(tiles *logTiles, err error) error {
 	return refuseCause(RefusedConsistency, err)
 }
 
-// forked keeps two checkpoints that contradict each other, as received.
-func (v *view) forked(l *logView, c checkpoint.Checkpoint, signed []byte, hashes []tlog.Hash) error {
-	e := checkpoint.Evidence{Known: l.note, Submitted: signed, Hashes: hashes}
+// forked keeps two checkpoints that contradict each other, as received; c is the
+// submitted one.
+func (v *view) forked(l *logView, c checkpoint.Checkpoint, e *checkpoint.Evidence) error {
 	for _, key := range l.policy.Logs() {
 		e.Vkeys = append(e.Vkeys, key.Vkey)
 	}
