@@ -12,13 +12,17 @@ const (
 	// MaxMemoryPages is the address space of a 32-bit WebAssembly memory in
 	// pages of 64 KiB.
 	MaxMemoryPages = 65_536
+	// LeastModuleBytes is the size of the smallest module that can be admitted: an
+	// exported memory and an exported _start that does nothing.
+	LeastModuleBytes = 50
 	// maxInteger is the largest integer of strict JSON, 2^53 − 1.
 	maxInteger = 1<<53 - 1
 )
 
 // ClusterLimits is the most that a contract may ask for in a cluster: the
 // member "limits" of the membership state (docs/formats/membership.md). Every
-// figure is at least 1 and at most 2^53 − 1. A change replaces them as a whole,
+// figure is at least what the smallest contract needs, 1 but for ModuleBytes,
+// and at most 2^53 − 1: no cluster can have limits that no contract meets. A change replaces them as a whole,
 // and contracts are held to the limits of the epoch that they meet.
 type ClusterLimits struct {
 	ArgumentBytes    uint64 `json:"argument_bytes"`    // argv and environment together, at most MaxArgumentBytes
@@ -28,7 +32,7 @@ type ClusterLimits struct {
 	InputBytes       uint64 `json:"input_bytes"`       // standard input, the parents' outputs included
 	MaxAssigned      uint64 `json:"max_assigned"`      // nodes of one execution, at most MaxAssigned
 	MemoryPages      uint64 `json:"memory_pages"`      // 64 KiB each, at most MaxMemoryPages
-	ModuleBytes      uint64 `json:"module_bytes"`      // the WebAssembly binary
+	ModuleBytes      uint64 `json:"module_bytes"`      // the WebAssembly binary, at least LeastModuleBytes
 	OutputBytes      uint64 `json:"output_bytes"`      // standard output
 }
 
@@ -53,21 +57,21 @@ func DefaultClusterLimits() ClusterLimits {
 // code [RefusedLimits].
 func (l ClusterLimits) Validate() error {
 	for _, f := range []struct {
-		name       string
-		value, max uint64
+		name            string
+		value, min, max uint64
 	}{
-		{"argument_bytes", l.ArgumentBytes, MaxArgumentBytes},
-		{"diagnostics_bytes", l.DiagnosticsBytes, maxInteger},
-		{"frames", l.Frames, maxInteger},
-		{"gas", l.Gas, maxInteger},
-		{"input_bytes", l.InputBytes, maxInteger},
-		{"max_assigned", l.MaxAssigned, MaxAssigned},
-		{"memory_pages", l.MemoryPages, MaxMemoryPages},
-		{"module_bytes", l.ModuleBytes, maxInteger},
-		{"output_bytes", l.OutputBytes, maxInteger},
+		{"argument_bytes", l.ArgumentBytes, 1, MaxArgumentBytes},
+		{"diagnostics_bytes", l.DiagnosticsBytes, 1, maxInteger},
+		{"frames", l.Frames, 1, maxInteger},
+		{"gas", l.Gas, 1, maxInteger},
+		{"input_bytes", l.InputBytes, 1, maxInteger},
+		{"max_assigned", l.MaxAssigned, 1, MaxAssigned},
+		{"memory_pages", l.MemoryPages, 1, MaxMemoryPages},
+		{"module_bytes", l.ModuleBytes, LeastModuleBytes, maxInteger},
+		{"output_bytes", l.OutputBytes, 1, maxInteger},
 	} {
-		if f.value < 1 || f.value > f.max {
-			return refuse(RefusedLimits, "cluster limit %q is %d, want 1 to %d", f.name, f.value, f.max)
+		if f.value < f.min || f.value > f.max {
+			return refuse(RefusedLimits, "cluster limit %q is %d, want %d to %d", f.name, f.value, f.min, f.max)
 		}
 	}
 	return nil

@@ -15,6 +15,12 @@ import (
 // in general.
 const MaxChangeEnvelope = 65_535
 
+// What an envelope has beside its payload in base64, in bytes of canonical JSON.
+const (
+	envelopeFrame     = len(`{"payload":"","payloadType":"","signatures":[]}`) + len(PayloadType)
+	envelopeSignature = len(`{"keyid":"","sig":""},`) + 64 + 88 // hexadecimal key id, base64 signature
+)
+
 // A ChangeInfo is what became of one lawful change.
 type ChangeInfo struct {
 	Change        Change
@@ -229,9 +235,14 @@ func propose(d *draft, effect Effect, previous digest.Digest) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(d.added) > dsse.MaxSignatures {
-		return nil, refuse(RefusedValue, "the change adds %d keys, each of which has to sign; want at most %d",
-			len(d.added), dsse.MaxSignatures)
+	// At genesis the keys added include those of all admins.
+	signatures := len(d.added)
+	if d.old != nil {
+		signatures += int(d.old.adminThreshold)
+	}
+	if signatures > dsse.MaxSignatures {
+		return nil, refuse(RefusedValue, "the change adds %d keys, each of which has to sign; with the admins that is %d signatures, want at most %d",
+			len(d.added), signatures, dsse.MaxSignatures)
 	}
 	payload, err := Change{
 		Cluster:             next.cluster,
@@ -246,8 +257,9 @@ func propose(d *draft, effect Effect, previous digest.Digest) ([]byte, error) {
 	if err != nil {
 		return nil, refuseCause(RefusedValue, err)
 	}
-	if base64.StdEncoding.EncodedLen(len(payload)) >= MaxChangeEnvelope {
-		return nil, refuse(RefusedValue, "payload of %d bytes does not fit an envelope of %d", len(payload), MaxChangeEnvelope)
+	if base64.StdEncoding.EncodedLen(len(payload))+envelopeFrame+signatures*envelopeSignature > MaxChangeEnvelope {
+		return nil, refuse(RefusedValue, "payload of %d bytes does not fit an envelope of %d with %d signatures",
+			len(payload), MaxChangeEnvelope, signatures)
 	}
 	return payload, nil
 }

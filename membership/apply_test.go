@@ -27,9 +27,9 @@ func TestApplyEveryKind(t *testing.T) {
 		t.Error("the old key is still held")
 	}
 	s = mustApply(t, s, SetAdminThreshold{1})
-	s = mustApply(t, s, SetNodeQuorum{5})
-	if s.MeetsQuorum() {
-		t.Error("2 nodes meet a quorum of 5")
+	s = mustApply(t, s, SetNodeQuorum{2})
+	if s.NodeQuorum() != 2 || !s.MeetsQuorum() {
+		t.Errorf("node quorum is %d with 2 nodes, met: %t", s.NodeQuorum(), s.MeetsQuorum())
 	}
 	limits := s.Limits()
 	limits.Gas++
@@ -53,6 +53,9 @@ func TestApplyEveryKind(t *testing.T) {
 		t.Errorf("audit log is %+v", s.Logs().Audit)
 	}
 	s = mustApply(t, s, RemovePrincipal{ID: "node-1"})
+	if s.MeetsQuorum() {
+		t.Error("1 node meets a quorum of 2")
+	}
 	if _, ok := s.Principal("node-1"); ok || s.Epoch() != 10 || s.Count() != 4 {
 		t.Errorf("epoch %d with %d principals, want 10 with 4", s.Epoch(), s.Count())
 	}

@@ -219,7 +219,14 @@ func (e SetAdminThreshold) apply(d *draft) error {
 	return nil
 }
 
+// A quorum is never set so high that no execution would be accepted. A removal
+// may leave fewer nodes than the quorum asks for, though: a node that must go
+// goes at once, and work waits for another one.
 func (e SetNodeQuorum) apply(d *draft) error {
+	if e.Quorum > d.next.nodes {
+		return refuse(RefusedQuorum, "node quorum would be %d with %s: no execution would be accepted",
+			e.Quorum, plural(d.next.nodes, "node"))
+	}
 	d.next.nodeQuorum = e.Quorum
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/internal/dsse"
 )
 
 // ProtocolVersion is the one that this package speaks.
@@ -253,8 +254,9 @@ var (
 
 // validateThreshold bounds what can ever be met; the state decides the rest.
 func validateThreshold(t uint64) error {
-	if t < 1 || t > MaxPrincipals {
-		return fmt.Errorf("admin threshold is %d, want at least 1 and at most the number of admins", t)
+	if t < 1 || t > MaxAdminThreshold {
+		return fmt.Errorf("admin threshold is %d, want 1 to %d: an envelope holds %d signatures, and a change may add %d keys that sign it too",
+			t, MaxAdminThreshold, dsse.MaxSignatures, MaxKeys)
 	}
 	return nil
 }

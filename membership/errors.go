@@ -29,6 +29,7 @@ const (
 	RefusedKeyCount         RefusalCode = "key_count"         // the principal would have no key, or more than MaxKeys
 	RefusedFull             RefusalCode = "full"              // the state would have more than MaxPrincipals
 	RefusedCheckpoint       RefusalCode = "checkpoint"        // not a signed checkpoint of the log that is succeeded
+	RefusedQuorum           RefusalCode = "quorum"            // the node quorum would be set above the number of nodes
 	RefusedLockOut          RefusalCode = "lock_out"          // fewer admins could sign than the threshold asks for
 	RefusedSigner           RefusalCode = "signer"            // a signature by a key that has no part in it
 	RefusedSignature        RefusalCode = "signature"         // a signature that does not verify
@@ -60,6 +61,7 @@ var hints = map[RefusalCode]string{
 	RefusedKeyCount:         "rotate instead of removing the last key, or remove the principal; remove a key before adding one too many",
 	RefusedFull:             "remove principals that are gone first",
 	RefusedCheckpoint:       "take the last cosigned checkpoint of the old log, verbatim",
+	RefusedQuorum:           "add the nodes first, then raise the quorum",
 	RefusedLockOut:          "lower the threshold, or add an admin, first",
 	RefusedNoChange:         "nothing needs to be done",
 	RefusedHash:             "propose again; the payload was made for another state",

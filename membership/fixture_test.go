@@ -80,6 +80,13 @@ func foundingOf(t testing.TB, cluster string) Founding {
 	}
 }
 
+// gasLimit is a change that touches no principal, and another one for each gas.
+func gasLimit(gas uint64) Effect {
+	limits := contract.DefaultClusterLimits()
+	limits.Gas = gas
+	return SetClusterLimits{limits}
+}
+
 // sign returns the envelope over payload by the keys of these names.
 func sign(t testing.TB, payload []byte, names ...string) []byte {
 	t.Helper()

@@ -100,7 +100,7 @@ func TestHistoryFolds(t *testing.T) {
 func TestHistoryKeepsOldStatesLight(t *testing.T) {
 	h := newTestHistory(t)
 	for i := range 20 {
-		appendChange(t, h, SetNodeQuorum{uint64(i + 2)})
+		appendChange(t, h, gasLimit(uint64(i+2)))
 	}
 	for i, e := range h.epochs {
 		if warm := i >= len(h.epochs)-warmEpochs; (e.state.cachedTree.Load() != nil) != warm {
@@ -128,11 +128,11 @@ func TestKeyValidity(t *testing.T) {
 	appendChange(t, h, RotateKey{ID: "acme", Add: &k3, Remove: k1}, "k3") // 3: rotation
 	appendChange(t, h, RotateKey{ID: "acme", Add: &k4}, "k4")             // 4: addition
 	appendChange(t, h, RotateKey{ID: "acme", Remove: k2})                 // 5: revocation
-	appendChange(t, h, SetNodeQuorum{2})                                  // 6
+	appendChange(t, h, gasLimit(2))                                       // 6
 	appendChange(t, h, RemovePrincipal{"acme"})                           // 7: ends all
 	back := Principal{ID: "acme", Kind: KindTenant, Keys: []Key{keyOf("k1", UseContract)}}
 	appendChange(t, h, AddPrincipal{back}, "k1") // 8: the same key again
-	appendChange(t, h, SetNodeQuorum{3})         // 9
+	appendChange(t, h, gasLimit(3))              // 9
 
 	type span struct {
 		key        string
@@ -218,7 +218,7 @@ func TestHistoryConcurrent(t *testing.T) {
 		})
 	}
 	for i := range 30 {
-		appendChange(t, h, SetNodeQuorum{uint64(i + 2)})
+		appendChange(t, h, gasLimit(uint64(i+2)))
 	}
 	close(done)
 	readers.Wait()

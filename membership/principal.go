@@ -19,6 +19,11 @@ const (
 	MaxLabels     = 16      // of one node
 	MaxTrustLevel = 1_000   // of a node
 	maxText       = 63      // bytes of a name, a label key and a label value
+
+	// MaxAdminThreshold leaves room in a change's envelope for the signatures of
+	// the keys that it adds: under a higher threshold no principal with MaxKeys
+	// keys could be added, and above dsse.MaxSignatures nothing could be changed.
+	MaxAdminThreshold = dsse.MaxSignatures - MaxKeys
 )
 
 // AlgorithmEd25519 is the only key algorithm of protocol version 1.0.

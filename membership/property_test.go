@@ -106,7 +106,7 @@ func TestAnyOrderSameHash(t *testing.T) {
 	build := func() *State {
 		s := mustGenesis(t)
 		// The detours leave no trace in the hashes.
-		s = mustUnsigned(t, s, SetNodeQuorum{7})
+		s = mustUnsigned(t, s, gasLimit(7))
 		detour := rng.IntN(n)
 		for _, i := range rng.Perm(n) {
 			p := nodeOf(fmt.Sprintf("node-%d", i+1))
@@ -117,7 +117,7 @@ func TestAnyOrderSameHash(t *testing.T) {
 			s = mustUnsigned(t, s, UpdatePrincipal{ID: p.ID, TrustLevel: uint64(i + 1)})
 		}
 		s = mustUnsigned(t, s, RemovePrincipal{"zz-detour"})
-		return mustUnsigned(t, s, SetNodeQuorum{1})
+		return mustUnsigned(t, s, SetClusterLimits{contract.DefaultClusterLimits()})
 	}
 	first := build()
 	checkState(t, first)

@@ -2,11 +2,13 @@ package membership
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/dsse"
 )
@@ -61,7 +63,7 @@ func TestRefusedSignatures(t *testing.T) {
 	tokenOnly := keyOf("bob token", UseToken)
 	s2 = mustApply(t, s2, RotateKey{ID: "bob", Add: &tokenOnly}, "bob token")
 	s2 = mustApply(t, s2, RemovePrincipal{"carol"})
-	payload2 := mustPropose(t, s2, SetNodeQuorum{3})
+	payload2 := mustPropose(t, s2, gasLimit(3))
 	adminPayload := mustPropose(t, s, AddPrincipal{adminOf("dave")})
 
 	for _, test := range []struct {
@@ -95,7 +97,7 @@ func TestRefusedSignatures(t *testing.T) {
 			e.Payload = bytes.Replace(e.Payload, []byte(`{"change"`), []byte(`{ "change"`), 1)
 		}), RefusedSignature},
 		{"altered payload", s, editEnvelope(t, sign(t, payload2, "alice", "bob"), func(e *dsse.Envelope) {
-			e.Payload = altered(t, payload, func(c *Change) { c.Effect = SetNodeQuorum{9} })
+			e.Payload = altered(t, payload, func(c *Change) { c.Effect = SetAdminThreshold{1} })
 		}), RefusedSignature},
 		{"another payload type", s, func() []byte {
 			e, err := dsse.Sign("application/vnd.tallystick.contract.v1+json", payload, signerOf(t, "alice"))
@@ -125,8 +127,8 @@ func TestRefusedSignatures(t *testing.T) {
 // A payload that does not fit the state is refused however well it is signed.
 func TestRefusedPayloads(t *testing.T) {
 	s := mustGenesis(t)
-	payload := mustPropose(t, s, SetNodeQuorum{3})
-	next := mustApply(t, s, SetNodeQuorum{2})
+	payload := mustPropose(t, s, SetAdminThreshold{3})
+	next := mustApply(t, s, gasLimit(2))
 	other, _, err := Genesis(genesisEnvelope(t, "other"))
 	if err != nil {
 		t.Fatal(err)
@@ -156,18 +158,18 @@ func TestRefusedPayloads(t *testing.T) {
 		{"membership hash", s, alter(func(c *Change) { c.MembershipHash = flip(c.MembershipHash) }), RefusedHash},
 		{"identity hash", s, alter(func(c *Change) { c.ClusterIdentityHash = flip(c.ClusterIdentityHash) }), RefusedHash},
 		{"count", s, alter(func(c *Change) { c.MembershipCount++ }), RefusedHash},
-		{"hash of another effect", s, alter(func(c *Change) { c.Effect = SetNodeQuorum{4} }), RefusedHash},
+		{"hash of another effect", s, alter(func(c *Change) { c.Effect = SetAdminThreshold{1} }), RefusedHash},
 		{"another version", s, replace(`"protocol_version":"1.0"`, `"protocol_version":"1.1"`), RefusedVersion},
 		{"another version with an unknown field", s, replace(`"protocol_version":"1.0"`, `"a":1,"protocol_version":"2.0"`), RefusedVersion},
-		{"another version with an unknown kind", s, bytes.Replace(replace(`"1.0"`, `"2.0"`), []byte(`set_node_quorum`), []byte(`set_nodes`), 1), RefusedVersion},
+		{"another version with an unknown kind", s, bytes.Replace(replace(`"1.0"`, `"2.0"`), []byte(`set_admin_threshold`), []byte(`set_admins`), 1), RefusedVersion},
 		{"unknown field", s, replace(`{"change"`, `{"a":1,"change"`), RefusedSyntax},
 		{"unknown field in the change", s, replace(`{"kind"`, `{"a":1,"kind"`), RefusedSyntax},
 		{"a field of another kind", s, replace(`{"kind"`, `{"id":"bob","kind"`), RefusedSyntax},
-		{"missing field", s, replace(`"quorum":3`, `"threshold":3`), RefusedSyntax},
-		{"unknown kind", s, replace(`set_node_quorum`, `set_nodes`), RefusedSyntax},
+		{"missing field", s, replace(`"threshold":3`, `"quorum":3`), RefusedSyntax},
+		{"unknown kind", s, replace(`set_admin_threshold`, `set_admins`), RefusedSyntax},
 		{"epoch 0", s, alter(func(c *Change) { c.Epoch = 0 }), RefusedValue},
 		{"cluster is no identifier", s, alter(func(c *Change) { c.Cluster = "Demo" }), RefusedValue},
-		{"no change", s, alter(func(c *Change) { c.Effect = SetNodeQuorum{1} }), RefusedNoChange},
+		{"no change", s, alter(func(c *Change) { c.Effect = SetAdminThreshold{2} }), RefusedNoChange},
 		{"garbage", s, []byte("{"), RefusedSyntax},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -260,9 +262,12 @@ func TestRefusedEffects(t *testing.T) {
 		{"add a ninth key", full, RotateKey{ID: "full", Add: fresh("x", UseToken)}, RefusedKeyCount},
 		{"threshold above the admins", s, SetAdminThreshold{4}, RefusedLockOut},
 		{"threshold 0", s, SetAdminThreshold{0}, RefusedValue},
+		{"threshold that no envelope can carry", s, SetAdminThreshold{MaxAdminThreshold + 1}, RefusedValue},
 		{"quorum 0", s, SetNodeQuorum{0}, RefusedValue},
+		{"quorum above the nodes", s, SetNodeQuorum{2}, RefusedQuorum},
 		{"quorum above all principals", s, SetNodeQuorum{MaxPrincipals + 1}, RefusedValue},
 		{"limits 0", s, SetClusterLimits{}, RefusedValue},
+		{"limits that no module meets", s, noModule(), RefusedValue},
 		{"same limits", s, SetClusterLimits{s.Limits()}, RefusedNoChange},
 		{"unknown version", s, SetProtocolVersion{"2.0"}, RefusedVersion},
 		{"same version", s, SetProtocolVersion{"1.0"}, RefusedNoChange},
@@ -325,9 +330,78 @@ func TestRefusedEffects(t *testing.T) {
 	}
 }
 
+func noModule() Effect {
+	limits := contract.DefaultClusterLimits()
+	limits.ModuleBytes = contract.LeastModuleBytes - 1
+	return SetClusterLimits{limits}
+}
+
 func upperHash(vkey string) string {
 	parts := strings.SplitN(vkey, "+", 3)
 	return parts[0] + "+" + strings.ToUpper(parts[1]) + "+" + parts[2]
+}
+
+// A node that must go goes at once, whatever the quorum: work waits then, and
+// the quorum can be lowered to what is left, or nodes added.
+func TestRemovalBelowQuorum(t *testing.T) {
+	s := mustApply(t, mustGenesis(t), AddPrincipal{nodeOf("node-1")}, "node-1")
+	s = mustApply(t, s, SetNodeQuorum{2})
+	s = mustApply(t, s, RemovePrincipal{"node-0"})
+	if s.MeetsQuorum() {
+		t.Error("1 node meets a quorum of 2")
+	}
+	if s := mustApply(t, s, AddPrincipal{nodeOf("node-2")}, "node-2"); !s.MeetsQuorum() {
+		t.Error("2 nodes do not meet a quorum of 2")
+	}
+	if s := mustApply(t, s, SetNodeQuorum{1}); !s.MeetsQuorum() {
+		t.Error("1 node does not meet a quorum of 1")
+	}
+	s = mustApply(t, s, RemovePrincipal{"node-1"})
+	if _, err := s.Propose(SetNodeQuorum{1}); !errors.Is(err, RefusedQuorum) {
+		t.Errorf("a quorum of 1 without nodes: %v", err)
+	}
+}
+
+// At the highest threshold a principal with all its keys can still be added,
+// and the envelope that does it takes every signature that it needs.
+func TestHighestThreshold(t *testing.T) {
+	f := foundingOf(t, testCluster)
+	f.Principals, f.AdminThreshold = nil, MaxAdminThreshold
+	var names []string
+	for i := range MaxAdminThreshold {
+		names = append(names, fmt.Sprintf("admin-%02d", i))
+		f.Principals = append(f.Principals, adminOf(names[i]))
+	}
+	payload, err := ProposeGenesis(testCluster, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _, err := Genesis(sign(t, payload, names...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Principal{ID: "node", Kind: KindNode}
+	for i := range MaxKeys {
+		name := fmt.Sprint("key ", i)
+		names, p.Keys = append(names, name), append(p.Keys, keyOf(name, UseToken))
+	}
+	if _, _, err := s.Apply(sign(t, mustPropose(t, s, AddPrincipal{p}), names...)); err != nil {
+		t.Errorf("%d signatures: %v", len(names), err)
+	}
+	f.AdminThreshold++
+	f.Principals = append(f.Principals, adminOf("one-more"))
+	_, err = ProposeGenesis(testCluster, f)
+	wantRefusal(t, err, RefusedValue)
+}
+
+// What Propose lets pass fits its envelope with all signatures, to the byte.
+func TestEnvelopeSize(t *testing.T) {
+	payload := mustPropose(t, mustGenesis(t), AddPrincipal{nodeOf("node-1")})
+	envelope := sign(t, payload, "alice", "bob", "node-1")
+	want := base64.StdEncoding.EncodedLen(len(payload)) + envelopeFrame + 3*envelopeSignature - 1 // no comma before the first
+	if len(envelope) != want {
+		t.Errorf("envelope of %d bytes, counted are %d", len(envelope), want)
+	}
 }
 
 // The last admins cannot lock the cluster out, whichever way they try.
@@ -353,7 +427,7 @@ func TestNoLockOut(t *testing.T) {
 		t.Errorf("signed by admins %q, added %q", info.Admins, info.Added)
 	}
 	// The old key is out at once.
-	payload = mustPropose(t, s, SetNodeQuorum{2})
+	payload = mustPropose(t, s, gasLimit(2))
 	_, _, err = s.Apply(sign(t, payload, "alice", "bob", "carol"))
 	wantRefusal(t, err, RefusedSigner)
 	if _, _, err = s.Apply(sign(t, payload, "alice new", "bob", "carol")); err != nil {
@@ -440,7 +514,7 @@ func TestGenesisRules(t *testing.T) {
 // Bytes that are no envelope of a change are refused before anything else.
 func TestRefusedEnvelopes(t *testing.T) {
 	s := mustGenesis(t)
-	good := proposeSigned(t, s, SetNodeQuorum{2})
+	good := proposeSigned(t, s, gasLimit(2))
 	for name, data := range map[string][]byte{
 		"empty":     nil,
 		"garbage":   []byte("garbage"),

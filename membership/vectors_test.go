@@ -284,41 +284,42 @@ func TestVectorsRefused(t *testing.T) {
 	add("genesis: count", 0, RefusedHash, altered(t, genesis, func(c *Change) { c.MembershipCount++ }), founders...)
 	add("genesis: origin of another cluster", 0, RefusedValue, altered(t, genesis, func(c *Change) { c.Cluster = "other" }), founders...)
 
-	quorum := mustPropose(t, at(1), SetNodeQuorum{3})
-	alter := func(f func(c *Change)) []byte { return altered(t, quorum, f) }
-	replace := func(old, new string) []byte { return bytes.Replace(quorum, []byte(old), []byte(new), 1) }
+	threshold := mustPropose(t, at(1), SetAdminThreshold{3})
+	alter := func(f func(c *Change)) []byte { return altered(t, threshold, f) }
+	replace := func(old, new string) []byte { return bytes.Replace(threshold, []byte(old), []byte(new), 1) }
 	add("the genesis again", 1, RefusedGenesis, genesis, founders...)
 	add("epoch 1 again", 1, RefusedReplay, altered(t, genesis, func(c *Change) { c.Effect = SetNodeQuorum{2} }), "alice", "bob")
 	add("genesis at epoch 2", 1, RefusedGenesis, altered(t, genesis, func(c *Change) { c.Epoch = 2 }), founders...)
 	add("another cluster", 1, RefusedCluster, alter(func(c *Change) { c.Cluster = "other" }), "alice", "bob")
-	add("stale epoch", 2, RefusedReplay, quorum, "alice", "bob")
+	add("stale epoch", 2, RefusedReplay, threshold, "alice", "bob")
 	add("epoch beyond the next", 1, RefusedGap, alter(func(c *Change) { c.Epoch = 3 }), "alice", "bob")
 	add("another previous", 1, RefusedPrevious, alter(func(c *Change) { c.Previous[0] ^= 1 }), "alice", "bob")
 	add("another protocol version", 1, RefusedVersion, replace(`"protocol_version":"1.0"`, `"protocol_version":"1.1"`), "alice", "bob")
 	add("another protocol version with new members", 1, RefusedVersion,
 		bytes.Replace(replace(`"protocol_version":"1.0"`, `"protocol_version":"2.0"`), []byte(`{"change"`), []byte(`{"a":[{"b":true}],"change"`), 1), "alice", "bob")
 	add("another protocol version with a new kind", 1, RefusedVersion,
-		bytes.Replace(replace(`"protocol_version":"1.0"`, `"protocol_version":"2.0"`), []byte(`set_node_quorum`), []byte(`set_node_share`), 1), "alice", "bob")
+		bytes.Replace(replace(`"protocol_version":"1.0"`, `"protocol_version":"2.0"`), []byte(`set_admin_threshold`), []byte(`set_admin_share`), 1), "alice", "bob")
 	add("no protocol version to speak of", 1, RefusedVersion, replace(`"protocol_version":"1.0"`, `"protocol_version":"","x":1`), "alice", "bob")
 	add("another protocol version in no strict JSON", 1, RefusedSyntax, replace(`"protocol_version":"1.0"`, `"protocol_version":"2.0","x":1.5`), "alice", "bob")
 	add("another protocol version in another case", 1, RefusedSyntax, replace(`"protocol_version":"1.0"`, `"Protocol_version":"2.0"`), "alice", "bob")
 	add("unknown member", 1, RefusedSyntax, replace(`{"change"`, `{"a":1,"change"`), "alice", "bob")
 	add("member twice", 1, RefusedSyntax, replace(`{"change"`, `{"epoch":2,"change"`), "alice", "bob")
 	add("member of another kind", 1, RefusedSyntax, replace(`{"kind"`, `{"id":"bob","kind"`), "alice", "bob")
-	add("member missing", 1, RefusedSyntax, replace(`,"quorum":3`, ``), "alice", "bob")
-	add("member in upper case", 1, RefusedSyntax, replace(`"quorum"`, `"Quorum"`), "alice", "bob")
-	add("number with an exponent", 1, RefusedSyntax, replace(`"quorum":3`, `"quorum":3e0`), "alice", "bob")
-	add("unknown kind", 1, RefusedSyntax, replace(`set_node_quorum`, `set_quorum`), "alice", "bob")
+	add("member missing", 1, RefusedSyntax, replace(`,"threshold":3`, ``), "alice", "bob")
+	add("member in upper case", 1, RefusedSyntax, replace(`"threshold"`, `"Threshold"`), "alice", "bob")
+	add("number with an exponent", 1, RefusedSyntax, replace(`"threshold":3`, `"threshold":3e0`), "alice", "bob")
+	add("unknown kind", 1, RefusedSyntax, replace(`set_admin_threshold`, `set_threshold`), "alice", "bob")
 	add("quorum 0", 1, RefusedValue, alter(func(c *Change) { c.Effect = SetNodeQuorum{0} }), "alice", "bob")
+	add("threshold that no envelope can carry", 1, RefusedValue, alter(func(c *Change) { c.Effect = SetAdminThreshold{MaxAdminThreshold + 1} }), "alice", "bob")
 	add("membership hash", 1, RefusedHash, alter(func(c *Change) { c.MembershipHash[31] ^= 1 }), "alice", "bob")
 	add("cluster identity hash", 1, RefusedHash, alter(func(c *Change) { c.ClusterIdentityHash[31] ^= 1 }), "alice", "bob")
-	add("no change", 1, RefusedNoChange, alter(func(c *Change) { c.Effect = SetNodeQuorum{1} }), "alice", "bob")
-	add("k-1 signatures", 1, RefusedThreshold, quorum, "alice")
-	add("a stranger instead of an admin", 1, RefusedSigner, quorum, "alice", "mallory")
-	add("a node instead of an admin", 1, RefusedSigner, quorum, "alice", "node-0")
-	add("one admin with two keys", 7, RefusedThreshold, mustPropose(t, at(7), SetNodeQuorum{3}), "alice", "alice 2")
-	add("a removed key", 8, RefusedSigner, mustPropose(t, at(8), SetNodeQuorum{3}), "alice", "bob")
-	add("a removed admin", 16, RefusedSigner, mustPropose(t, at(16), SetNodeQuorum{3}), "alice 2", "bob")
+	add("no change", 1, RefusedNoChange, alter(func(c *Change) { c.Effect = SetAdminThreshold{2} }), "alice", "bob")
+	add("k-1 signatures", 1, RefusedThreshold, threshold, "alice")
+	add("a stranger instead of an admin", 1, RefusedSigner, threshold, "alice", "mallory")
+	add("a node instead of an admin", 1, RefusedSigner, threshold, "alice", "node-0")
+	add("one admin with two keys", 7, RefusedThreshold, mustPropose(t, at(7), SetNodeQuorum{2}), "alice", "alice 2")
+	add("a removed key", 8, RefusedSigner, mustPropose(t, at(8), SetNodeQuorum{2}), "alice", "bob")
+	add("a removed admin", 16, RefusedSigner, mustPropose(t, at(16), SetNodeQuorum{1}), "alice 2", "bob")
 	add("no proof of possession", 1, RefusedPossession, []byte(changes[1].Payload), "alice", "bob")
 	effect := func(name string, epoch uint64, code RefusalCode, e Effect, signers ...string) {
 		s := at(epoch)
@@ -340,6 +341,8 @@ func TestVectorsRefused(t *testing.T) {
 	effect("describe a tenant", 3, RefusedKind, UpdatePrincipal{ID: "acme", TrustLevel: 1}, "alice", "bob")
 	effect("remove an unknown key", 3, RefusedUnknownKey, RotateKey{ID: "acme", Remove: keyOf("mallory").ID()}, "alice", "bob")
 	effect("remove the last key", 2, RefusedKeyCount, RotateKey{ID: "node-1", Remove: keyOf("node-1").ID()}, "alice", "bob")
+	effect("quorum above the nodes", 1, RefusedQuorum, SetNodeQuorum{2}, "alice", "bob")
+	effect("limits that no module meets", 1, RefusedValue, noModule(), "alice", "bob")
 	effect("threshold above the admins", 1, RefusedLockOut, SetAdminThreshold{4}, "alice", "bob")
 	effect("remove an admin that the threshold needs", 9, RefusedLockOut, RemovePrincipal{"bob"}, "alice 2", "bob", "carol")
 	effect("unknown protocol version", 1, RefusedVersion, SetProtocolVersion{"2.0"}, "alice", "bob")
@@ -355,16 +358,16 @@ func TestVectorsRefused(t *testing.T) {
 	}, "alice", "bob")
 
 	edit := func(name string, code RefusalCode, e func(e *dsse.Envelope)) {
-		list = append(list, refused{name, 1, code, string(editEnvelope(t, sign(t, quorum, "alice", "bob"), e))})
+		list = append(list, refused{name, 1, code, string(editEnvelope(t, sign(t, threshold, "alice", "bob"), e))})
 	}
 	edit("re-encoded payload", RefusedSignature, func(e *dsse.Envelope) { e.Payload = append([]byte(" "), e.Payload...) })
 	edit("one signature under two key ids", RefusedSignature, func(e *dsse.Envelope) { e.Signatures[1].Sig = e.Signatures[0].Sig })
 	edit("another payload type", RefusedEnvelope, func(e *dsse.Envelope) { e.PayloadType = "application/vnd.tallystick.contract.v1+json" })
-	good := string(sign(t, quorum, "alice", "bob"))
+	good := string(sign(t, threshold, "alice", "bob"))
 	list = append(list,
 		refused{"bytes after the envelope", 1, RefusedEnvelope, good + "x"},
 		refused{"unknown member of the envelope", 1, RefusedEnvelope, `{"x":1,` + good[1:]},
-		refused{"no signatures", 1, RefusedEnvelope, `{"payload":"` + b64(quorum) + `","payloadType":"` + PayloadType + `","signatures":[]}`})
+		refused{"no signatures", 1, RefusedEnvelope, `{"payload":"` + b64(threshold) + `","payloadType":"` + PayloadType + `","signatures":[]}`})
 
 	for _, r := range list {
 		var err error

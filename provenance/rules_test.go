@@ -255,10 +255,15 @@ var ruleCases = []struct {
 		return s.RequestRecord(s.Submission(s.contract, nil))
 	}},
 	{"request with a module above limits that shrank", provenance.CodeContractLimits, func(t *testing.T, s *scene) *pb.Record {
+		c := s.Contract()
+		c.Name = "larger"
+		r := s.ContractRecord(c)
+		r.GetContract().ModuleSize = contract.LeastModuleBytes + 1
+		s.Append(r)
 		limits := contract.DefaultClusterLimits()
-		limits.ModuleBytes = 1
+		limits.ModuleBytes = contract.LeastModuleBytes
 		s.Change(membership.SetClusterLimits{Limits: limits})
-		return s.RequestRecord(s.Submission(s.contract, nil))
+		return s.RequestRecord(s.Submission(digest.Digest(r.GetContract().GetContractHash()), nil))
 	}},
 	{"request with an unknown parent", provenance.CodeParent, func(t *testing.T, s *scene) *pb.Record {
 		return s.RequestRecord(s.Submission(s.contract, nil, digest.Of(nil)))
@@ -281,7 +286,8 @@ var ruleCases = []struct {
 		return s.RequestRecord(sub)
 	}},
 	{"request below the node quorum", provenance.CodeQuorum, func(t *testing.T, s *scene) *pb.Record {
-		s.Change(membership.SetNodeQuorum{Quorum: 6})
+		s.Change(membership.SetNodeQuorum{Quorum: 5})
+		s.Change(membership.RemovePrincipal{ID: "node-5"})
 		return s.RequestRecord(s.Submission(s.contract, nil))
 	}},
 	{"request with too few eligible nodes", provenance.CodeEligible, func(t *testing.T, s *scene) *pb.Record {

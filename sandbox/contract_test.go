@@ -8,6 +8,23 @@ import (
 	"github.com/tallystick/tallystick/sandbox"
 )
 
+// The smallest module that can be admitted is what the limits of a cluster must
+// leave room for.
+func TestSmallestModule(t *testing.T) {
+	module := []byte("\x00asm\x01\x00\x00\x00" +
+		"\x01\x04\x01\x60\x00\x00" + // one type: () -> ()
+		"\x03\x02\x01\x00" + // one function of it
+		"\x05\x03\x01\x00\x00" + // one memory without pages
+		"\x07\x13\x02\x06_start\x00\x00\x06memory\x02\x00" +
+		"\x0a\x04\x01\x02\x00\x0b") // its body: end
+	if len(module) != contract.LeastModuleBytes {
+		t.Errorf("%d bytes, want %d", len(module), contract.LeastModuleBytes)
+	}
+	if _, err := sandbox.Admit(module, nil, sandbox.DefaultLimits()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOutcomeCarriesEveryField(t *testing.T) {
 	gas := uint64(7)
 	memory := [32]byte{9}

@@ -136,7 +136,7 @@ func TestNothingPublished(t *testing.T) {
 func TestMembershipReads(t *testing.T) {
 	w := newWorld(t, 2)
 	w.change(membership.RemovePrincipal{ID: "node-2"})
-	w.change(membership.SetNodeQuorum{Quorum: 2})
+	w.change(membership.UpdatePrincipal{ID: "node-1", TrustLevel: 2})
 	for _, tt := range []struct {
 		id     string
 		epoch  uint64

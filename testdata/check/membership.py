@@ -24,7 +24,7 @@ CHANGES = {  # kind → required members, optional members
     "set_log_keys": ("keys log", "receipt_keys"),
     "confirm_successor_log": ("checkpoint log new_keys new_origin", "new_receipt_keys"),
 }
-MAX_CHANGE, MAX_PRINCIPALS = 65535, 100000
+MAX_CHANGE, MAX_PRINCIPALS, MAX_THRESHOLD = 65535, 100000, 64 - 8
 TEXT = re.compile(r"[ -~]{1,63}")
 
 
@@ -76,7 +76,7 @@ def check_log_keys(origin, keys, receipt_keys):
 def check_limits(limits):
     members(limits, LIMITS)
     most = {"argument_bytes": 16384, "max_assigned": 64, "memory_pages": 65536}
-    need(all(is_int(v, 1, most.get(name, 2**53 - 1)) for name, v in limits.items()), "value", "limits")
+    need(all(is_int(v, 50 if name == "module_bytes" else 1, most.get(name, 2**53 - 1)) for name, v in limits.items()), "value", "limits")
 
 
 def log_of(origin, keys, receipt_keys):
@@ -154,6 +154,7 @@ class State:
         elif kind == "set_admin_threshold":
             self.threshold = c["threshold"]
         elif kind == "set_node_quorum":
+            need(c["quorum"] <= len([p for p in self.principals.values() if p["kind"] == "node"]), "quorum")
             self.quorum = c["quorum"]
         elif kind == "set_cluster_limits":
             self.limits = c["limits"]
@@ -230,7 +231,7 @@ def parse_change(payload):
     need(is_id(p["cluster"]) and p["epoch"] >= 1 and is_id(c.get("id", "x")), "value")
     kind = c["kind"]
     for name in {"admin_threshold", "threshold", "node_quorum", "quorum"} & set(c):
-        need(is_int(c[name], 1, MAX_PRINCIPALS), "value", name)
+        need(is_int(c[name], 1, MAX_THRESHOLD if "threshold" in name else MAX_PRINCIPALS), "value", name)
     if "limits" in c:
         check_limits(c["limits"])
     if kind == "genesis":
