@@ -3,6 +3,7 @@ package logserver
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -91,8 +92,13 @@ type catchUp struct {
 	tree   snapshot   // of the source, if it is a store
 	edge   *edge      // of the own tree
 	place  string     // of the own store
+	mark   []byte     // of an interrupted run, see begin; nil if this is none
 	report CatchUpReport
 }
+
+// catchUpIDSize is the size of what tells a catch-up, with all the runs that it
+// takes, from every other: no two draw the same by chance.
+const catchUpIDSize = 16
 
 func (c *catchUp) run(ctx context.Context, other *Store) (*CatchUpReport, error) {
 	// 1. Look at both. Nothing is changed if they do not fit together.
@@ -151,6 +157,12 @@ func (c *catchUp) openOwn() (snapshot, error) {
 		return snapshot{}, err
 	}
 	if c.edge, err = r.loadEdge(tree.size); err != nil {
+		return snapshot{}, err
+	}
+	switch c.mark, err = r.get(metaCatchUp); {
+	case err == nil && len(c.mark) != 8+catchUpIDSize:
+		return snapshot{}, corrupt("mark of a catch-up of %d bytes", len(c.mark))
+	case err != nil && !errors.Is(err, ErrNotFound):
 		return snapshot{}, err
 	}
 	c.report.Origin = c.own.id.origin
@@ -256,32 +268,35 @@ func (c *catchUp) compare(ctx context.Context, tree snapshot) error {
 	return nil
 }
 
-// begin notes the size at which the catch-up of this store began.
+// begin marks the store, unless an interrupted run has: with the size at which
+// the catch-up began, and with a random id that the source's mark will repeat.
 func (c *catchUp) begin(size int64) error {
-	s := c.own.store
-	switch raw, err := s.get(metaCatchUp); {
-	case err == nil && len(raw) == 8:
-		c.report.From = int64(binary.BigEndian.Uint64(raw))
-		return nil
-	case err == nil:
-		return corrupt("mark of a catch-up of %d bytes", len(raw))
-	case !errors.Is(err, ErrNotFound):
-		return err
+	if c.mark == nil {
+		mark := make([]byte, 8+catchUpIDSize)
+		binary.BigEndian.PutUint64(mark, uint64(size))
+		rand.Read(mark[8:]) // never fails
+		if err := c.own.store.db.Set(metaCatchUp, mark, pebble.Sync); err != nil {
+			return committing(err)
+		}
+		c.mark = mark
 	}
-	c.report.From = size
-	return s.db.Set(metaCatchUp, binary.BigEndian.AppendUint64(nil, uint64(size)), pebble.Sync)
+	c.report.From = int64(binary.BigEndian.Uint64(c.mark))
+	return nil
 }
 
-// handOverMark is what the source's mark says once it may not sign any more.
+// handOverMark is what the source's mark says once it may not sign any more. It
+// names this catch-up, which ends with the deletion of the own mark, and the
+// place of the store, which a copy made meanwhile does not have.
 func (c *catchUp) handOverMark() []byte {
-	return fmt.Appendf(nil, "a time before it handed over to another store (%s)", c.place)
+	return fmt.Appendf(nil, "a time before it handed over to another store (%s, catch-up %x)", c.place, c.mark[8:])
 }
 
 // mayHandOver makes sure that the other store has the right to sign, or has
-// handed it over to this one in a run that was interrupted.
+// handed it over in an earlier run of this catch-up, which was interrupted. One
+// that has handed it over for good never does again.
 func (c *catchUp) mayHandOver(other *Store) error {
 	switch mark, err := other.store.get(metaRestored); {
-	case err == nil && bytes.Equal(mark, c.handOverMark()):
+	case err == nil && c.mark != nil && bytes.Equal(mark, c.handOverMark()):
 		return nil
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return err

@@ -137,8 +137,60 @@ func TestCatchUpFromStore(t *testing.T) {
 	tl.add(tl.nextEntry())
 	tl.check()
 	tl.close()
-	if _, err := catchUpFromStore(t, tl.opts, o); !errors.Is(err, ErrSource) {
-		t.Errorf("from a store that must catch up itself: %v", err)
+	// Once is for good, even for the store that has taken the right before.
+	for range 2 {
+		if _, err := catchUpFromStore(t, tl.opts, o); !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "handed over") {
+			t.Errorf("from a store that must catch up itself: %v", err)
+		}
+	}
+}
+
+// TestHandOverToOne: a hand-over that was interrupted after the source had
+// given up the right to sign is completed by the store that began it, and by no
+// other.
+func TestHandOverToOne(t *testing.T) {
+	tl, o := behind(t, 300, 100)
+	other := o
+	other.Dir = "second"
+	if _, err := Restore(t.Context(), RestoreOptions{From: "backup", Dir: other.Dir, fs: o.fs}); err != nil {
+		t.Fatal(err)
+	}
+	tl.close()
+
+	source, err := OpenStore(storeOf(tl.opts))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := OpenStore(storeOf(o))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &catchUp{own: own, from: Source{Store: source}}
+	steps := []func() error{
+		func() error { _, err := c.openOwn(); return err },
+		func() error { return c.openSource(t.Context(), source) },
+		func() error { return c.begin(300) },
+		func() error { return c.takeOver(source) },
+	}
+	for i, step := range steps {
+		if err := step(); err != nil {
+			t.Fatalf("step %d: %v", i, err)
+		}
+	}
+	if err := errors.Join(own.Close(), source.Close()); err != nil {
+		t.Fatal(err)
+	}
+
+	if _, err := catchUpFromStore(t, other, tl.opts); !errors.Is(err, ErrSource) {
+		t.Errorf("a store that did not begin the hand-over: %v", err)
+	}
+	if r, err := catchUpFromStore(t, o, tl.opts); err != nil || r.From != 300 || r.To != 400 {
+		t.Errorf("the store that began it: %+v, %v", r, err)
+	}
+	for _, late := range []Options{o, other} {
+		if _, err := catchUpFromStore(t, late, tl.opts); !errors.Is(err, ErrSource) {
+			t.Errorf("%s, after the hand-over: %v", late.Dir, err)
+		}
 	}
 }
 
@@ -326,26 +378,6 @@ func TestCatchUpCrash(t *testing.T) {
 				done()
 				if err != nil || r.From != 300 || r.Size != int64(len(tl.data)) {
 					t.Errorf("going on: %+v, %v", r, err)
-				}
-			}
-			if fromStore {
-				// After the last step but one neither store signs; doing it
-				// again is accepted, since it is the same store that takes over.
-				o.fs = fs.CrashClone(vfs.CrashCloneCfg{})
-				s, err := OpenStore(storeOf(o))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := s.store.db.Set(metaRestored, []byte("x"), nil); err != nil {
-					t.Fatal(err)
-				}
-				if err := s.Close(); err != nil {
-					t.Fatal(err)
-				}
-				from, done := source(o.fs)
-				defer done()
-				if _, err := CatchUp(t.Context(), storeOf(o), from, nil); err != nil {
-					t.Errorf("taking over again: %v", err)
 				}
 			}
 		})

@@ -31,7 +31,7 @@ var (
 	metaImport    = []byte("mimport")    // importMark, if the first entries are another log's
 	metaPlace     = []byte("mplace")     // where the store belongs: see place.go
 	metaRestored  = []byte("mrestored")  // where a restored store comes from, until it has caught up
-	metaCatchUp   = []byte("mcatchup")   // tree size at which a catch-up that is not complete began
+	metaCatchUp   = []byte("mcatchup")   // of a catch-up that is not complete: the tree size at which it began, and its id
 	metaSuccessor = []byte("msuccessor") // first entry of the log that goes on after this one
 )
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -16,9 +17,9 @@ import (
 //
 // The place is read off a small file in the store directory whose inode the
 // store remembers: renaming directories within a file system keeps it, copying
-// files cannot. What works below files is not noticed: a block device or virtual
-// machine that was copied or rolled back as a whole. The witnesses are the
-// defence against those.
+// files cannot. What works below files is not noticed: a block device, virtual
+// machine or ZFS dataset that was copied or rolled back as a whole. The witnesses
+// are the defence against those.
 
 // placeFile is the file whose inode tells the place.
 const placeFile = "PLACE"
@@ -41,6 +42,24 @@ func makePlace(dir string, fs vfs.FS) (place string, err error) {
 		return "", fmt.Errorf("recording the place of the store: %w", err)
 	}
 	return readPlace(dir, fs)
+}
+
+// handleMark begins the part of a place that not every file system and not every
+// kernel has, and that ends it: a type, a colon, and the handle.
+const handleMark = " handle "
+
+// samePlace compares the place that a store remembers with where it is now.
+// Handles are compared only if both have one of the same type: a new kernel or
+// mount option that knows others must not suspend a log.
+func samePlace(stored, now string) bool {
+	a, handleA, _ := strings.Cut(stored, handleMark)
+	b, handleB, _ := strings.Cut(now, handleMark)
+	if a != b {
+		return false
+	}
+	typeA, _, okA := strings.Cut(handleA, ":")
+	typeB, _, okB := strings.Cut(handleB, ":")
+	return !okA || !okB || typeA != typeB || handleA == handleB
 }
 
 // unknownPlace is the place on a file system that keeps none: it is compared

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -78,4 +79,54 @@ func TestCopiedStoreIsSuspended(t *testing.T) {
 	tl.open()
 	tl.add(tl.nextEntry())
 	tl.check()
+}
+
+// TestPlaceOfReplacedFile: a file that replaces a deleted one within one tick of
+// the file system's clock, and gets its number, is in another place.
+func TestPlaceOfReplacedFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), placeFile)
+	seen := map[string]bool{}
+	for range 300 {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		place, err := placeOf(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(place, handleMark) {
+			t.Skipf("this file system has no handles: %q", place)
+		}
+		if seen[place] {
+			t.Fatalf("two files were in the place %q", place)
+		}
+		seen[place] = true
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestSamePlace(t *testing.T) {
+	for _, c := range []struct {
+		stored, now string
+		want        bool
+	}{
+		{"inode 7 born 5.1", "inode 7 born 5.1", true},
+		{"inode 7 born 5.1", "inode 8 born 5.1", false},
+		{"inode 7 born 5.1", "inode 7 born 5.2", false},
+		{"inode 7 born 5.1", "inode 7 fs 1:2", false},
+		{"inode 7 born 5.1 handle 1:ab", "inode 7 born 5.1 handle 1:ab", true},
+		{"inode 7 born 5.1 handle 1:ab", "inode 7 born 5.1 handle 1:ac", false},
+		{"inode 7 born 5.1 handle 1:ab", "inode 8 born 5.1 handle 1:ab", false},
+		{"inode 7 born 5.1 handle 1:ab", "inode 7 born 5.1 handle 81:abcd", true},
+		{"inode 7 born 5.1", "inode 7 born 5.1 handle 1:ab", true},
+		{"inode 7 born 5.1 handle 1:ab", "inode 7 born 5.1", true},
+		{"inode 7 born 5.1", "", false},
+		{"", "", true},
+	} {
+		if got := samePlace(c.stored, c.now); got != c.want {
+			t.Errorf("samePlace(%q, %q) = %v", c.stored, c.now, got)
+		}
+	}
 }

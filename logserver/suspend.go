@@ -50,7 +50,7 @@ func (r reader) suspension(place string) error {
 		return nil
 	case err != nil:
 		return err
-	case place != unknownPlace && string(stored) != place:
+	case place != unknownPlace && !samePlace(string(stored), place):
 		return fmt.Errorf("%w: it was copied or moved here from another place", ErrRestored)
 	}
 	return nil
