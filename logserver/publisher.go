@@ -187,7 +187,7 @@ func (p *publisher) awaitWork() bool {
 			return false
 		}
 		room := p.log.space.admitRound() == nil
-		if room && (p.target() > p.witnessed || !p.signedByAll()) {
+		if room && p.hasWork() {
 			return true
 		}
 		due := p.refreshDue(refresh)
@@ -204,12 +204,16 @@ func (p *publisher) awaitWork() bool {
 		case <-due:
 			return true
 		case <-p.stopping:
-			return false
+			// What the tree has grown by may have come at the same time.
+			return room && p.hasWork()
 		case <-p.ctx.Done():
 			return false
 		}
 	}
 }
+
+// hasWork reports whether a round would sign or publish something.
+func (p *publisher) hasWork() bool { return p.target() > p.witnessed || !p.signedByAll() }
 
 // wake makes the publisher look at the keys.
 func (p *publisher) wake() {

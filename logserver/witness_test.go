@@ -610,3 +610,18 @@ func TestCloseDrains(t *testing.T) {
 	}
 	tl.Log = nil
 }
+
+// TestCloseSignsTheLastEntry: what was answered at the moment when the log is
+// closed is signed before that ends.
+func TestCloseSignsTheLastEntry(t *testing.T) {
+	tl := newTestLog(t, testOptions(vfs.NewMem()))
+	for size := int64(1); size <= 60; size++ {
+		tl.add(tl.nextEntry())
+		l := tl.Log
+		tl.close()
+		if signed := l.Signed().Size; signed != size {
+			t.Fatalf("closed at tree size %d with the last signed head at %d", size, signed)
+		}
+		tl.open()
+	}
+}
