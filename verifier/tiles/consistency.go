@@ -36,12 +36,9 @@ func (s *Source) Consistency(ctx context.Context, size int64) ([]tlog.Hash, erro
 func (s *Source) node(ctx context.Context, stored int64) (tlog.Hash, error) {
 	height, n := tlog.SplitStoredHashIndex(stored)
 	level, below := height/8, height%8
-	leaves := make([]tlog.Hash, 1<<below) // of this node, within its tile
-	for i := range leaves {
-		var err error
-		if leaves[i], err = s.hash(ctx, level, n<<below+int64(i)); err != nil {
-			return tlog.Hash{}, err
-		}
+	leaves, err := s.hashes(ctx, level, n<<below, 1<<below) // of this node, within its tile
+	if err != nil {
+		return tlog.Hash{}, err
 	}
 	return perfect(leaves), nil
 }

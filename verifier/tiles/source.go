@@ -31,6 +31,10 @@ type Source struct {
 	// names from the oldest on. A walk needs one tile of each level.
 	known map[tileName][]tlog.Hash
 	order []tileName
+	// bottom is the verified full tile of level 0 that was read last, the one with
+	// index bottomIndex; nil if none was. A proof takes several hashes of one.
+	bottom      []tlog.Hash
+	bottomIndex int64
 }
 
 // tileName names a full tile.
@@ -150,46 +154,75 @@ func (s *Source) Tile(ctx context.Context, level int, index int64) ([]byte, erro
 // hash returns the verified root hash of the subtree of 256^level entries that
 // is the index-th of its kind.
 func (s *Source) hash(ctx context.Context, level int, index int64) (tlog.Hash, error) {
-	hashes := s.Checkpoint().Size >> (8 * level)
-	if full := hashes - hashes%width; index >= full {
-		return s.edge.levels[level][index-full], nil
-	}
-	tile, err := s.tile(ctx, tileName{level, index / width})
+	hashes, err := s.hashes(ctx, level, index, 1)
 	if err != nil {
 		return tlog.Hash{}, err
 	}
-	return tile[index%width], nil
+	return hashes[0], nil
+}
+
+// hashes returns n verified root hashes of subtrees, from the index on, all of
+// one tile. They must not be changed.
+func (s *Source) hashes(ctx context.Context, level int, index int64, n int) ([]tlog.Hash, error) {
+	total := s.Checkpoint().Size >> (8 * level)
+	if full := total - total%width; index >= full {
+		return s.edge.levels[level][index-full:][:n], nil
+	}
+	tile, err := s.tile(ctx, tileName{level, index / width})
+	if err != nil {
+		return nil, err
+	}
+	return tile[index%width:][:n], nil
 }
 
 // tile returns a full tile, verified against the hash above it. It calls itself
 // once a level, and the highest level has only an edge.
 func (s *Source) tile(ctx context.Context, name tileName) ([]tlog.Hash, error) {
-	s.mu.Lock()
-	tile, ok := s.known[name]
-	s.mu.Unlock()
-	if ok {
+	if tile, ok := s.kept(name); ok {
 		return tile, nil
 	}
 	want, err := s.hash(ctx, name.level+1, name.index)
 	if err != nil {
 		return nil, err
 	}
-	if tile, err = fetchTile(ctx, &s.audit, strconv.Itoa(name.level), name.index, width); err != nil {
+	tile, err := fetchTile(ctx, &s.audit, strconv.Itoa(name.level), name.index, width)
+	if err != nil {
 		return nil, err
 	}
 	if perfect(tile) != want {
 		return nil, fmt.Errorf("%w: %q does not lead to the checkpoint", ErrTile, tilePath(strconv.Itoa(name.level), name.index, width))
 	}
+	s.keep(name, tile)
+	return tile, nil
+}
+
+// kept returns a tile that was read before.
+func (s *Source) kept(name tileName) (tile []tlog.Hash, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.known[name]; !ok && name.level > 0 {
-		if len(s.order) == maxKnown {
-			delete(s.known, s.order[0])
-			s.order = s.order[1:]
-		}
-		s.known[name], s.order = tile, append(s.order, name)
+	if name.level == 0 {
+		return s.bottom, s.bottom != nil && s.bottomIndex == name.index
 	}
-	return tile, nil
+	tile, ok = s.known[name]
+	return tile, ok
+}
+
+// keep remembers a verified tile.
+func (s *Source) keep(name tileName, tile []tlog.Hash) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if name.level == 0 {
+		s.bottom, s.bottomIndex = tile, name.index
+		return
+	}
+	if _, ok := s.known[name]; ok {
+		return
+	}
+	if len(s.order) == maxKnown {
+		delete(s.known, s.order[0])
+		s.order = s.order[1:]
+	}
+	s.known[name], s.order = tile, append(s.order, name)
 }
 
 // RootAt returns the root hash that the tree had when it had size entries,
@@ -202,12 +235,13 @@ func (s *Source) RootAt(ctx context.Context, size int64) (tlog.Hash, error) {
 	at := new(edge)
 	for level := range at.levels {
 		hashes := size >> (8 * level)
-		for index := hashes - hashes%width; index < hashes; index++ {
-			h, err := s.hash(ctx, level, index)
-			if err != nil {
-				return tlog.Hash{}, err
-			}
-			at.levels[level] = append(at.levels[level], h)
+		if hashes%width == 0 {
+			continue
+		}
+		var err error
+		at.levels[level], err = s.hashes(ctx, level, hashes-hashes%width, int(hashes%width))
+		if err != nil {
+			return tlog.Hash{}, err
 		}
 	}
 	return at.root(), nil

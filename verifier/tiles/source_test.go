@@ -147,6 +147,25 @@ func TestSourceReadsEachTileOnce(t *testing.T) {
 	if n := srv.reads["tile/0/000"]; n != 0 {
 		t.Errorf("a full tile of level 0 was read; the entries make it")
 	}
+
+	// A proof about the past takes one tile of each level.
+	clear(srv.reads)
+	if s, err = srv.open(t); err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []func() error{
+		func() error { _, err := s.RootAt(t.Context(), 40_123); return err },
+		func() error { _, err := s.Consistency(t.Context(), 40_123); return err },
+	} {
+		if err := what(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, n := range srv.reads {
+		if n != 1 {
+			t.Errorf("for a proof %q was read %d times", path, n)
+		}
+	}
 }
 
 // TestSourceTrustsNothing flips a bit of every resource that a reader needs, and
