@@ -38,10 +38,33 @@ func (l *Log) unhealthy() []error {
 		// The sizes tell an operator where it is stuck: at the key, or at the
 		// witnesses.
 		published, signed, size := l.Published().Size, l.Signed().Size, l.Size()
-		reasons = append(reasons, fmt.Errorf("no witnessed checkpoint for %v: size %d is sequenced, %d signed, %d published",
-			behind.Round(time.Second), size, signed, published))
+		reason := fmt.Errorf("no witnessed checkpoint for %v: size %d is sequenced, %d signed, %d published",
+			behind.Round(time.Second), size, signed, published)
+		if witnessed := l.Witnessed().Size; witnessed < published {
+			reason = fmt.Errorf("%w, of which %d witnessed: the log fails open", reason, witnessed)
+		}
+		reasons = append(reasons, reason)
+	}
+	if age, ok := l.cosignedAge(); ok && age > l.opts.freshFor()+l.opts.WitnessTimeout {
+		reasons = append(reasons, fmt.Errorf("the cosignatures of the published checkpoint are %v old: who asks for a fresh one refuses it", age.Round(time.Second)))
 	}
 	return reasons
+}
+
+// cosignedAge is how old the cosignatures are that make up the quorum of the
+// newest witnessed checkpoint, by the witnesses' clocks and this one; false if
+// the log asks for none, or has none.
+func (l *Log) cosignedAge() (time.Duration, bool) {
+	policy, witnessed := l.publisher.policy, l.Witnessed()
+	if policy == nil || witnessed.Note == nil || l.suspended != nil {
+		return 0, false
+	}
+	v, err := policy.Verify(witnessed.Note)
+	if err != nil {
+		return 0, false // never: it satisfied the same policy
+	}
+	asOf, ok := policy.AsOf(v)
+	return max(0, time.Since(asOf)), ok
 }
 
 // behind is for how long a witnessed checkpoint has been due: as the publisher

@@ -214,7 +214,7 @@ func newWorld(t testing.TB) *world {
 	text := fmt.Sprintf("log %s\n", signer.vkey)
 	for _, seed := range []byte{11, 12} {
 		f := &fakeWitness{t: t, name: fmt.Sprintf("w%d", seed), log: signer.keys}
-		f.mu.seen.Root, f.mu.now = emptyRoot, 1000
+		f.mu.seen.Root = emptyRoot
 		if f.cosigner, err = checkpoint.NewEd25519Cosigner("witness.example/"+f.name, testKey(seed)); err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package logserver
 
 import (
 	"errors"
+	"math"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,6 +47,16 @@ func newMetrics(l *Log) *metrics {
 		gauge("integrated_size", "Tree size that is durable.", func() float64 { return float64(l.Size()) }),
 		gauge("signed_size", "Tree size of the last checkpoint that the log key signed.", func() float64 { return float64(l.Signed().Size) }),
 		gauge("published_size", "Tree size of the published checkpoint.", func() float64 { return float64(l.Published().Size) }),
+		gauge("witnessed_size", "Tree size of the newest published checkpoint that satisfied the witness policy.", func() float64 { return float64(l.Witnessed().Size) }),
+		gauge("cosigned_age_seconds", "Age of the cosignatures that make up the quorum of that checkpoint, NaN without witnesses.", func() float64 {
+			age, ok := l.cosignedAge()
+			if !ok {
+				return math.NaN()
+			}
+			return age.Seconds()
+		}),
+		gauge("fail_open", "1 if checkpoints are published although the witness policy is not satisfied.", func() float64 { return boolMetric(l.opts.FailOpen) }),
+		gauge("quorum_none", "1 if the log asks for no cosignature.", func() float64 { return boolMetric(l.publisher.policy == nil) }),
 		gauge("disk_free_bytes", "Bytes that the log may still fill, +Inf if the file system does not say.", l.space.freeMetric),
 		prometheus.NewCounterFunc(counter("background_errors_total", "Flushes and compactions of the store that failed since the log was opened."),
 			func() float64 { return float64(l.store.faults.background.Load()) }),
@@ -56,14 +67,16 @@ func newMetrics(l *Log) *metrics {
 		gauge("reply_bytes", "Bytes of large replies that are being sent.", func() float64 { return float64(l.replies.held()) }),
 		gauge("tile_cache_bytes", "Memory held by the tile cache.", func() float64 { return float64(l.tiles.size()) }),
 		gauge("append_streams", "Open append streams.", func() float64 { return float64(l.streams.Load()) }),
-		gauge("healthy", "1 if the log accepts entries and publishes.", func() float64 {
-			if l.Health() != nil {
-				return 0
-			}
-			return 1
-		}),
+		gauge("healthy", "1 if the log accepts entries and publishes.", func() float64 { return boolMetric(l.Health() == nil) }),
 	}
 	return m
+}
+
+func boolMetric(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // Describe implements prometheus.Collector.

@@ -119,6 +119,10 @@ type Options struct {
 	durable  func() error
 }
 
+// freshFor is how old cosignatures may be before the log counts them as stale:
+// three refresh rounds, which is what readers of a membership log allow.
+func (o *Options) freshFor() time.Duration { return 3 * o.RefreshInterval }
+
 func (o *Options) setDefaults() {
 	setDefault(&o.MinInterval, DefaultMinInterval)
 	setDefault(&o.RefreshInterval, DefaultRefreshInterval)

@@ -31,8 +31,12 @@ type publisher struct {
 
 	signed    atomic.Pointer[SignedNote] // by the log key alone
 	published atomic.Pointer[SignedNote] // with cosignatures; Note is nil if there is none
-	covered   watermark                  // size of the published checkpoint
-	allowed   watermark                  // see AllowWitness
+	// accepted is the newest published checkpoint that satisfied the policy: the
+	// published one, unless that was published without its quorum.
+	accepted  atomic.Pointer[SignedNote]
+	covered   watermark // size of the published checkpoint
+	confirmed watermark // size of the accepted checkpoint
+	allowed   watermark // see AllowWitness
 
 	// pending is the last signed note with the cosignatures gathered for it
 	// since it was signed, or since its last refresh began.
@@ -90,12 +94,41 @@ func newPublisher(l *Log, n *notes) (*publisher, error) {
 	} else if p.policy == nil {
 		close(p.ready)
 	} else if _, err := p.policy.Verify(n.published.Note); err != nil {
-		return p, nil
+		return p, p.restoreAccepted()
 	}
+	p.confirm(n.published)
 	if n.published.Note != nil {
 		p.witnessed = n.published.Size
 	}
 	return p, nil
+}
+
+// restoreAccepted finds the newest checkpoint that satisfies the policy when the
+// published one does not: it was published without its quorum, or the policy is
+// another one now.
+func (p *publisher) restoreAccepted() error {
+	p.confirm(SignedNote{})
+	raw, err := p.log.store.last(kindNote)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n, err := openNote(p.log.snapshot(), raw, p.log.opts.Origin, p.log.keys.Load().opens)
+	if err != nil {
+		return err
+	}
+	if _, err := p.policy.Verify(n.Note); err == nil {
+		p.confirm(n)
+	}
+	return nil
+}
+
+// confirm makes n the newest checkpoint that satisfied the policy.
+func (p *publisher) confirm(n SignedNote) {
+	p.accepted.Store(&n)
+	p.confirmed.raise(n.Size)
 }
 
 // checkPolicy makes sure that the policy is about this log and can be satisfied
@@ -317,10 +350,24 @@ func (l *Log) Signed() SignedNote { return *l.publisher.signed.Load() }
 // is nil if none has been published yet.
 func (l *Log) Published() SignedNote { return *l.publisher.published.Load() }
 
+// Witnessed returns the newest published checkpoint that satisfied the policy,
+// with its cosignatures; Note is nil if there is none. It differs from Published
+// only under Options.FailOpen.
+func (l *Log) Witnessed() SignedNote { return *l.publisher.accepted.Load() }
+
+// WaitWitnessed is Wait for a checkpoint that satisfied the policy.
+func (l *Log) WaitWitnessed(ctx context.Context, size int64) error {
+	return l.waitFor(ctx, &l.publisher.confirmed, size)
+}
+
 // Wait blocks until a published checkpoint covers the given tree size. It fails
 // when ctx ends, and when the log has stopped publishing.
 func (l *Log) Wait(ctx context.Context, size int64) error {
-	err := l.publisher.covered.wait(ctx, size, l.publisher.ctx.Done())
+	return l.waitFor(ctx, &l.publisher.covered, size)
+}
+
+func (l *Log) waitFor(ctx context.Context, mark *watermark, size int64) error {
+	err := mark.wait(ctx, size, l.publisher.ctx.Done())
 	if err != ErrClosed {
 		return err
 	}

@@ -32,14 +32,16 @@ func (p *publisher) round() error {
 	// 2. Have it cosigned. Nothing but our own signature goes to witnesses, and
 	// a refresh is the same note again, cosigned anew.
 	// Crash here: at start the same signed note is submitted again.
-	if s := p.signed.Load(); p.pending.Size != s.Size || p.pending.Note == nil || p.witnessed == s.Size {
+	s := p.signed.Load()
+	refresh := p.witnessed == s.Size
+	if p.pending.Size != s.Size || p.pending.Note == nil || refresh {
 		p.pending = *s
 	}
-	satisfied := p.gather()
-	p.due = time.Now().Add(p.log.opts.RefreshInterval)
+	satisfied := p.gather(refresh)
 	if satisfied {
 		p.log.metrics.round(true)
 		p.missed = 0
+		p.due = time.Now().Add(p.log.opts.RefreshInterval) // else the next round tries again
 	} else if p.miss("witnesses did not satisfy the policy in time", p.pending.Size, nil); !p.log.opts.FailOpen {
 		return nil
 	}
@@ -99,9 +101,10 @@ func (p *publisher) signedByAll() bool {
 
 // gather submits the pending note to every witness and collects cosignatures
 // until the policy is satisfied, which it reports, or the round's time is over.
-// The clients go on by themselves: what they bring later is kept, but never
-// waited for.
-func (p *publisher) gather() bool {
+// In a refresh only those count that readers will find fresh: a witness whose
+// clock is slow does not end it. The clients go on by themselves: what they bring
+// later is kept, but never waited for.
+func (p *publisher) gather(refresh bool) bool {
 	if p.policy == nil {
 		return true
 	}
@@ -109,7 +112,7 @@ func (p *publisher) gather() bool {
 	timeout := time.NewTimer(p.log.opts.WitnessTimeout)
 	defer timeout.Stop()
 	for {
-		if _, err := p.policy.Verify(p.pending.Note); err == nil {
+		if p.satisfied(refresh) {
 			return true
 		}
 		select {
@@ -121,6 +124,16 @@ func (p *publisher) gather() bool {
 			return false
 		}
 	}
+}
+
+// satisfied reports whether the pending note satisfies the policy.
+func (p *publisher) satisfied(refresh bool) bool {
+	if refresh {
+		_, err := p.policy.VerifyFresh(p.pending.Note, time.Now(), p.log.opts.freshFor())
+		return err == nil
+	}
+	_, err := p.policy.Verify(p.pending.Note)
+	return err == nil
 }
 
 func (p *publisher) submit() {
@@ -191,6 +204,9 @@ func (p *publisher) accept(a witnessAnswer) []string {
 			return nil
 		}
 		p.published.Store(&merged)
+		if p.accepted.Load().Size == merged.Size && p.witnessed == merged.Size {
+			p.confirm(merged)
+		}
 	}
 	return a.by
 }
@@ -218,6 +234,7 @@ func (p *publisher) publish(satisfied bool) error {
 	p.published.Store(&next)
 	p.covered.raise(next.Size)
 	if satisfied {
+		p.confirm(next)
 		p.witnessed = next.Size
 		p.behindSince.Store(0)
 	}

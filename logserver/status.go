@@ -31,6 +31,12 @@ type Status struct {
 	Integrated int64 `json:"integrated_size"`
 	Signed     int64 `json:"signed_size"`
 	Published  int64 `json:"published_size"`
+	// Witnessed is the size of the newest published checkpoint that satisfied the
+	// policy; below Published only if the log fails open.
+	Witnessed int64 `json:"witnessed_size"`
+	// CosignedAge is how old the cosignatures are that make up its quorum, in
+	// seconds; nil without witnesses.
+	CosignedAge *float64 `json:"cosigned_age_seconds,omitempty"`
 	// Behind is how long a witnessed checkpoint has been due, in seconds; 0 if
 	// none is.
 	Behind float64 `json:"behind_seconds"`
@@ -63,10 +69,10 @@ type Status struct {
 func (l *Log) Status() Status {
 	entries, bytes := l.queue.fill()
 	// Read in this order the sizes cannot contradict each other.
-	published, signed := l.Published().Size, l.Signed().Size
+	witnessed, published, signed := l.Witnessed().Size, l.Published().Size, l.Signed().Size
 	s := Status{
 		Origin: l.opts.Origin, Vkey: l.Vkey(), ReceiptVkey: l.ReceiptVkey(), Keys: l.Keys(),
-		Integrated: l.Size(), Signed: signed, Published: published,
+		Integrated: l.Size(), Signed: signed, Published: published, Witnessed: witnessed,
 		Behind:        l.behind().Seconds(),
 		Quorum:        "none",
 		Publication:   "fail-closed",
@@ -74,6 +80,10 @@ func (l *Log) Status() Status {
 		MaxQueuedEntries: l.opts.QueueEntries, MaxQueuedBytes: l.opts.QueueBytes,
 		DiskReserve: l.space.reserve,
 		Copy:        l.copyStatus(),
+	}
+	if age, ok := l.cosignedAge(); ok {
+		seconds := age.Seconds()
+		s.CosignedAge = &seconds
 	}
 	if free := l.space.free(); free != math.MaxUint64 {
 		s.DiskFree = &free

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,8 @@ import (
 const (
 	// maxWitnessBody bounds an answer: a few ML-DSA-44 lines of 3.3 KB each.
 	maxWitnessBody = 64 << 10
+	// maxWitnessHeader bounds the header of an answer, in bytes.
+	maxWitnessHeader = 16 << 10
 	// maxConflicts is how often in a row a 409 is followed: once is the rule,
 	// more happens when another submitter races us.
 	maxConflicts = 5
@@ -59,6 +62,8 @@ func newWitnessClients(l *Log, policy *checkpoint.Policy, answers chan<- witness
 	if transport == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
 		t.MaxIdleConnsPerHost = 2
+		t.MaxResponseHeaderBytes = maxWitnessHeader
+		t.DisableCompression = true // an answer is as long as it looks
 		transport = t
 	}
 	client := &http.Client{
@@ -152,13 +157,17 @@ func (c *witnessClient) cosign(ctx context.Context, n SignedNote) witnessAnswer 
 		}
 		if body != nil {
 			c.size = n.Size
-			if a.lines, a.by = c.valid(n, body); len(a.by) == 0 {
+			if a.lines, a.by = c.valid(n, body, time.Now()); len(a.by) == 0 {
 				a.err = errors.New("answer has no valid cosignature of a witness of the policy")
 			}
 			return a
 		}
 		if conflict > n.Size {
 			a.err = fmt.Errorf("%w: it has cosigned tree size %d, submitted was %d; %s", ErrForked, conflict, n.Size, forkedHint)
+			return a
+		}
+		if conflict == c.size {
+			a.err = fmt.Errorf("witness refuses tree size %d for conflicting with itself", conflict)
 			return a
 		}
 		c.size = conflict
@@ -217,12 +226,28 @@ func (c *witnessClient) request(n SignedNote) ([]byte, error) {
 	return r.Format(), nil
 }
 
-// valid picks the signature lines that verify, and says whose they are. Lines
-// of other keys, and lines that are none, are ignored (c2sp.org/tlog-witness).
-func (c *witnessClient) valid(n SignedNote, body []byte) (lines []byte, by []string) {
+// valid picks the signature lines that verify, at most one for each witness, and
+// says whose they are. Lines of other keys, and lines that are none, are ignored
+// (c2sp.org/tlog-witness). So are cosignatures without a time, which a witness
+// must not give, and those of the future, which verifiers may reject
+// (c2sp.org/tlog-cosignature): one of them would stand in the way of every later
+// one of its witness. Old ones are kept: whether they are too old is for readers
+// to say.
+func (c *witnessClient) valid(n SignedNote, body []byte, now time.Time) (lines []byte, by []string) {
+	newest := now.Add(checkpoint.FutureTolerance).Unix()
 	for line := range strings.Lines(string(body)) {
 		line = strings.TrimRight(line, "\r\n") + "\n"
+		sigs, err := checkpoint.ParseSignatures([]byte(line))
+		if err != nil || len(sigs) != 1 {
+			continue
+		}
+		if t, ok := sigs[0].CosignatureTime(); !ok || t > newest {
+			continue
+		}
 		for _, w := range c.witnesses {
+			if w.Key.Name() != sigs[0].Name || w.Key.KeyHash() != sigs[0].KeyID || slices.Contains(by, w.Name) {
+				continue
+			}
 			merged, err := checkpoint.AddCosignatures(n.Note, []byte(line), accepted([]checkpoint.Witness{w}))
 			if err == nil && len(merged) > len(n.Note) {
 				lines = append(lines, line...)

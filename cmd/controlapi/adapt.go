@@ -75,7 +75,7 @@ func (l controlLog) InclusionProof(index, size int64) ([]tlog.Hash, error) {
 }
 
 func (l controlLog) Published() ([]byte, error) {
-	note := l.Log.Published().Note
+	note := l.Log.Witnessed().Note
 	if note == nil {
 		return nil, orchestrator.ErrNotYet
 	}
@@ -91,10 +91,10 @@ func (l controlLog) FirstPublishedCovering(index int64) ([]byte, error) {
 }
 
 func (l controlLog) WaitPublished(ctx context.Context, size int64) ([]byte, error) {
-	if err := l.Wait(ctx, size); err != nil {
+	if err := l.WaitWitnessed(ctx, size); err != nil {
 		return nil, err
 	}
-	return l.Log.Published().Note, nil
+	return l.Log.Witnessed().Note, nil
 }
 
 // logError adds the outcomes that the orchestrator tells apart. A log that is

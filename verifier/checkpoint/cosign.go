@@ -140,6 +140,16 @@ func verifies(text []byte, sig Signature, keys []note.Verifier) bool {
 	return false
 }
 
+// CosignatureTime returns when a cosignature says that it was made, by the clock
+// of its witness, in POSIX seconds. It reports false for 0, which makes no
+// statement about time and is never a witness's answer (c2sp.org/tlog-witness),
+// for more than 2^63-1, and for what is too short to be a cosignature. The
+// signature is not verified.
+func (s Signature) CosignatureTime() (int64, bool) {
+	t, ok := cosignatureTimestamp(s.Bytes)
+	return t, ok && t > 0
+}
+
 // mergeCosignature puts a verified cosignature in the place of an earlier one
 // by the same key, or at the end.
 func mergeCosignature(sigs []Signature, sig Signature) []Signature {

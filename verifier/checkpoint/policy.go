@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -156,6 +157,42 @@ func (p *Policy) VerifyFresh(signed []byte, now time.Time, maxAge time.Duration)
 		first++ // timestamps are whole seconds
 	}
 	return p.verify(signed, func(t int64) bool { return first <= t && t <= newest })
+}
+
+// Bounds of how old the cosignatures of a membership checkpoint may be for
+// those who act on it now.
+const (
+	// DefaultMaxAge is three refresh rounds of the membership log.
+	DefaultMaxAge = 15 * time.Minute
+	// MinMaxAge leaves room for whole seconds and clocks that differ.
+	MinMaxAge = 10 * time.Second
+	// MaxMaxAge bounds for how long a revoked key may go on being believed.
+	MaxMaxAge = 24 * time.Hour
+)
+
+// CheckMaxAge reports why an age is no useful bound of freshness, nil if it is.
+func CheckMaxAge(d time.Duration) error {
+	if d < MinMaxAge || d > MaxMaxAge {
+		return fmt.Errorf("a maximum age of %v: take %v to %v, and at least twice the interval at which the log refreshes its cosignatures", d, MinMaxAge, MaxMaxAge)
+	}
+	return nil
+}
+
+// AsOf returns the latest time for which a quorum vouches: the policy would
+// still be satisfied counting only cosignatures of then and later. It reports
+// false under a policy without a quorum.
+func (p *Policy) AsOf(v *Verified) (time.Time, bool) {
+	if p.QuorumNone() {
+		return time.Time{}, false
+	}
+	latest := slices.SortedFunc(slices.Values(v.Cosignatures), func(a, b Cosignature) int { return cmp.Compare(b.Timestamp, a.Timestamp) })
+	names := make(map[string]bool, len(latest))
+	for _, c := range latest {
+		if names[c.Witness] = true; p.CouldSatisfy(names) {
+			return time.Unix(c.Timestamp, 0), true
+		}
+	}
+	return time.Time{}, false
 }
 
 func (p *Policy) verify(signed []byte, fresh func(timestamp int64) bool) (*Verified, error) {

@@ -86,6 +86,9 @@ func printStatus(w io.Writer, r *statusReport) {
 	fmt.Fprintf(w, "  entries  %d integrated, %d signed, %d published\n", r.Integrated, r.Signed, r.Published)
 	if r.Running {
 		fmt.Fprintf(w, "  publish  %s, quorum %s, %.1f s behind\n", r.Publication, r.Quorum, r.Behind)
+		if r.CosignedAge != nil {
+			fmt.Fprintf(w, "           size %d witnessed, cosigned %.0f s ago\n", r.Witnessed, *r.CosignedAge)
+		}
 		if r.Quorum == "none" {
 			fmt.Fprintln(w, "           without witnesses nothing but this store stands against a second history")
 		}
