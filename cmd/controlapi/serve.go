@@ -244,7 +244,8 @@ func (p *controlPlane) openCore(ctx context.Context) error {
 	p.core, err = orchestrator.Open(ctx, orchestrator.Config{
 		Cluster: p.cluster, Audit: controlLog{p.audit}, Membership: controlLog{p.members},
 		AuditPolicy: p.auditOptions.Policy, MembershipPolicy: p.membersOptions.Policy,
-		Genesis: p.genesis, Blobs: payloads{p.blobs}, Admitter: admission{p.pool},
+		SigningKeys: map[membership.LogName][]string{membership.LogAudit: signingKeys(p.audit), membership.LogMembership: signingKeys(p.members)},
+		Genesis:     p.genesis, Blobs: payloads{p.blobs}, Admitter: admission{p.pool},
 		AttemptDeadline: p.config.deadline, Logger: p.logger,
 	})
 	if err != nil {
@@ -259,6 +260,17 @@ func (p *controlPlane) openCore(ctx context.Context) error {
 		return nil
 	})
 	return nil
+}
+
+// signingKeys are the vkeys that sign checkpoints of a log.
+func signingKeys(log *logserver.Log) []string {
+	var vkeys []string
+	for _, k := range log.Keys() {
+		if k.Role == logserver.RoleLog && k.State != logserver.KeyRetired {
+			vkeys = append(vkeys, k.Vkey)
+		}
+	}
+	return vkeys
 }
 
 func (p *controlPlane) newEdge() (*controlapi.Server, error) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
@@ -25,6 +26,11 @@ type Config struct {
 	// those that nodes and verifiers hold, so that what is sent is not refused.
 	AuditPolicy      *checkpoint.Policy
 	MembershipPolicy *checkpoint.Policy
+
+	// SigningKeys are the vkeys that sign checkpoints of each log now: two while a
+	// key is rotated. The membership must name one of them. A log that is left
+	// out is not checked.
+	SigningKeys map[membership.LogName][]string
 
 	// Genesis is the envelope of the first change. It is appended to an empty
 	// membership log, and compared with the first entry of any other.

@@ -58,23 +58,7 @@ func (o *Orchestrator) checkIdentity(s *membership.State) error {
 	if s.Cluster() != o.cfg.Cluster {
 		return fmt.Errorf("the genesis is of cluster %q, not %q", s.Cluster(), o.cfg.Cluster)
 	}
-	for _, l := range []struct {
-		name   string
-		want   string
-		policy interface{ Origin() (string, error) }
-	}{
-		{"audit", s.Logs().Audit.Origin, o.cfg.AuditPolicy},
-		{"membership", s.Logs().Membership.Origin, o.cfg.MembershipPolicy},
-	} {
-		origin, err := l.policy.Origin()
-		if err != nil {
-			return fmt.Errorf("%s policy: %w", l.name, err)
-		}
-		if origin != l.want {
-			return fmt.Errorf("%s policy is about %q, the cluster's log is %q", l.name, origin, l.want)
-		}
-	}
-	return nil
+	return o.checkLogs(s)
 }
 
 // changeEntry is the membership log's entry for a lawful change. The register
@@ -116,9 +100,12 @@ func (o *Orchestrator) ApplyChange(ctx context.Context, actor Actor, envelope []
 	if epoch, ok := o.epochOf(parsed.Payload, d); ok {
 		return d, epoch, true, nil
 	}
-	_, info, err := o.history.Current().Apply(envelope)
+	after, info, err := o.history.Current().Apply(envelope)
 	if err != nil {
 		return d, 0, false, changeRefusal(err)
+	}
+	if err := o.keepsLogKeys(after); err != nil {
+		return d, 0, false, err
 	}
 
 	// 1. The membership log. No witness may see the entry yet.
