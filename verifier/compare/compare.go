@@ -2,6 +2,7 @@ package compare
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -25,6 +26,9 @@ const (
 	roundTimeouts = 12
 )
 
+// ErrSources: the sources are too many, or cannot be told apart by their names.
+var ErrSources = errors.New("unusable sources")
+
 // Kind says what a source is.
 type Kind string
 
@@ -32,6 +36,7 @@ const (
 	KindLog     Kind = "log"     // serves checkpoint and tiles, and signs them
 	KindMirror  Kind = "mirror"  // serves somebody else's checkpoint and tiles
 	KindWitness Kind = "witness" // serves the checkpoint that it cosigned last
+	KindNote    Kind = "note"    // has one checkpoint that somebody was shown, whatever path is asked for
 	KindMemory  Kind = "memory"  // what an earlier run has seen; never a Source's
 )
 
@@ -67,12 +72,12 @@ func (c *Comparison) check() (origin string, err error) {
 		return "", err
 	}
 	if len(c.Sources) == 0 || len(c.Sources) > MaxSources {
-		return "", fmt.Errorf("%d sources to compare: want 1 to %d", len(c.Sources), MaxSources)
+		return "", fmt.Errorf("%w: %d of them, want 1 to %d", ErrSources, len(c.Sources), MaxSources)
 	}
 	names := map[string]bool{memoryName: true}
 	for _, s := range c.Sources {
 		if s.Name == "" || len(s.Name) > maxSourceName || names[s.Name] {
-			return "", fmt.Errorf("source %.80q is named twice, not at all, or in more than %d bytes", s.Name, maxSourceName)
+			return "", fmt.Errorf("%w: %.80q is there twice, empty, or longer than %d bytes", ErrSources, s.Name, maxSourceName)
 		}
 		names[s.Name] = true
 	}
@@ -95,8 +100,9 @@ func (c *Comparison) atLeast() int {
 
 // Run compares once. Remembered is the state that the last run returned, nil for
 // the first; the returned one is for the next. What was found is in the report:
-// an error means that nothing could be, because of the arguments, the state
-// (ErrState), or the context.
+// an error means that nothing could be, because of the policy
+// (checkpoint.ErrManyOrigins), the sources (ErrSources), the state (ErrState), or
+// the context.
 func (c *Comparison) Run(ctx context.Context, remembered *State) (*Report, *State, error) {
 	origin, err := c.check()
 	if err != nil {

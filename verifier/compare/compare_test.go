@@ -96,8 +96,11 @@ func TestInvalidViews(t *testing.T) {
 		"bad cosignature":       tampered,
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, _ := run(t, nil, h.log("log", 20), shows("w1", signed), h.witness("w2", 10))
+			r, state := run(t, nil, h.log("log", 20), shows("w1", signed), h.witness("w2", 10))
 			want(t, r, VerdictInvalid, StatusAgrees, StatusInvalid, StatusBehind)
+			if _, seen := state.sources["w1"]; seen {
+				t.Error("it is remembered as the witness's")
+			}
 			if r.Views[1].Problem == "" {
 				t.Error("no reason is given")
 			}
@@ -192,8 +195,8 @@ func TestUnusableComparisons(t *testing.T) {
 		"none": nil, "too many": many, "twice": twice, "no name": {h.log("", 1)}, "long name": {h.log(strings.Repeat("x", maxSourceName+1), 1)},
 		"the name of the memory": {h.log(memoryName, 1)},
 	} {
-		if _, _, err := (&Comparison{Policy: policy(t), Sources: sources}).Run(t.Context(), nil); err == nil {
-			t.Errorf("%s: no error", name)
+		if _, _, err := (&Comparison{Policy: policy(t), Sources: sources}).Run(t.Context(), nil); !errors.Is(err, ErrSources) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 	two, err := checkpoint.ParsePolicy([]byte("quorum none\n"))

@@ -84,7 +84,7 @@ func (r *round) report(remembered *State) *Report {
 	for i, v := range r.views {
 		if v.signed != nil && v.source.Kind != KindMemory {
 			out.Compared++
-			if seen, ok := remembered.seen(v.source.Name); ok && v.checkpoint.Size < seen && v.status == "" {
+			if seen, ok := remembered.seen(v.source); ok && v.checkpoint.Size < seen && v.status == "" {
 				v.status = StatusWentBack
 				v.problem = fmt.Sprintf("it has shown size %d before", seen)
 			}

@@ -121,18 +121,20 @@ func (s *State) view(origin string) (*view, error) {
 	return &view{source: Source{Name: memoryName, Kind: KindMemory}, signed: s.signed, checkpoint: c}, nil
 }
 
-// seen returns the largest size that a source has shown.
-func (s *State) seen(name string) (int64, bool) {
-	if s == nil {
+// seen returns the largest size that a source has shown. A note is what it is and
+// does not go back.
+func (s *State) seen(source Source) (int64, bool) {
+	if s == nil || source.Kind == KindNote {
 		return 0, false
 	}
-	size, ok := s.sources[name]
+	size, ok := s.sources[source.Name]
 	return size, ok
 }
 
 // state returns what to remember after the round. The remembered checkpoint is
 // replaced only by one that extends it; as long as there is none, by the newest
-// view if all views are of one history. What a split showed is left out.
+// view if all views are of one history. What a split showed is left out, and an
+// address that shows another source's view says nothing of this one's past.
 func (r *round) state(old *State, memory *view) *State {
 	next := &State{origin: r.origin, sources: map[string]int64{}}
 	if old != nil {
@@ -148,7 +150,7 @@ func (r *round) state(old *State, memory *view) *State {
 		next.signed = r.branches[0].head.signed
 	}
 	for _, v := range r.views {
-		if v.signed == nil || v == memory {
+		if v.signed == nil || v == memory || v.status == StatusInvalid || v.source.Kind == KindNote {
 			continue
 		}
 		if _, known := next.sources[v.source.Name]; known || len(next.sources) < maxSeen {

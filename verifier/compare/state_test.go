@@ -52,6 +52,13 @@ func TestWentBack(t *testing.T) {
 	want(t, r, VerdictWentBack, StatusAgrees, StatusWentBack, StatusAgrees)
 	r, _ = run(t, state, h.log("log", 300), h.witness("w1", 250))
 	want(t, r, VerdictConsistent, StatusAgrees, StatusBehind, StatusAgrees)
+	// A note is compared like any view and has no past of its own.
+	note := h.log("note", 300)
+	note.Kind = KindNote
+	_, state = run(t, state, h.log("log", 300), note)
+	note.Fetch = h.fetch(h.signed(20))
+	r, state = run(t, state, h.log("log", 300), note)
+	want(t, r, VerdictConsistent, StatusAgrees, StatusBehind, StatusAgrees)
 	// A log that was rolled back and serves its tree no longer.
 	short := h.fork(200, 200, "")
 	r, _ = run(t, state, short.log("log", 200), h.witness("w2", 150))
