@@ -29,23 +29,27 @@ const (
 	exitOther      = 11
 	exitFork       = 12
 	exitNoOutcome  = 13
+	exitUnproven   = 14
+	exitApart      = 15
 )
 
 var exitMeanings = []string{
 	0:              "verified",
 	exitFailed:     "a file cannot be read or written, or an internal error",
 	exitUsage:      "wrong usage",
-	exitMalformed:  "malformed input: bundle, policy, genesis, state, tile",
+	exitMalformed:  "malformed input: bundle, evidence, policy, genesis, state, tile",
 	exitPolicy:     "a checkpoint is not signed and cosigned as the policy asks",
 	exitProof:      "an inclusion or consistency proof fails, or entries do not make the root",
 	exitMembership: "the membership does not follow from the pinned genesis",
 	exitRules:      "the records do not make an execution by the rules, or nodes do not agree",
 	exitDiffers:    "the replay has another outcome",
-	exitNetwork:    "the log cannot be read",
+	exitNetwork:    "the log cannot be read, or too few show it to compare",
 	exitExternal:   "the bundle leaves out the membership log, and it was not given",
-	exitOther:      "the bundle is of another execution or cluster",
+	exitOther:      "the file is of another execution, cluster or log",
 	exitFork:       "the log went back or has forked",
 	exitNoOutcome:  "the replay could not run to an outcome",
+	exitUnproven:   "the evidence does not prove anything against the log",
+	exitApart:      "views of the log could not be compared: nobody serves the tree of the larger one",
 }
 
 // exitTable is the table of the package comment, for --help.

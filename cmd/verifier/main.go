@@ -3,6 +3,8 @@
 //	verifier proof BUNDLE --policy audit.policy --membership-policy membership.policy --genesis genesis.json
 //	verifier replay BUNDLE --blob module.wasm --blob input … (and the flags of proof)
 //	verifier log URL --policy audit.policy
+//	verifier compare URL --policy audit.policy
+//	verifier evidence FILE --policy audit.policy
 //
 // proof checks one execution from one file and makes no network connection.
 // replay does the same, then runs the module again and compares the outcome bit
@@ -17,17 +19,19 @@
 //	 0  verified
 //	 1  a file cannot be read or written, or an internal error
 //	 2  wrong usage
-//	 3  malformed input: bundle, policy, genesis, state, tile
+//	 3  malformed input: bundle, evidence, policy, genesis, state, tile
 //	 4  a checkpoint is not signed and cosigned as the policy asks
 //	 5  an inclusion or consistency proof fails, or entries do not make the root
 //	 6  the membership does not follow from the pinned genesis
 //	 7  the records do not make an execution by the rules, or nodes do not agree
 //	 8  the replay has another outcome
-//	 9  the log cannot be read
+//	 9  the log cannot be read, or too few show it to compare
 //	10  the bundle leaves out the membership log, and it was not given
-//	11  the bundle is of another execution or cluster
+//	11  the file is of another execution, cluster or log
 //	12  the log went back or has forked
 //	13  the replay could not run to an outcome
+//	14  the evidence does not prove anything against the log
+//	15  views of the log could not be compared: nobody serves the tree of the larger one
 package main
 
 import (
@@ -68,7 +72,7 @@ not from the cluster's server, and keep them like keys.
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(proofCommand(), replayCommand(), logCommand())
+	root.AddCommand(proofCommand(), replayCommand(), logCommand(), compareCommand(), evidenceCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
 	for _, cmd := range append(root.Commands(), root) {
 		check := cmd.Args

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,11 +26,13 @@ import (
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/testcluster"
+	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/sandbox"
 	"github.com/tallystick/tallystick/sandbox/wasmtest"
 	"github.com/tallystick/tallystick/verifier"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
+	"github.com/tallystick/tallystick/verifier/lawful"
 )
 
 func TestMain(m *testing.M) {
@@ -44,9 +49,16 @@ func TestMain(m *testing.M) {
 //	                     the payloads. Sets ID.
 //	flip FILE N          flips a bit of byte N of a file, from the end if negative
 //	exits CODE ARG...    runs "verifier ARG..." and checks its exit code
-//	log NAME N           makes a log with N entries, or adds up to N; sets URL and
-//	                     VKEY, and writes log.policy. Another NAME has the same
-//	                     key and other entries.
+//	log NAME N           makes a log with N entries, or adds up to N; sets URL, the
+//	                     same as URL_NAME, and VKEY, and writes log.policy.
+//	                     Another NAME has the same key and other entries.
+//	witness NAME LOG N   makes a witness that shows LOG at size N, or lets it go on;
+//	                     adds it to witness.policy, where every witness must
+//	                     cosign; sets WITNESS_NAME to its URL
+//	note FILE LOG N      writes a checkpoint of LOG at size N
+//	honest FILE LOG A B  writes "evidence" of two sizes of one log, with the proof
+//	unproof FILE         takes the proof out of an evidence file
+//	unlawful FILE        writes evidence of an unlawful change, and genesis.json
 //	damage PATH          flips a bit of a resource of the log; again repairs it
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -56,14 +68,20 @@ func TestScripts(t *testing.T) {
 			env.Setenv("HOME", env.WorkDir)
 			env.Values["t"] = t
 			env.Values["logs"] = map[string]*testLog{}
+			env.Values["witnesses"] = map[string]*testWitness{}
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"cluster": clusterCmd,
-			"flip":    flipCmd,
-			"exits":   exitsCmd,
-			"log":     logCmd,
-			"damage":  damageCmd,
+			"cluster":  clusterCmd,
+			"flip":     flipCmd,
+			"exits":    exitsCmd,
+			"log":      logCmd,
+			"damage":   damageCmd,
+			"witness":  witnessCmd,
+			"note":     noteCmd,
+			"unlawful": unlawfulCmd,
+			"honest":   honestCmd,
+			"unproof":  unproofCmd,
 		},
 	})
 }
@@ -180,6 +198,9 @@ type testLog struct {
 func (l *testLog) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	out := make([]tlog.Hash, len(indexes))
 	for i, index := range indexes {
+		if index >= int64(len(l.hashes)) {
+			return nil, fmt.Errorf("no hash %d yet", index)
+		}
 		out[i] = l.hashes[index]
 	}
 	return out, nil
@@ -211,7 +232,11 @@ func logCmd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs("log.policy"), []byte("log "+vkey+"\nquorum none\n"), 0o644))
 	ts.Setenv("URL", l.url)
+	ts.Setenv("URL_"+args[0], l.url)
 	ts.Setenv("VKEY", vkey)
+	other, err := checkpoint.Vkey(logOrigin, testcluster.Public("another key"))
+	ts.Check(err)
+	ts.Setenv("OTHERKEY", other)
 }
 
 func damageCmd(ts *testscript.TestScript, neg bool, args []string) {
@@ -241,15 +266,7 @@ func (l *testLog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (l *testLog) resource(path string) ([]byte, error) {
 	if path == "checkpoint" {
-		root, err := tlog.TreeHash(int64(len(l.entries)), l)
-		if err != nil {
-			return nil, err
-		}
-		signer, err := checkpoint.NewSigner(logOrigin, testcluster.Key(logOrigin))
-		if err != nil {
-			return nil, err
-		}
-		return checkpoint.Sign(checkpoint.Checkpoint{Origin: logOrigin, Size: int64(len(l.entries)), Root: root}, signer)
+		return l.signed(int64(len(l.entries)))
 	}
 	level, rest, _ := strings.Cut(strings.TrimPrefix(path, "tile/"), "/")
 	index, partial, isPartial := strings.Cut(rest, ".p/")
@@ -268,12 +285,133 @@ func (l *testLog) resource(path string) ([]byte, error) {
 		}
 		return tlog.ReadTileData(tlog.Tile{H: 8, L: height, N: int64(n), W: width}, l)
 	}
+	if n*256+width > len(l.entries) {
+		return nil, fmt.Errorf("no entry bundle %d of width %d yet", n, width)
+	}
 	var b []byte
 	for _, entry := range l.entries[n*256 : n*256+width] {
 		b = binary.BigEndian.AppendUint16(b, uint16(len(entry)))
 		b = append(b, entry...)
 	}
 	return b, nil
+}
+
+// signed is the log's checkpoint at a size.
+func (l *testLog) signed(size int64) ([]byte, error) {
+	root, err := tlog.TreeHash(size, l)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := checkpoint.NewSigner(logOrigin, testcluster.Key(logOrigin))
+	if err != nil {
+		return nil, err
+	}
+	return checkpoint.Sign(checkpoint.Checkpoint{Origin: logOrigin, Size: size, Root: root}, signer)
+}
+
+// testWitness shows one cosigned checkpoint.
+type testWitness struct {
+	key    *checkpoint.Cosigner
+	mu     sync.Mutex // guards signed
+	signed []byte
+}
+
+func (w *testWitness) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r.URL.Path != fmt.Sprintf("/%x/checkpoint", sha256.Sum256([]byte(logOrigin))) {
+		http.NotFound(rw, r)
+		return
+	}
+	rw.Write(w.signed)
+}
+
+func witnessCmd(ts *testscript.TestScript, neg bool, args []string) {
+	witnesses := ts.Value("witnesses").(map[string]*testWitness)
+	w := witnesses[args[0]]
+	if w == nil {
+		key, err := checkpoint.NewEd25519Cosigner("witness.example/"+args[0], testcluster.Key(args[0]))
+		ts.Check(err)
+		w = &testWitness{key: key}
+		witnesses[args[0]] = w
+		srv := httptest.NewServer(w)
+		ts.Defer(srv.Close)
+		ts.Setenv("WITNESS_"+args[0], srv.URL)
+		text := "log " + ts.Getenv("VKEY") + "\n"
+		names := slices.Sorted(maps.Keys(witnesses))
+		for _, name := range names {
+			text += fmt.Sprintf("witness %s %s %s\n", name, witnesses[name].key.Key().Vkey(), ts.Getenv("WITNESS_"+name))
+		}
+		text += fmt.Sprintf("group all %d %s\nquorum all\n", len(names), strings.Join(names, " "))
+		ts.Check(os.WriteFile(ts.MkAbs("witness.policy"), []byte(text), 0o644))
+	}
+	signed := noteOf(ts, args[1], args[2])
+	n, err := checkpoint.ParseNote(signed)
+	ts.Check(err)
+	sig, err := w.key.Cosign(n.Text, 1_700_000_000)
+	ts.Check(err)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.signed = append(signed, sig.Line()...)
+}
+
+func noteCmd(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), noteOf(ts, args[1], args[2]), 0o644))
+}
+
+// noteOf is the checkpoint of a log at a size.
+func noteOf(ts *testscript.TestScript, log, size string) []byte {
+	l := ts.Value("logs").(map[string]*testLog)[log]
+	n, err := strconv.Atoi(size)
+	ts.Check(err)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	signed, err := l.signed(int64(n))
+	ts.Check(err)
+	return signed
+}
+
+func honestCmd(ts *testscript.TestScript, neg bool, args []string) {
+	l := ts.Value("logs").(map[string]*testLog)[args[1]]
+	older, err := strconv.ParseInt(args[2], 10, 64)
+	ts.Check(err)
+	newer, err := strconv.ParseInt(args[3], 10, 64)
+	ts.Check(err)
+	e := &checkpoint.Evidence{Vkeys: []string{ts.Getenv("VKEY")}, Known: noteOf(ts, args[1], args[2]), Submitted: noteOf(ts, args[1], args[3])}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e.Hashes, err = tlog.ProveTree(newer, older, l)
+	ts.Check(err)
+	writeEvidence(ts, args[0], e)
+}
+
+func unproofCmd(ts *testscript.TestScript, neg bool, args []string) {
+	text, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	e, err := checkpoint.ParseEvidence(text)
+	ts.Check(err)
+	e.RootAt, e.Hashes = nil, nil
+	writeEvidence(ts, args[0], e)
+}
+
+func writeEvidence(ts *testscript.TestScript, name string, e *checkpoint.Evidence) {
+	text, err := e.Format()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(name), text, 0o644))
+}
+
+func unlawfulCmd(ts *testscript.TestScript, neg bool, args []string) {
+	c := testcluster.New(ts.Value("t").(testing.TB), testcluster.Options{})
+	payload, err := c.History.Current().Propose(membership.AddPrincipal{Principal: testcluster.NewNode("node-9")})
+	ts.Check(err)
+	c.Membership.Append(c.Envelope(membership.PayloadType, payload, "node-9/attestation", "node-9/token"), nil)
+	size := c.Membership.Size()
+	e := &lawful.Evidence{Genesis: c.Genesis, Entries: c.Membership.Entries, Checkpoint: c.Membership.Signed(size)}
+	text, err := e.Format()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs("genesis.json"), c.Genesis, 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs("membership.policy"), c.PolicyText.Membership, 0o644))
 }
 
 // Every code that a package can return has an exit code, and the table of the
