@@ -4,8 +4,8 @@
 //
 // # Trust
 //
-// Nothing that a Client returns has been verified; it is what the control
-// plane says. What a user concludes rests on a proof bundle and package
+// Nothing that the services of a Client return has been verified; it is what the
+// control plane says. Members and VerifyReceipt verify. What a user concludes rests on a proof bundle and package
 // verifier, which needs no server. A Client never sends a private key: it
 // signs envelopes and tokens on this side.
 //

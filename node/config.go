@@ -16,6 +16,7 @@ import (
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/verifier"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
 // ControlPlane is what a node asks of the control plane, with the names of the
@@ -129,9 +130,8 @@ type Timing struct {
 	Retry time.Duration
 }
 
-// DefaultMaxAge is how old the cosignatures of a membership checkpoint may be:
-// three refresh rounds of the membership log.
-const DefaultMaxAge = 15 * time.Minute
+// DefaultMaxAge is how old the cosignatures of a membership checkpoint may be.
+const DefaultMaxAge = checkpoint.DefaultMaxAge
 
 // DefaultRunTimeout guards against unmetered contracts whose module does not end:
 // it is how long one holds up other tenants' runs. A metered contract ends by its

@@ -25,6 +25,8 @@ const (
 	blobsDir    = "blobs"
 	blobKeysDir = "blobkeys"
 	genesisFile = "genesis.json"
+	// receiptSuffix ends the names of the receipt keys' files.
+	receiptSuffix = "-receipt"
 	// logsFile is written last: it says that init was completed.
 	logsFile = "logs.json"
 )
@@ -82,7 +84,7 @@ func (d *directory) createLog(cluster string, name membership.LogName, log *memb
 	if err != nil {
 		return err
 	}
-	receipt, err := d.makeKey(string(name) + "-receipt")
+	receipt, err := d.makeKey(string(name) + receiptSuffix)
 	if err != nil {
 		return err
 	}
@@ -124,24 +126,36 @@ func (d *directory) passphrase() keyfile.Passphrase {
 	return wiring.Passphrase(d.passphraseFile)
 }
 
-// logOptions says which log the directory holds under a name.
-func (d *directory) logOptions(name membership.LogName) (logserver.Options, error) {
+// logs reads how the logs are known.
+func (d *directory) logs() (*membership.Logs, error) {
 	data, err := d.read(logsFile, maxLogsFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return logserver.Options{}, fmt.Errorf("%q holds no control plane: run controlapi init first", d.path)
+		return nil, fmt.Errorf("%q holds no control plane: run controlapi init first", d.path)
 	}
 	if err != nil {
-		return logserver.Options{}, err
+		return nil, err
 	}
 	var logs membership.Logs
 	if err := strictjson.Unmarshal(data, &logs, maxLogsFile); err != nil {
-		return logserver.Options{}, fmt.Errorf("%s: %w", d.file(logsFile), err)
+		return nil, fmt.Errorf("%s: %w", d.file(logsFile), err)
+	}
+	return &logs, nil
+}
+
+// logOptions says which log the directory holds under a name.
+func (d *directory) logOptions(name membership.LogName) (logserver.Options, error) {
+	logs, err := d.logs()
+	if err != nil {
+		return logserver.Options{}, err
 	}
 	o := logserver.Options{Dir: d.file(string(name)), Origin: logs.Named(name).Origin}
 	if o.Key, err = d.loadKey(string(name)); err != nil {
 		return o, err
 	}
-	if o.ReceiptKey, err = d.loadKey(string(name) + "-receipt"); err != nil {
+	if o.ReceiptKey, err = d.loadKey(string(name) + receiptSuffix); err != nil {
+		return o, err
+	}
+	if err := d.nextKeys(name, &o); err != nil {
 		return o, err
 	}
 	text, err := d.required(policyFile(name), checkpoint.MaxPolicySize)
@@ -152,6 +166,24 @@ func (d *directory) logOptions(name membership.LogName) (logserver.Options, erro
 		return o, fmt.Errorf("%s: %w", d.file(policyFile(name)), err)
 	}
 	return o, nil
+}
+
+// nextKeys adds the keys of a rotation that is under way.
+func (d *directory) nextKeys(name membership.LogName, o *logserver.Options) error {
+	next, err := d.nextKey(string(name))
+	if err != nil {
+		return err
+	}
+	if next != nil {
+		o.NextKey = next // a nil key in an interface would not be nil
+	}
+	if next, err = d.nextKey(string(name) + receiptSuffix); err != nil {
+		return err
+	}
+	if next != nil {
+		o.NextReceiptKey = next
+	}
+	return nil
 }
 
 // required reads a file that bootstrap puts into the directory.

@@ -3,6 +3,7 @@
 //
 //	controlapi init --dir D --cluster example
 //	controlapi serve --dir D --listen 127.0.0.1:8420
+//	controlapi rotate-key begin --dir D --log audit
 //
 // docs/architecture.md says what the directory holds and what is served where.
 package main
@@ -33,7 +34,7 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(initCommand(), serveCommand())
+	root.AddCommand(initCommand(), serveCommand(), rotateCommand())
 	return root
 }
 

@@ -33,6 +33,13 @@ const (
 	closeTimeout    = 15 * time.Second
 )
 
+// Bounds of --refresh-interval: no more often than a timestamp can tell apart,
+// and often enough for readers that allow the default age.
+const (
+	minRefresh = time.Second
+	maxRefresh = checkpoint.DefaultMaxAge / 3
+)
+
 // serveConfig is what the flags of serve say.
 type serveConfig struct {
 	dir         directory
@@ -42,6 +49,7 @@ type serveConfig struct {
 	addrFile    string
 	deadline    time.Duration
 	minInterval time.Duration
+	refresh     time.Duration
 	failOpen    bool
 	quotas      string
 	verbose     bool
@@ -76,6 +84,7 @@ is published if the witnesses allow, and the stores are closed.`,
 	flags.StringVar(&config.addrFile, "addr-file", "", "`file` to write the listening address to, once operations are served")
 	flags.DurationVar(&config.deadline, "attempt-deadline", orchestrator.DefaultAttemptDeadline, "how `long` the nodes of an attempt may stay away")
 	flags.DurationVar(&config.minInterval, "min-interval", logserver.DefaultMinInterval, "shortest `time` between two checkpoints; use 1s or more with public witnesses")
+	flags.DurationVar(&config.refresh, "refresh-interval", logserver.DefaultRefreshInterval, "how `often` witnesses are asked to cosign anew when nothing changes, 1s to 5m; readers refuse a membership that is older than a few times this")
 	flags.BoolVar(&config.failOpen, "fail-open", false, "publish checkpoints also when the witnesses do not satisfy the policy; nodes run nothing that only such a checkpoint covers")
 	flags.StringVar(&config.quotas, "quotas", "default", "`set` of quotas for every principal: default, or development, which leaves one tenant the whole machine")
 	flags.BoolVar(&config.verbose, "verbose", false, "log every call, and what single witnesses did")
@@ -108,6 +117,9 @@ type controlPlane struct {
 
 // serve runs a control plane until ctx ends.
 func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error) {
+	if config.refresh != 0 && (config.refresh < minRefresh || config.refresh > maxRefresh) {
+		return fmt.Errorf("a refresh interval of %v: take %v to %v", config.refresh, minRefresh, maxRefresh)
+	}
 	p := &controlPlane{config: config, stderr: stderr, logger: wiring.Logger(stderr, config.verbose)}
 	defer func() { err = errors.Join(err, p.close()) }()
 	if err := p.openStores(); err != nil {
@@ -179,7 +191,7 @@ func (p *controlPlane) openLog(name membership.LogName, hold bool) (*logserver.L
 	if err != nil {
 		return nil, o, err
 	}
-	o.HoldWitness, o.FailOpen, o.MinInterval, o.Logger = hold, p.config.failOpen, p.config.minInterval, p.logger
+	o.HoldWitness, o.FailOpen, o.MinInterval, o.RefreshInterval, o.Logger = hold, p.config.failOpen, p.config.minInterval, p.config.refresh, p.logger
 	o.Fatal = wiring.EndProcess("controlapi", p.stderr)
 	log, err := logserver.Open(o)
 	if err != nil {

@@ -145,6 +145,9 @@ SIGTERM and SIGINT drain: nothing new is taken, work in progress gets --drain to
 end. The log, one JSON object a line, goes to standard error.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkpoint.CheckMaxAge(c.maxAge); err != nil {
+				return err
+			}
 			logger := wiring.Logger(cmd.ErrOrStderr(), false)
 			return serve(cmd.Context(), c, logger)
 		},
@@ -162,7 +165,7 @@ end. The log, one JSON object a line, goes to standard error.`,
 	f.StringVar(&c.caFile, "ca", "", "PEM `file` with the authorities to trust for TLS (default: the system's)")
 	f.StringVar(&c.limitsFile, "limits", "", `JSON `+"`file`"+` with the most this node takes, in the form of the cluster's "limits"`)
 	f.IntVar(&c.capacity, "capacity", 0, "modules to run at a time, each in a process of its own (default: the number of processors)")
-	f.DurationVar(&c.maxAge, "max-age", node.DefaultMaxAge, "how old the cosignatures of the membership log may be")
+	f.DurationVar(&c.maxAge, "max-age", node.DefaultMaxAge, "how old the cosignatures of the membership log may be, 10s to 24h; at least twice the control plane's refresh interval")
 	f.DurationVar(&c.drain, "drain", time.Minute, "time that work in progress gets when the node is stopped")
 	f.DurationVar(&c.runTimeout, "run-timeout", node.DefaultRunTimeout, "guard against runs of unmetered contracts that do not end, which then have no outcome")
 	for _, name := range []string{"dir", "server", "id", "genesis", "policy", "membership-policy"} {

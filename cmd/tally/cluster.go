@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/client"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
@@ -61,8 +63,8 @@ func rootHashCommand(a *app) *cobra.Command {
 		Use:   "root",
 		Short: "Show the cluster root: membership and audit checkpoints with their cosignatures",
 		Long: `Show the cluster membership root and the audit root. The checkpoints are
-checked here against the profile's policies; what does not satisfy them is an
-error.`,
+checked here against the profile's policies; what does not satisfy them, or a
+membership checkpoint whose cosignatures are older than --max-age, is an error.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, c, err := a.client()
@@ -74,9 +76,13 @@ error.`,
 				return err
 			}
 			m := res.Msg
-			membership, err := p.verify(p.MembershipPolicy, m.MembershipCheckpoint)
+			trust, err := p.membershipTrust()
 			if err != nil {
-				return fmt.Errorf("membership checkpoint: %w", err)
+				return err
+			}
+			membership, err := trust.VerifyCheckpoint(m.MembershipCheckpoint)
+			if err != nil {
+				return err
 			}
 			audit, err := p.verify(p.AuditPolicy, m.AuditCheckpoint)
 			if err != nil {
@@ -93,6 +99,19 @@ error.`,
 			})
 		},
 	}
+}
+
+// membershipTrust is what the profile's owner relies on for who the members are.
+func (p *profile) membershipTrust() (client.MembershipTrust, error) {
+	genesis, err := os.ReadFile(p.file(p.Genesis))
+	if err != nil {
+		return client.MembershipTrust{}, fmt.Errorf("reading the genesis: %w", err)
+	}
+	policy, err := p.policy(p.MembershipPolicy)
+	if err != nil {
+		return client.MembershipTrust{}, err
+	}
+	return client.MembershipTrust{Genesis: genesis, Policy: policy, MaxAge: p.maxAge}, nil
 }
 
 // verify checks a checkpoint against one of the profile's policies.

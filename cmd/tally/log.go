@@ -41,11 +41,15 @@ func logCheckpointCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			policy := p.AuditPolicy
 			if membership {
-				policy = p.MembershipPolicy
-			}
-			if _, err := p.verify(policy, res.Msg.Checkpoint); err != nil {
+				trust, err := p.membershipTrust()
+				if err == nil {
+					_, err = trust.VerifyCheckpoint(res.Msg.Checkpoint)
+				}
+				if err != nil {
+					return err
+				}
+			} else if _, err := p.verify(p.AuditPolicy, res.Msg.Checkpoint); err != nil {
 				return err
 			}
 			return a.printer.message(res.Msg, func(w io.Writer) { w.Write(res.Msg.Checkpoint) })

@@ -9,9 +9,12 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
+
 	"github.com/tallystick/tallystick/client"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
 func main() {
@@ -32,6 +35,7 @@ func main() {
 // app is what every command shares: the profile and how to print.
 type app struct {
 	profilePath string
+	maxAge      time.Duration // of the membership's cosignatures
 	printer     printer
 	running     bool // the command line was right, and the command has begun
 }
@@ -56,6 +60,7 @@ but is not complete.`,
 		},
 	}
 	root.PersistentFlags().StringVar(&a.profilePath, "profile", "", "profile file (default $TALLY_PROFILE, tally.json or tally-dev/tenant.json)")
+	root.PersistentFlags().DurationVar(&a.maxAge, "max-age", checkpoint.DefaultMaxAge, "how old the cosignatures of the membership may be, 10s to 24h: an older view may hide a revocation")
 	root.PersistentFlags().BoolVar(&a.printer.json, "json", false, "print JSON")
 	root.AddCommand(
 		devCommand(a), clusterCommand(a),
@@ -90,6 +95,12 @@ func (a *app) client() (*profile, *client.Client, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if a.maxAge != 0 {
+		if err := checkpoint.CheckMaxAge(a.maxAge); err != nil {
+			return nil, nil, err
+		}
+	}
+	p.maxAge = a.maxAge
 	key, err := p.key("token")
 	if err != nil {
 		return nil, nil, err

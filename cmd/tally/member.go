@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -36,50 +35,14 @@ plane cannot slip anything in.`,
 }
 
 // history fetches the membership log and replays it from the pinned genesis.
-// The replay must meet the checkpoint that the profile's policy accepts.
+// The replay must meet a checkpoint that the profile's policy accepts and that is
+// fresh.
 func history(ctx context.Context, p *profile, c *client.Client) (*membership.History, error) {
-	genesis, err := os.ReadFile(p.file(p.Genesis))
-	if err != nil {
-		return nil, fmt.Errorf("reading the genesis: %w", err)
-	}
-	root, err := c.Control.GetClusterRoot(ctx, connect.NewRequest(&pb.GetClusterRootRequest{}))
+	trust, err := p.membershipTrust()
 	if err != nil {
 		return nil, err
 	}
-	verified, err := p.verify(p.MembershipPolicy, root.Msg.MembershipCheckpoint)
-	if err != nil {
-		return nil, fmt.Errorf("membership checkpoint: %w", err)
-	}
-	h := membership.NewHistory()
-	for {
-		res, err := c.Membership.ListChanges(ctx, connect.NewRequest(&pb.ListChangesRequest{FromEpoch: h.Size() + 1, PageSize: 256}))
-		if err != nil {
-			return nil, err
-		}
-		for _, envelope := range res.Msg.Changes {
-			if h.Size() == 0 && !bytes.Equal(envelope, genesis) {
-				return nil, fmt.Errorf("the control plane's genesis is not that of %q: this is another cluster, or one that lies", p.file(p.Genesis))
-			}
-			if _, err := h.Append(envelope); err != nil {
-				return nil, fmt.Errorf("change %d of the membership log: %w", h.Size()+1, err)
-			}
-		}
-		if h.Size() >= res.Msg.CurrentEpoch || len(res.Msg.Changes) == 0 {
-			break
-		}
-	}
-	size := uint64(verified.Checkpoint.Size)
-	if size > h.Size() {
-		return nil, fmt.Errorf("the control plane withholds changes: %d epochs are witnessed, it showed %d", size, h.Size())
-	}
-	hash, err := h.Root(size)
-	if err != nil {
-		return nil, err
-	}
-	if hash != verified.Checkpoint.Root {
-		return nil, errors.New("the changes that the control plane showed are not those that the witnesses cosigned")
-	}
-	return h, nil
+	return c.Members(ctx, trust)
 }
 
 func memberListCommand(a *app) *cobra.Command {

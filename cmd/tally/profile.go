@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/tallystick/tallystick/internal/strictjson"
 	"github.com/tallystick/tallystick/keyfile"
@@ -28,7 +29,8 @@ type profile struct {
 	AuditPolicy      string            `json:"audit_policy"`
 	MembershipPolicy string            `json:"membership_policy"`
 
-	path string
+	path   string
+	maxAge time.Duration // from the command line; 0 means the default
 }
 
 // profileNames are tried in order when neither flag nor environment names one.

@@ -139,7 +139,7 @@ type RootReport struct {
 // MaxAge is how old the cosignatures of the membership checkpoint may be, as for
 // nodes: three refresh rounds of the membership log. An older view may hide a
 // revocation.
-const MaxAge = 15 * time.Minute
+const MaxAge = checkpoint.DefaultMaxAge
 
 // Root checks a RootClaim: both checkpoints under their policies, that of the
 // membership log for its age at now, and the membership recomputed from the
