@@ -23,6 +23,15 @@ var (
 	// ErrInconsistent: the checkpoint does not provably extend the one cosigned
 	// last (422).
 	ErrInconsistent = errors.New("inconsistent checkpoint")
+	// ErrUnlawful: the membership log has a change that breaks a rule (422). Only a
+	// cosigner of lawful membership answers so, and of the two next.
+	ErrUnlawful = errors.New("unlawful change")
+	// ErrForeignKey: no key that signed is one that genesis or a lawful change names
+	// for the log (403).
+	ErrForeignKey = errors.New("signed by a key that the membership does not name")
+	// ErrUnreadable: the changes that the checkpoint covers can't be read from the
+	// log, or not be judged by this program, so nothing is said of them (503).
+	ErrUnreadable = errors.New("changes of the membership log cannot be read")
 	// ErrUnavailable: the witness can't keep its promise at the moment, because a
 	// key or the disk fails (503).
 	ErrUnavailable = errors.New("witness unavailable")

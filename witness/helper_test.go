@@ -125,11 +125,19 @@ type fixture struct {
 	dir   string
 	clock *testClock
 	url   string
+	close func()
+	// lawful is set for a cosigner of lawful membership, and policy where it is not
+	// testPolicy.
+	lawful *LawfulConfig
+	policy *checkpoint.Policy
 }
 
 func newFixture(t *testing.T, d disk) *fixture {
 	t.Helper()
 	f := &fixture{t: t, dir: t.TempDir(), clock: &testClock{seconds: 1_700_000_000}}
+	if err := createStore(f.dir, d); err != nil {
+		t.Fatal(err)
+	}
 	f.open(d)
 	return f
 }
@@ -142,15 +150,25 @@ func (f *fixture) open(d disk) {
 		f.t.Fatal(err)
 	}
 	server := httptest.NewServer(w.Handler())
-	f.t.Cleanup(func() { server.Close(); w.Close() })
+	var once sync.Once
+	f.close = func() { once.Do(func() { server.Close(); w.Close() }) }
+	f.t.Cleanup(f.close)
 	f.Witness, f.url = w, server.URL
 }
 
+// Close ends the witness and its server; a second time does nothing.
+func (f *fixture) Close() { f.close() }
+
 func (f *fixture) tryOpen(d disk) (*Witness, error) {
+	policy := f.policy
+	if policy == nil {
+		policy = testPolicy()
+	}
 	return open(Config{
 		Dir:    f.dir,
 		Keys:   testKeys(),
-		Policy: testPolicy(),
+		Policy: policy,
+		Lawful: f.lawful,
 		Logger: slog.New(slog.NewTextHandler(testWriter{f.t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Now:    f.clock.now,
 	}, d)

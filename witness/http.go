@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strconv"
 
 	"github.com/tallystick/tallystick/verifier/checkpoint"
@@ -19,38 +18,44 @@ import (
 //	POST /mldsa/add-checkpoint      submission prefix "/mldsa": that of type 0x06
 //	GET  /<origin hash>/checkpoint  monitoring prefix "/": what was cosigned last
 //	GET  /healthz                   200 if the witness can cosign, 503 if not
+//	GET  /metrics                   counters for Prometheus
 //
 // Prefixes of one key each are for clients that keep only one signature per
-// witness URL. All share one head per origin.
+// witness URL, and for those that want no more work done than they need: an
+// ML-DSA-44 cosignature takes as long as twenty of Ed25519. All share one head
+// per origin.
 func (w *Witness) Handler() http.Handler {
 	mux := http.NewServeMux()
-	edID, mldsaID := w.keys.Ed25519.Key().KeyHash(), w.keys.MLDSA44.Key().KeyHash()
-	mux.Handle("POST /add-checkpoint", w.addCheckpoint(edID, mldsaID))
-	mux.Handle("POST /ed25519/add-checkpoint", w.addCheckpoint(edID))
-	mux.Handle("POST /mldsa/add-checkpoint", w.addCheckpoint(mldsaID))
+	mux.Handle("POST /add-checkpoint", w.addCheckpoint("both", w.keys.places()...))
+	mux.Handle("POST /ed25519/add-checkpoint", w.addCheckpoint("ed25519", placeEd25519))
+	mux.Handle("POST /mldsa/add-checkpoint", w.addCheckpoint("mldsa", placeMLDSA44))
 	mux.HandleFunc("GET /{hash}/checkpoint", w.latest)
 	mux.HandleFunc("GET /healthz", w.health)
+	mux.Handle("GET /metrics", w.metrics.handler())
 	return mux
 }
 
-// addCheckpoint answers with the cosignatures by the keys with the given IDs.
-func (w *Witness) addCheckpoint(keyIDs ...uint32) http.HandlerFunc {
+// addCheckpoint answers with the cosignatures of the keys at the given places.
+func (w *Witness) addCheckpoint(prefix string, keys ...int) http.HandlerFunc {
 	return func(rw http.ResponseWriter, r *http.Request) {
-		sigs, err := w.readAndAdd(rw, r)
-		status := writeAnswer(rw, sigs, keyIDs, err)
+		lines, err := w.readAndAdd(rw, r, keys)
+		status := writeAnswer(rw, lines, err)
+		w.metrics.requests.WithLabelValues(prefix, outcomeOf(err).label).Inc()
 		// What a log gets wrong concerns the operator; what strangers send does not.
 		level := slog.LevelDebug
-		if errors.Is(err, ErrInconsistent) {
+		if errors.Is(err, ErrInconsistent) || errors.Is(err, ErrUnlawful) || errors.Is(err, ErrForeignKey) {
 			level = slog.LevelWarn
 		}
-		w.logger.Log(r.Context(), level, "add-checkpoint", "path", r.URL.Path, "status", status,
-			"remote", r.RemoteAddr, "error", err)
+		if w.logger.Enabled(r.Context(), level) {
+			w.logger.Log(r.Context(), level, "add-checkpoint", "path", r.URL.Path, "status", status,
+				"remote", r.RemoteAddr, "error", err)
+		}
 	}
 }
 
 // readAndAdd reads the request body, within its bound. The body of a request
 // has no required Content-Type.
-func (w *Witness) readAndAdd(rw http.ResponseWriter, r *http.Request) ([]checkpoint.Signature, error) {
+func (w *Witness) readAndAdd(rw http.ResponseWriter, r *http.Request, keys []int) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, checkpoint.MaxAddRequestSize))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
@@ -59,11 +64,11 @@ func (w *Witness) readAndAdd(rw http.ResponseWriter, r *http.Request) ([]checkpo
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading body: %w", ErrMalformed, err)
 	}
-	return w.AddCheckpoint(body)
+	return w.AddCheckpoint(r.Context(), Submission{Body: body, Keys: keys})
 }
 
 // writeAnswer writes the answer to add-checkpoint and returns its status.
-func writeAnswer(rw http.ResponseWriter, sigs []checkpoint.Signature, keyIDs []uint32, err error) int {
+func writeAnswer(rw http.ResponseWriter, lines []byte, err error) int {
 	var conflict *ConflictError
 	if errors.As(err, &conflict) {
 		// "The response body MUST consist of the tree size ... in decimal, followed by
@@ -74,37 +79,56 @@ func writeAnswer(rw http.ResponseWriter, sigs []checkpoint.Signature, keyIDs []u
 	}
 	rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if err != nil {
-		if errors.Is(err, ErrUnavailable) {
+		status := outcomeOf(err).status
+		if status == http.StatusServiceUnavailable {
 			rw.Header().Set("Retry-After", "1")
 		}
-		return writeBody(rw, statusOf(err), []byte(err.Error()), "\n")
-	}
-	var lines []byte
-	for _, sig := range sigs {
-		if slices.Contains(keyIDs, sig.KeyID) {
-			lines = append(lines, sig.Line()...)
-		}
+		return writeBody(rw, status, []byte(clientText(err)), "\n")
 	}
 	return writeBody(rw, http.StatusOK, lines, "")
 }
 
-// statusOf is the one place where outcomes become HTTP statuses.
-func statusOf(err error) int {
-	switch {
-	case errors.Is(err, ErrMalformed), errors.Is(err, ErrOldSize):
-		return http.StatusBadRequest
-	case errors.Is(err, ErrTooLarge):
-		return http.StatusRequestEntityTooLarge
-	case errors.Is(err, ErrUnknownOrigin):
-		return http.StatusNotFound
-	case errors.Is(err, ErrSignature):
-		return http.StatusForbidden
-	case errors.Is(err, ErrInconsistent):
-		return http.StatusUnprocessableEntity
-	case errors.Is(err, ErrUnavailable):
-		return http.StatusServiceUnavailable
+// clientText is what a client is told of an error. Of what concerns the witness
+// alone, its disk or its way to a log, a stranger learns no more than its kind.
+func clientText(err error) string {
+	if errors.Is(err, ErrUnreadable) {
+		return ErrUnreadable.Error()
 	}
-	return http.StatusInternalServerError
+	return err.Error()
+}
+
+// outcome is what becomes of a request: its status and its label in metrics.
+type outcome struct {
+	status int
+	label  string
+}
+
+// outcomes is the one place where errors become HTTP statuses.
+var outcomes = []struct {
+	err error
+	outcome
+}{
+	{nil, outcome{http.StatusOK, "cosigned"}},
+	{ErrMalformed, outcome{http.StatusBadRequest, "malformed"}},
+	{ErrTooLarge, outcome{http.StatusRequestEntityTooLarge, "too_large"}},
+	{ErrUnknownOrigin, outcome{http.StatusNotFound, "unknown_origin"}},
+	{ErrSignature, outcome{http.StatusForbidden, "signature"}},
+	{ErrForeignKey, outcome{http.StatusForbidden, "foreign_key"}},
+	{ErrOldSize, outcome{http.StatusBadRequest, "old_size"}},
+	{ErrConflict, outcome{http.StatusConflict, "conflict"}},
+	{ErrInconsistent, outcome{http.StatusUnprocessableEntity, "inconsistent"}},
+	{ErrUnlawful, outcome{http.StatusUnprocessableEntity, "unlawful"}},
+	{ErrUnreadable, outcome{http.StatusServiceUnavailable, "unreadable"}},
+	{ErrUnavailable, outcome{http.StatusServiceUnavailable, "unavailable"}},
+}
+
+func outcomeOf(err error) outcome {
+	for _, o := range outcomes {
+		if errors.Is(err, o.err) {
+			return o.outcome
+		}
+	}
+	return outcome{http.StatusInternalServerError, "internal"}
 }
 
 // latest serves the monitoring endpoint. Pages of any origin may read it.
@@ -114,7 +138,7 @@ func (w *Witness) latest(rw http.ResponseWriter, r *http.Request) {
 	rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	signed, err := w.Latest(r.PathValue("hash"))
 	if err != nil {
-		writeBody(rw, statusOf(err), []byte(err.Error()), "\n")
+		writeBody(rw, outcomeOf(err).status, []byte(err.Error()), "\n")
 		return
 	}
 	writeBody(rw, http.StatusOK, signed, "")

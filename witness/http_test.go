@@ -2,9 +2,7 @@ package witness
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"net/http"
 	"strings"
@@ -160,11 +158,6 @@ func TestAnswers(t *testing.T) {
 			}
 		})
 	}
-}
-
-func originHash(origin string) string {
-	sum := sha256.Sum256([]byte(origin))
-	return hex.EncodeToString(sum[:])
 }
 
 // TestPrefixesShareOneHead submits one checkpoint at every prefix, as a log does

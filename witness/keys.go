@@ -39,20 +39,17 @@ func (k *Keys) public() []note.Verifier {
 	return []note.Verifier{k.Ed25519.Key(), k.MLDSA44.Key()}
 }
 
-// cosign makes the head for a checkpoint that was checked, with the signatures
-// of the log that signed carries and those of all keys.
-func (k *Keys) cosign(c checkpoint.Checkpoint, body, signed []byte, now int64) (*head, error) {
-	h := &head{checkpoint: c, body: body, timestamp: now, signed: append([]byte(nil), signed...)}
-	for _, cosigner := range []*checkpoint.Cosigner{k.Ed25519, k.MLDSA44} {
-		sig, err := cosigner.Cosign(body, now)
-		if err != nil {
-			return nil, err
-		}
-		h.sigs = append(h.sigs, sig)
-		h.signed = append(h.signed, sig.Line()...)
-	}
-	return h, nil
-}
+// all returns the cosigners in the order of Vkeys.
+func (k *Keys) all() []*checkpoint.Cosigner { return []*checkpoint.Cosigner{k.Ed25519, k.MLDSA44} }
+
+// places returns the places of all keys in that order.
+func (k *Keys) places() []int { return []int{placeEd25519, placeMLDSA44} }
+
+// Places of the keys in the order of Vkeys.
+const (
+	placeEd25519 = iota
+	placeMLDSA44
+)
 
 // Init creates the directory of a new witness with an Ed25519 and an ML-DSA-44
 // key, encrypted if there is a passphrase. It never overwrites anything. The
@@ -83,6 +80,9 @@ func Init(dir, name string, pass keyfile.Passphrase) (*Keys, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := createStore(dir, osDisk{}); err != nil {
+		return nil, fmt.Errorf("writing heads: %w", err)
+	}
 	// The last file: a directory without it was not finished.
 	text := strings.Join(keys.Vkeys(), "\n") + "\n"
 	if err := replaceFile(osDisk{}, dir, vkeysFile, []byte(text)); err != nil {
@@ -95,7 +95,7 @@ func Init(dir, name string, pass keyfile.Passphrase) (*Keys, error) {
 func LoadKeys(dir string, pass keyfile.Passphrase) (*Keys, error) {
 	const limit = 16 << 10 // two verifier keys take 4 kB
 	path := filepath.Join(dir, vkeysFile)
-	text, err := (osDisk{}).ReadFile(path, limit)
+	text, err := readFile(osDisk{}, path, limit)
 	if absent(err) {
 		return nil, fmt.Errorf("%q is not a witness's directory (make one with: witness init): %w", dir, err)
 	}

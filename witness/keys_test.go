@@ -3,6 +3,7 @@ package witness
 import (
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -90,19 +91,36 @@ func TestOneProcessOnly(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
+	logger := slog.New(slog.DiscardHandler)
+	made := func() string {
+		dir := t.TempDir()
+		if err := createStore(dir, osDisk{}); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
 	empty := must(checkpoint.ParsePolicy([]byte("quorum none\n")))
-	if _, err := Open(Config{Dir: t.TempDir(), Keys: testKeys(), Policy: empty}); err == nil {
+	if _, err := Open(Config{Dir: made(), Keys: testKeys(), Policy: empty, Logger: logger}); err == nil {
 		t.Error("opened without a log")
 	}
 	absent := filepath.Join(t.TempDir(), "absent")
-	if _, err := Open(Config{Dir: absent, Keys: testKeys(), Policy: testPolicy()}); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Open(Config{Dir: absent, Keys: testKeys(), Policy: testPolicy(), Logger: logger}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("absent directory: %v", err)
 	}
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "heads"), nil, 0o600); err != nil {
-		t.Fatal(err)
+	if _, err := Open(Config{Dir: t.TempDir(), Keys: testKeys(), Policy: testPolicy(), Logger: logger}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory that Init has not made: %v", err)
 	}
-	if _, err := Open(Config{Dir: dir, Keys: testKeys(), Policy: testPolicy()}); err == nil {
-		t.Error("opened though heads is a file")
+	for _, name := range []string{headsFile, "evidence"} {
+		dir := made()
+		if name == "evidence" {
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := errors.Join(os.Remove(filepath.Join(dir, name)), os.Mkdir(filepath.Join(dir, name), 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(Config{Dir: dir, Keys: testKeys(), Policy: testPolicy(), Logger: logger}); err == nil {
+			t.Errorf("opened though %q is not what it should be", name)
+		}
 	}
 }

@@ -25,7 +25,7 @@ func TestRace(t *testing.T) {
 	}
 	answer := make(chan error)
 	go func() {
-		_, err := f.AddCheckpoint(l.request(5, 7))
+		_, err := f.AddCheckpoint(t.Context(), Submission{Body: l.request(5, 7)})
 		answer <- err
 	}()
 	<-checked
@@ -40,8 +40,9 @@ func TestRace(t *testing.T) {
 	}
 }
 
-// TestRaceWithFailure: while A waits, B fails with unknown outcome. A must be
-// checked again against what B has left on disk.
+// TestRaceWithFailure: while A waits, B fails with unknown outcome. A, which is
+// of another history, is checked against what was answered last, and whatever B
+// has left on the disk must be gone before A is answered.
 func TestRaceWithFailure(t *testing.T) {
 	l := newTestLog(testOrigin, "entry", 12)
 	fork := l.fork(5, 12)
@@ -57,19 +58,29 @@ func TestRaceWithFailure(t *testing.T) {
 	}
 	answer := make(chan error)
 	go func() {
-		_, err := f.AddCheckpoint(fork.request(5, 7))
+		_, err := f.AddCheckpoint(t.Context(), Submission{Body: fork.request(5, 7)})
 		answer <- err
 	}()
 	<-checked
-	d.next = failNth(2, notDone) // the directory is not synced
-	if _, err := f.AddCheckpoint(l.request(5, 9)); !errors.Is(err, ErrUnavailable) {
+	next, _ := failNth(1, notDone) // the sync
+	d.set(next)
+	if _, err := f.AddCheckpoint(t.Context(), Submission{Body: l.request(5, 9)}); !errors.Is(err, ErrUnavailable) {
 		t.Fatal(err)
 	}
-	d.next = nil
+	d.set(nil)
 	proceed <- true
 	var conflict *ConflictError
-	if err := <-answer; !errors.As(err, &conflict) || conflict.Size != 9 {
+	if err := <-answer; err != nil {
 		t.Errorf("request A is answered %v", err)
+	}
+	// B was never answered, so A may well go its own way; and B is gone for good.
+	d.powerCut(cutKept)
+	f.restart(d)
+	if h := f.head(testOrigin); h.checkpoint != fork.checkpoint(7) {
+		t.Errorf("head %+v", h.checkpoint)
+	}
+	if err := f.add(l, 5, 9); !errors.As(err, &conflict) || conflict.Size != 7 {
+		t.Errorf("request B is answered %v", err)
 	}
 }
 
@@ -87,23 +98,16 @@ func TestRaceOfRefreshes(t *testing.T) {
 		}
 		nested = true
 		losses--
-		f.mustAddDirectly(l.request(5, 5))
+		f.mustAddDirectly(l, 5, 5)
 		f.clock.seconds++
 		nested = false
 	}
-	f.mustAddDirectly(l.request(5, 5))
+	f.mustAddDirectly(l, 5, 5)
 
 	f.clock.seconds++
 	losses = maxRaces
-	if _, err := f.AddCheckpoint(l.request(5, 5)); !errors.Is(err, ErrUnavailable) {
+	if _, err := f.AddCheckpoint(t.Context(), Submission{Body: l.request(5, 5)}); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("%d races lost: %v", maxRaces, err)
-	}
-}
-
-func (f *fixture) mustAddDirectly(body []byte) {
-	f.t.Helper()
-	if _, err := f.AddCheckpoint(body); err != nil {
-		f.t.Fatal(err)
 	}
 }
 
@@ -119,7 +123,7 @@ func TestConcurrentRequests(t *testing.T) {
 		wg.Go(func() {
 			size := int64(0)
 			for size < 30 {
-				_, err := f.AddCheckpoint(l.request(size, size+1))
+				err := f.add(l, size, size+1)
 				var conflict *ConflictError
 				switch {
 				case err == nil:

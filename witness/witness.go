@@ -1,40 +1,46 @@
 package witness
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
 // Config is what a witness is made of.
 type Config struct {
-	// Dir is the witness's directory. Its subdirectories are created if absent.
+	// Dir is the witness's directory, which Init has made.
 	Dir string
-	// Keys cosign, each once per checkpoint and all at the same time.
+	// Keys cosign, each alone or all at the same time, as the client asks.
 	Keys *Keys
 	// Policy lists the logs to cosign for; its witnesses and quorum are ignored.
 	Policy *checkpoint.Policy
-	// Logger receives one line a request. Required.
+	// Lawful, if not nil, makes this a cosigner of lawful membership. The directory
+	// is bound to its genesis then, and is never an ordinary witness's.
+	Lawful *LawfulConfig
+	// Logger receives one line a cosigned checkpoint, and what is wrong. Required.
 	Logger *slog.Logger
 	// Now is the clock of the cosignatures; nil means time.Now.
 	Now func() time.Time
 }
 
 // Witness cosigns checkpoints. Its fields do not change after Open, but for
-// what logState and evidenceDir guard themselves.
+// what store, lawful and evidenceDir guard themselves, and policy.
 type Witness struct {
 	keys     *Keys
-	logs     map[string]*logState // by origin
-	byHash   map[string]*logState // by origin hash
+	store    *store
+	policy   atomic.Pointer[logSet] // replaced as a whole by SetPolicy
+	lawful   *lawful                // nil in an ordinary witness
 	evidence *evidenceDir
+	metrics  *metrics
 	logger   *slog.Logger
 	now      func() time.Time
 	lock     *os.File
@@ -44,79 +50,109 @@ type Witness struct {
 	beforeSwap func(checkpoint.Checkpoint)
 }
 
-// Open takes the directory for this process and loads the head of every log of
-// the policy. A head that cannot be read is an error: without it the witness
-// could cosign a second history.
+// logSet is what a policy says of the logs, by origin. It is not changed.
+type logSet map[string]*watched
+
+// watched is one log that the policy names.
+type watched struct {
+	slot  *slot
+	keys  []note.Verifier // the log's keys
+	vkeys []string        // the same as text
+}
+
+// Open takes the directory for this process and loads the heads. A head that
+// cannot be read is an error: without it the witness could cosign a second
+// history.
 func Open(config Config) (*Witness, error) { return open(config, osDisk{}) }
 
 func open(config Config, d disk) (_ *Witness, err error) {
-	w := &Witness{
-		keys:   config.Keys,
-		logs:   map[string]*logState{},
-		byHash: map[string]*logState{},
-		logger: config.Logger,
-		now:    config.Now,
-	}
+	w := &Witness{keys: config.Keys, logger: config.Logger, now: config.Now}
 	if w.now == nil {
 		w.now = time.Now
-	}
-	if len(config.Policy.Logs()) == 0 {
-		return nil, errors.New("the policy has no log line, so there is nothing to cosign")
 	}
 	if w.lock, err = lockDir(config.Dir); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			w.lock.Close()
+			w.Close()
 		}
 	}()
-	heads, evidence := filepath.Join(config.Dir, "heads"), filepath.Join(config.Dir, "evidence")
-	for _, dir := range []string{heads, evidence} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("creating directory: %w", err)
-		}
+	evidence := filepath.Join(config.Dir, "evidence")
+	if err := os.MkdirAll(evidence, 0o700); err != nil {
+		return nil, fmt.Errorf("creating directory: %w", err)
 	}
-	// A head is only as durable as the directory that it is in.
-	if err := d.SyncDir(config.Dir); err != nil {
-		return nil, fmt.Errorf("syncing directory: %w", err)
-	}
-	if w.evidence, err = openEvidence(evidence, d, w.logger); err != nil {
+	w.metrics = newMetrics(w)
+	if w.store, err = openStore(config.Dir, d, w.keys.public(), w.logger, w.metrics); err != nil {
 		return nil, err
 	}
-	for _, key := range config.Policy.Logs() {
-		l := w.logs[key.Origin]
+	if w.evidence, err = openEvidence(evidence, d, w.logger, w.metrics); err != nil {
+		return nil, err
+	}
+	if w.lawful, err = openLawful(config, w.store, d, w.metrics); err != nil {
+		return nil, err
+	}
+	return w, w.SetPolicy(config.Policy)
+}
+
+// SetPolicy makes the witness cosign for the logs of another policy from the
+// next request on. When it is refused the one before stays. Logs that it leaves
+// out are cosigned no more and not forgotten: should they return, they have to
+// extend what was cosigned last.
+func (w *Witness) SetPolicy(policy *checkpoint.Policy) error {
+	if len(policy.Logs()) == 0 {
+		return errors.New("the policy has no log line, so there is nothing to cosign")
+	}
+	if w.lawful != nil {
+		if err := w.lawful.checkPolicy(policy); err != nil {
+			return err
+		}
+	}
+	set := logSet{}
+	for _, key := range policy.Logs() {
+		l := set[key.Origin]
 		if l == nil {
-			sum := sha256.Sum256([]byte(key.Origin))
-			l = &logState{origin: key.Origin, hash: hex.EncodeToString(sum[:]), dir: heads, disk: d, own: w.keys.public()}
-			if err := l.load(); err != nil {
-				return nil, err
-			}
-			w.logs[key.Origin], w.byHash[l.hash] = l, l
+			l = &watched{slot: w.store.slot(key.Origin)}
+			set[key.Origin] = l
 		}
 		l.keys, l.vkeys = append(l.keys, key.Key), append(l.vkeys, key.Vkey)
 	}
-	// A process that died between renaming a head and syncing the directory has left
-	// one that is readable and yet not durable.
-	if err := d.SyncDir(heads); err != nil {
-		return nil, fmt.Errorf("syncing directory: %w", err)
-	}
-	return w, nil
+	w.policy.Store(&set)
+	return nil
 }
 
 // Close gives the directory back. Requests must have ended.
-func (w *Witness) Close() error { return w.lock.Close() }
+func (w *Witness) Close() error {
+	var err error
+	if w.store != nil {
+		err = w.store.close()
+	}
+	if w.lawful != nil {
+		err = errors.Join(err, w.lawful.close())
+	}
+	return errors.Join(err, w.lock.Close())
+}
 
 // maxRaces bounds how often a request is checked again because another one has
 // moved the head. Usually the second check ends in a conflict; only refreshes of
 // the same checkpoint can lose more than one race.
 const maxRaces = 8
 
-// AddCheckpoint answers the body of an add-checkpoint request with the
-// cosignatures of all keys, in the order of Keys, or with one of the errors of
-// this package. The order of the checks is that of the specification.
-func (w *Witness) AddCheckpoint(body []byte) ([]checkpoint.Signature, error) {
-	req, err := checkpoint.ParseAddRequest(body)
+// Submission is an add-checkpoint request.
+type Submission struct {
+	// Body is the body of the request, suspect in every byte.
+	Body []byte
+	// Keys are the places, in [Keys.Vkeys], of those that are to cosign; nil means
+	// all of them.
+	Keys []int
+}
+
+// AddCheckpoint answers an add-checkpoint request with the signature lines of
+// the keys asked for, in the order of Keys.Vkeys, or with one of the errors of
+// this package. The order of the checks is that of the specification. Ctx ends
+// the reading of a membership log, and nothing else.
+func (w *Witness) AddCheckpoint(ctx context.Context, s Submission) ([]byte, error) {
+	req, err := checkpoint.ParseAddRequest(s.Body)
 	if err != nil {
 		return nil, requestError(err)
 	}
@@ -130,7 +166,7 @@ func (w *Witness) AddCheckpoint(body []byte) ([]checkpoint.Signature, error) {
 	}
 
 	// "If the checkpoint origin is unknown, the witness MUST respond with a 404."
-	l := w.logs[c.Origin]
+	l := (*w.policy.Load())[c.Origin]
 	if l == nil {
 		return nil, fmt.Errorf("%w %q", ErrUnknownOrigin, c.Origin)
 	}
@@ -148,34 +184,40 @@ func (w *Witness) AddCheckpoint(body []byte) ([]checkpoint.Signature, error) {
 	if req.OldSize > c.Size {
 		return nil, fmt.Errorf("%w: %d > %d", ErrOldSize, req.OldSize, c.Size)
 	}
+	if s.Keys == nil {
+		s.Keys = w.keys.places()
+	}
 
 	// Only what was verified is kept: unknown signatures could be anything.
-	signed := assemble(n.Text, logSigs)
+	r := &request{log: l, add: req, checkpoint: c, signed: assemble(n.Text, logSigs), signatures: logSigs}
 	for range maxRaces {
-		cur, err := l.current()
-		if err != nil {
-			return nil, w.unavailable(l, err)
+		cur := l.slot.current()
+		if err := w.check(cur, r); err != nil {
+			return nil, err
 		}
-		if err := w.check(l, cur, c, req, signed); err != nil {
+		// Reading the log takes its time, and no lock: other requests go on meanwhile.
+		if err := w.checkLawful(ctx, cur, r); err != nil {
 			return nil, err
 		}
 		now := w.now().Unix()
-		if cur != nil && cur.timestamp == now && bytes.Equal(cur.body, n.Text) {
+		if cur != nil && string(cur.body) == string(n.Text) {
 			// Cosigned and stored within this second already, perhaps through another
-			// submission prefix: there is nothing new to say.
-			return cur.sigs, nil
+			// submission prefix: there may be nothing new to say.
+			if lines, all := cur.lines(s.Keys, now); all {
+				return lines, nil
+			}
 		}
 		// The cosignatures are made but not shown before swap has succeeded. A crash
-		// up to there leaves the old head and nobody who has seen the new one; a crash
+		// up to there leaves the old head, or the new one that nobody has seen; a crash
 		// after it leaves the new head, which a client gets cosigned again.
-		next, err := w.keys.cosign(c, n.Text, signed, now)
+		next, err := w.keys.newHead(cur, c, r.signed, s.Keys, now)
 		if err != nil {
 			return nil, w.unavailable(l, err)
 		}
 		if w.beforeSwap != nil {
 			w.beforeSwap(c)
 		}
-		err = l.swap(cur, next)
+		err = w.store.swap(l.slot, cur, next)
 		if errors.Is(err, errHeadMoved) {
 			continue // somebody else was faster: check against what is there now
 		}
@@ -183,21 +225,31 @@ func (w *Witness) AddCheckpoint(body []byte) ([]checkpoint.Signature, error) {
 			return nil, w.unavailable(l, err)
 		}
 		w.logger.Info("cosigned", "origin", c.Origin, "size", c.Size, "root", c.Root.String())
-		return next.sigs, nil
+		lines, _ := next.lines(s.Keys, now)
+		return lines, nil
 	}
 	return nil, w.unavailable(l, errHeadMoved)
 }
 
+// request is a submission whose signature was verified.
+type request struct {
+	log        *watched
+	add        *checkpoint.AddRequest
+	checkpoint checkpoint.Checkpoint
+	signed     []byte                 // the note with nothing but signatures of the log
+	signatures []checkpoint.Signature // those signatures
+}
+
 // check compares a signed request with the head.
-func (w *Witness) check(l *logState, cur *head, c checkpoint.Checkpoint, req *checkpoint.AddRequest, signed []byte) error {
-	latest := cur.tree()
+func (w *Witness) check(cur *head, r *request) error {
+	latest, c := cur.tree(), r.checkpoint
 	// Two root hashes for one size are worth keeping whatever the answer is.
 	if cur != nil && c.Size == latest.N && c.Root != latest.Hash {
-		w.keepEvidence(l, cur, c, req, signed)
+		w.keepEvidence(cur, r)
 	}
 	// "The witness MUST check that the old size matches the size of the latest
 	// checkpoint it cosigned for the checkpoint's origin (or zero)."
-	if req.OldSize != latest.N {
+	if r.add.OldSize != latest.N {
 		return &ConflictError{Size: latest.N}
 	}
 	// The rest is 422: "A checkpoint of size zero MUST have the root hash of the
@@ -205,56 +257,66 @@ func (w *Witness) check(l *logState, cur *head, c checkpoint.Checkpoint, req *ch
 	// "if a Merkle Consistency Proof doesn't verify"; "If the old size matches the
 	// checkpoint size, the witness MUST check that the root hashes are also
 	// identical." VerifyConsistency checks all of them.
-	if err := checkpoint.VerifyConsistency(latest, c.Tree(), req.Hashes); err != nil {
+	if err := checkpoint.VerifyConsistency(latest, c.Tree(), r.add.Hashes); err != nil {
 		if cur != nil && c.Size != latest.N {
-			w.keepEvidence(l, cur, c, req, signed)
+			w.keepEvidence(cur, r)
 		}
 		return fmt.Errorf("%w: %w", ErrInconsistent, err)
 	}
 	return nil
 }
 
-func (w *Witness) keepEvidence(l *logState, cur *head, c checkpoint.Checkpoint, req *checkpoint.AddRequest, signed []byte) {
-	w.evidence.keep(l, &checkpoint.Evidence{
-		Vkeys:     l.vkeys,
+func (w *Witness) keepEvidence(cur *head, r *request) {
+	w.evidence.keepFork(r.log, &checkpoint.Evidence{
+		Vkeys:     r.log.vkeys,
 		Known:     cur.signed,
-		Submitted: signed,
-		Hashes:    req.Hashes,
-	}, cur.checkpoint, c)
+		Submitted: r.signed,
+		Hashes:    r.add.Hashes,
+	}, cur.checkpoint, r.checkpoint)
+}
+
+// checkLawful holds a request to the rules of membership, in a cosigner that
+// looks at them.
+func (w *Witness) checkLawful(ctx context.Context, cur *head, r *request) error {
+	if w.lawful == nil {
+		return nil
+	}
+	err := w.lawful.check(ctx, cur.tree(), r)
+	var unlawful *unlawfulError
+	switch {
+	case errors.As(err, &unlawful):
+		w.evidence.keepUnlawful(r.log, unlawful.evidence, r.checkpoint)
+	case errors.Is(err, ErrUnreadable):
+		w.logger.Error("cannot read the membership log", "origin", r.checkpoint.Origin, "size", r.checkpoint.Size, "error", err)
+	}
+	return err
 }
 
 // unavailable logs what is wrong for the operator and tells the client only that
 // something is.
-func (w *Witness) unavailable(l *logState, err error) error {
-	w.logger.Error("cannot cosign", "origin", l.origin, "error", err)
+func (w *Witness) unavailable(l *watched, err error) error {
+	w.logger.Error("cannot cosign", "origin", l.slot.origin, "error", err)
 	return ErrUnavailable
 }
 
 // Latest returns the signed note that was cosigned last for the log with this
 // origin hash (SHA-256 of the origin in lower-case hexadecimal), with the log's
-// signatures and all cosignatures. It is ErrUnknownOrigin if there is none.
+// signatures and the cosignatures that were given for it. It is ErrUnknownOrigin
+// if there is none.
 func (w *Witness) Latest(originHash string) ([]byte, error) {
-	l := w.byHash[originHash]
-	if l == nil {
+	h := w.store.find(originHash)
+	if h == nil {
 		return nil, ErrUnknownOrigin
 	}
-	cur, err := l.current()
-	if err != nil {
-		return nil, w.unavailable(l, err)
-	}
-	if cur == nil {
-		return nil, ErrUnknownOrigin
-	}
-	return cur.signed, nil
+	return h.signed, nil
 }
 
-// Healthy returns nil if the witness can cosign for all its logs, and
-// ErrUnavailable if it can't read or write the head of one.
+// Healthy returns nil if the witness can cosign, and ErrUnavailable if it can't
+// write heads. A disk that failed is tried again first.
 func (w *Witness) Healthy() error {
-	for _, l := range w.logs {
-		if _, err := l.current(); err != nil {
-			return w.unavailable(l, err)
-		}
+	if err := w.store.probe(); err != nil {
+		w.logger.Error("cannot cosign", "error", err)
+		return ErrUnavailable
 	}
 	return nil
 }
@@ -265,38 +327,4 @@ func requestError(err error) error {
 		return fmt.Errorf("%w: %w", ErrTooLarge, err)
 	}
 	return fmt.Errorf("%w: %w", ErrMalformed, err)
-}
-
-// parseSubmitted takes a submitted checkpoint apart. Unlike a note it may come
-// without any signature: the specification has an answer for that, and it is not
-// "malformed".
-func parseSubmitted(signed []byte) (*checkpoint.Note, error) {
-	if text, ok := bytes.CutSuffix(signed, []byte("\n\n")); ok {
-		return &checkpoint.Note{Text: append(bytes.Clone(text), '\n')}, nil
-	}
-	return checkpoint.ParseNote(signed)
-}
-
-// maxLogSignatures bounds the log signatures that a head keeps, so that with the
-// cosignatures it stays a note that every reader accepts. A log that is changing
-// its key has two.
-const maxLogSignatures = 14
-
-// assemble writes a note from its text and verified signatures, one of each key.
-// A signature line that was repeated must not make the head unreadable.
-func assemble(text []byte, sigs []checkpoint.Signature) []byte {
-	out := append(bytes.Clone(text), '\n')
-	type key struct {
-		name string
-		id   uint32
-	}
-	seen := map[key]bool{}
-	for _, sig := range sigs {
-		k := key{sig.Name, sig.KeyID}
-		if !seen[k] && len(seen) < maxLogSignatures {
-			seen[k] = true
-			out = append(out, sig.Line()...)
-		}
-	}
-	return out
 }
