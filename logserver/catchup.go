@@ -249,6 +249,9 @@ func (c *catchUp) compare(ctx context.Context, tree snapshot) error {
 		return fmt.Errorf("%w: it is behind, at tree size %d, and this log has signed %d; find a newer one, or end the log (logserver succeed)",
 			ErrSource, c.head.Size, signed.Size)
 	}
+	if err := c.compareSignedFile(ctx, tree.size); err != nil {
+		return err
+	}
 	common, rootAt := min(c.head.Size, tree.size), func(size int64) (Hash, error) { return c.source.RootAt(ctx, size) }
 	if c.tree.view != nil {
 		common, rootAt = min(c.tree.size, tree.size), c.tree.rootAt
@@ -264,6 +267,28 @@ func (c *catchUp) compare(ctx context.Context, tree snapshot) error {
 	if own != theirs {
 		return fmt.Errorf("%w: it has another history, at tree size %d the root %v, here it is %v; both are evidence, keep them, and end the log (logserver succeed)",
 			ErrSource, common, theirs, own)
+	}
+	return nil
+}
+
+// compareSignedFile is compare for the head that the signed file holds, which a
+// store that has lost entries does not reach.
+func (c *catchUp) compareSignedFile(ctx context.Context, size int64) error {
+	f, err := readSignedFile(c.own.opts.fs, c.own.opts.Dir)
+	if err != nil || f.last.Size <= size {
+		return err
+	}
+	if c.head.Size < f.last.Size {
+		return fmt.Errorf("%w: it is behind, at tree size %d, and this log has signed %d; find a newer one, or end the log (logserver succeed)",
+			ErrSource, c.head.Size, f.last.Size)
+	}
+	root, err := c.source.RootAt(ctx, f.last.Size)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrSource, err)
+	}
+	if root != f.last.Root {
+		return fmt.Errorf("%w: it has another history, at tree size %d the root %v, this log has signed %v; both are evidence, keep them, and end the log (logserver succeed)",
+			ErrSource, f.last.Size, root, f.last.Root)
 	}
 	return nil
 }

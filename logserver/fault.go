@@ -40,10 +40,13 @@ type faults struct {
 	background       atomic.Int64
 	lastBackground   atomic.Int64
 	loggedBackground atomic.Int64
+	// failing has a token when a flush or compaction has failed since store.flush
+	// last took it.
+	failing chan struct{}
 }
 
 func newFaults(logger *slog.Logger, fatal, corrupted func(error)) *faults {
-	return &faults{logger: logger, fatal: fatal, corrupted: corrupted, opening: make(chan error, 1)}
+	return &faults{logger: logger, fatal: fatal, corrupted: corrupted, opening: make(chan error, 1), failing: make(chan struct{}, 1)}
 }
 
 // backgroundLogInterval keeps a flush that fails again and again from filling
@@ -148,6 +151,10 @@ func (f *faults) backgroundError(err error) {
 		return
 	}
 	f.background.Add(1)
+	select {
+	case f.failing <- struct{}{}:
+	default:
+	}
 	now := time.Now().UnixNano()
 	f.lastBackground.Store(now)
 	logged := f.loggedBackground.Load()

@@ -49,13 +49,13 @@ func OpenStore(o StoreOptions) (s *Store, err error) {
 		// A missing directory is an error of Peek, too.
 		return nil, fmt.Errorf("%w: %q holds no store of a log", ErrNotFound, o.Dir)
 	}
-	options := &Options{Dir: o.Dir, Logger: o.Logger, fs: o.fs}
-	if o.ReadOnly {
-		options.tune = func(p *pebble.Options) { p.ReadOnly = true }
-	}
 	faults := newFaults(o.Logger, o.fatal, func(err error) {
 		o.Logger.Error("store is damaged", "dir", o.Dir, "err", err)
 	})
+	options := &Options{Dir: o.Dir, Logger: o.Logger, fs: storeFS{o.fs, faults, new(space)}}
+	if o.ReadOnly {
+		options.tune = func(p *pebble.Options) { p.ReadOnly = true }
+	}
 	opened, err := openStore(options, faults)
 	if err != nil {
 		return nil, err
@@ -94,7 +94,11 @@ func (s *Store) Suspended() error {
 	if err != nil {
 		return err
 	}
-	return s.store.suspension(place)
+	signed, err := readSignedFile(s.opts.fs, s.opts.Dir)
+	if err != nil {
+		return err
+	}
+	return s.store.suspended(place, signed)
 }
 
 // Status describes the log as it would be if it were opened here, as far as its

@@ -42,6 +42,8 @@ type Log struct {
 	source source
 	// suspended is why the log neither appends nor signs, or nil: set by Open.
 	suspended error
+	// signedFile repeats the last signed head: read by Open, then the publisher's.
+	signedFile *signedFile
 	// late watches publication from outside the publisher.
 	late lateness
 
@@ -88,6 +90,7 @@ func newLog(o Options) (*Log, error) {
 	if l.store, err = openStore(&o, faults); err != nil {
 		return nil, err
 	}
+	l.store.roomToFlush = func() bool { return l.space.free() >= l.space.enough() }
 	return l, nil
 }
 

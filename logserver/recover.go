@@ -65,6 +65,9 @@ func (l *Log) recover() (*sequencer, *notes, error) {
 	}
 
 	// The heads that others may hold must be in this tree.
+	if err := l.signedFile.checkIn(s); err != nil {
+		return nil, nil, err
+	}
 	n, err := l.loadNotes(s)
 	if err != nil {
 		return nil, nil, err

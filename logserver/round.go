@@ -83,6 +83,9 @@ func (p *publisher) sign(size int64) error {
 	if err := p.log.write(map[string][]byte{string(metaSigned): signed}); err != nil {
 		return err
 	}
+	if err := p.log.signedFile.raise(Head{Size: size, Root: root}); err != nil {
+		return err
+	}
 	p.signed.Store(&SignedNote{Size: size, Root: root, Note: signed})
 	// The same tree with other signatures is to be cosigned and published, too.
 	p.pending, p.witnessed = SignedNote{}, min(p.witnessed, size-1)

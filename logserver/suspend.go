@@ -14,8 +14,9 @@ import (
 // it holds whoever opens it:
 //
 //   - a successor (Succeed): for ever;
-//   - a restore mark (Restore), or another place than the store remembers: until
-//     CatchUp has brought it to the newest head that somebody else holds.
+//   - a restore mark (Restore), another place than the store remembers, or a
+//     signed head that it does not reach: until CatchUp has brought it to the
+//     newest head that somebody else holds.
 
 // SucceededError says which log goes on. It matches ErrSucceeded.
 type SucceededError struct{ Origin string }
@@ -45,6 +46,12 @@ func (r reader) suspension(place string) error {
 	case !errors.Is(err, ErrNotFound):
 		return err
 	}
+	switch _, err := r.get(metaCatchUp); {
+	case err == nil:
+		return fmt.Errorf("%w: it has begun to and is not done", ErrRestored)
+	case !errors.Is(err, ErrNotFound):
+		return err
+	}
 	switch stored, err := r.get(metaPlace); {
 	case errors.Is(err, ErrNotFound):
 		return nil
@@ -56,6 +63,23 @@ func (r reader) suspension(place string) error {
 	return nil
 }
 
+// suspended returns why the store may neither append nor sign, or
+// nil: what it holds itself, where it is, or that it is older than it was.
+func (s *store) suspended(place string, signed *signedFile) error {
+	if err := s.suspension(place); err != nil {
+		return err
+	}
+	raw, err := s.get(metaHead)
+	if err != nil {
+		return fmt.Errorf("reading the head: %w", lost(err))
+	}
+	size, _, err := decodeHead(raw)
+	if err != nil {
+		return err
+	}
+	return signed.reaches(size)
+}
+
 // checkSuspension finds out whether the log may append and sign. A store that
 // knows no place is given the one where it is.
 func (l *Log) checkSuspension() error {
@@ -63,7 +87,10 @@ func (l *Log) checkSuspension() error {
 	if err != nil {
 		return err
 	}
-	err = l.store.suspension(place)
+	if l.signedFile, err = readSignedFile(l.opts.fs, l.opts.Dir); err != nil {
+		return err
+	}
+	err = l.store.suspended(place, l.signedFile)
 	if errors.Is(err, ErrRestored) || errors.Is(err, ErrSucceeded) {
 		l.suspended = err
 		l.opts.Logger.Error("log is suspended: it serves what it has, and neither appends nor signs", "origin", l.opts.Origin, "err", err)
