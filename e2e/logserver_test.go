@@ -305,7 +305,11 @@ func smallDisk(t *testing.T, kind string) string {
 		t.Skip("mounting a small file system wants root")
 	}
 	disk := t.TempDir()
-	mount := exec.Command("mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", disk)
+	options := "size=96m"
+	if kind == "few files" {
+		options += ",nr_inodes=2000"
+	}
+	mount := exec.Command("mount", "-t", "tmpfs", "-o", options, "tmpfs", disk)
 	if kind == "ext4" {
 		image := filepath.Join(t.TempDir(), "image")
 		if err := os.WriteFile(image, nil, 0o600); err != nil {
@@ -324,6 +328,51 @@ func smallDisk(t *testing.T, kind string) string {
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
 	return disk
+}
+
+// TestFilesRunOut takes every inode of a log's file system, with bytes left:
+// appends are refused, reads go on, and the process does not end.
+func TestFilesRunOut(t *testing.T) {
+	disk := smallDisk(t, "few files")
+	dir := filepath.Join(disk, "log")
+	newLog(t, dir)
+	s := serve(t, "logserver", "serve", "--dir", dir)
+	acks := map[string]string{}
+	status, answer, err := s.add("first")
+	if err != nil || status != http.StatusOK {
+		t.Fatalf("adding: %d %s %v\n%s", status, answer, err, s.err)
+	}
+	acks[answer] = "first"
+
+	others := filepath.Join(disk, "others")
+	if err := os.Mkdir(others, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; ; i++ {
+		if err := os.WriteFile(filepath.Join(others, strconv.Itoa(i)), nil, 0o600); errors.Is(err, syscall.ENOSPC) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		status, answer, err := s.add("refused")
+		if err != nil || status != http.StatusServiceUnavailable || !strings.Contains(answer, "disk is full") {
+			t.Fatalf("without inodes: %d %s %v\n%s", status, answer, err, s.err)
+		}
+	}
+	s.holds(t, acks)
+
+	if err := os.RemoveAll(others); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "appends resume", func() error {
+		status, answer, err := s.add("last")
+		if err == nil && status != http.StatusOK {
+			err = errors.New(answer)
+		}
+		return err
+	})
 }
 
 // fillDisk writes a file until the disk has no byte left.

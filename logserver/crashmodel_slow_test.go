@@ -17,4 +17,13 @@ func TestCrashModelLong(t *testing.T) {
 }
 
 // TestRottenFilesAll damages every file in every way.
-func TestRottenFilesAll(t *testing.T) { rotFiles(t, 7) }
+func TestRottenFilesAll(t *testing.T) {
+	t.Run("stopped", func(t *testing.T) { rotFiles(t, 7, false) })
+	t.Run("killed", func(t *testing.T) { rotFiles(t, 7, true) })
+}
+
+// TestRottenTailLong damages a write-ahead log in hundreds of places.
+func TestRottenTailLong(t *testing.T) { rotTail(t, 400) }
+
+// TestRottenDedupLong flips hundreds of bits of a table.
+func TestRottenDedupLong(t *testing.T) { rotDedup(t, 800) }

@@ -25,6 +25,7 @@ var faultKinds = []struct {
 	{"EIO, not persisted", fsFault{err: syscall.EIO, done: 0}},
 	{"EIO, but persisted", fsFault{err: syscall.EIO, done: 100}},
 	{"ENOSPC, in part", fsFault{err: syscall.ENOSPC, done: 50}},
+	{"EDQUOT, in part", fsFault{err: syscall.EDQUOT, done: 50}},
 	{"short write", fsFault{err: io.ErrShortWrite, done: 30}},
 }
 

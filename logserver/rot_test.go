@@ -14,7 +14,8 @@ import (
 
 // rotten returns the disk of a closed log of the given size, with files of every
 // kind that Pebble writes.
-func rotten(t *testing.T, size int) (*vfs.MemFS, *model) {
+// Those of one that was killed hold the last part in the write-ahead log.
+func rotten(t *testing.T, size int, killed bool) (*vfs.MemFS, *model) {
 	t.Helper()
 	fs := vfs.NewCrashableMem()
 	opts := testOptions(fs)
@@ -29,7 +30,9 @@ func rotten(t *testing.T, size int) (*vfs.MemFS, *model) {
 			}
 		}
 	}
-	// As a power cut leaves it: the last part is in the write-ahead log.
+	if !killed {
+		tl.close()
+	}
 	return fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))}), &tl.model
 }
 
@@ -61,12 +64,15 @@ func change(t *testing.T, fs vfs.FS, path string, edit func([]byte) []byte) {
 // removes it. Whatever that hits, opening refuses with ErrCorrupt and says what
 // to do, or the log runs and tells nothing that is not so: what it cannot read
 // is an error, and nothing is signed or appended on top of it.
-func TestRottenFiles(t *testing.T) { rotFiles(t, 2) }
+func TestRottenFiles(t *testing.T) {
+	t.Run("stopped", func(t *testing.T) { rotFiles(t, 1, false) })
+	t.Run("killed", func(t *testing.T) { rotFiles(t, 2, true) })
+}
 
 // rotFiles damages each file in some of seven ways.
-func rotFiles(t *testing.T, ways int) {
+func rotFiles(t *testing.T, ways int, killed bool) {
 	const size = 700
-	disk, m := rotten(t, size)
+	disk, m := rotten(t, size, killed)
 	names, err := disk.List("log")
 	if err != nil {
 		t.Fatal(err)
@@ -143,8 +149,8 @@ func kindOfFile(name string) string {
 }
 
 // errLostTail is a log that is shorter than it was. Where the write-ahead log
-// ends, a damaged record looks like one that a power cut tore. The heads that
-// others hold, and the witnesses, tell: see TestRestoredStoreIsFound.
+// ends, a damaged record looks like one that a power cut tore; the last signed
+// head, which is kept elsewhere too, tells.
 var errLostTail = errors.New("the log is shorter than it was")
 
 // runRotten opens and uses a log, and fails the test if it tells an untruth.
@@ -180,7 +186,60 @@ func runRotten(t *testing.T, opts Options, m *model) error {
 		t.Fatalf("signed head of size %d is not of this tree", signed.Size)
 	}
 	if size < int64(len(m.data)) {
+		if _, _, err := l.Append(context.Background(), Entry{}); !errors.Is(err, ErrRestored) {
+			t.Fatalf("%d of %d signed entries are there, an append: %v", size, len(m.data), err)
+		}
 		problems = append(problems, errLostTail)
 	}
 	return errors.Join(problems...)
+}
+
+// TestRottenTail flips bits at the end of the write-ahead log of a log that was
+// killed, where Pebble takes what it finds for a torn write: nothing is lost
+// without a word.
+func TestRottenTail(t *testing.T) { rotTail(t, 10) }
+
+// rotTail damages the file at the given number of places, evenly spread: it flips
+// a bit, and cuts it there.
+func rotTail(t *testing.T, places int) {
+	disk, m := rotten(t, 300, true)
+	names, err := disk.List("log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := ""
+	for _, name := range names {
+		if strings.HasSuffix(name, ".log") {
+			last = max(last, name)
+		}
+	}
+	whole, err := readFileLimit(disk, "log/"+last, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole = bytes.TrimRight(whole, "\x00")
+	rng := rand.New(rand.NewPCG(testSeed(t), 5))
+	stride := max(len(whole)/places, 1)
+	outcomes := map[string]int{}
+	for at := rng.IntN(stride); at < len(whole); at += stride {
+		for _, b := range [][]byte{flip(at)(bytes.Clone(whole)), whole[:at]} {
+			opts := testOptions(disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng}))
+			opts.tune = smallTables
+			change(t, opts.fs, "log/"+last, func([]byte) []byte { return b })
+			switch err := runRotten(t, opts, m); {
+			case err == nil:
+				outcomes["nothing was lost"]++
+			case errors.Is(err, errLostTail):
+				outcomes["suspended"]++
+			case errors.Is(err, ErrCorrupt):
+				outcomes["refused"]++
+			default:
+				t.Errorf("byte %d of %d: %v", at, len(whole), err)
+			}
+		}
+	}
+	t.Log(outcomes)
+	if outcomes["suspended"] == 0 {
+		t.Error("no damage lost a signed entry: nothing was tested")
+	}
 }

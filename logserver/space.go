@@ -29,6 +29,11 @@ const (
 	// diskPoll is how often the disk is looked at when nothing is appended, and
 	// so how soon the log goes on once there is room.
 	diskPoll = time.Second
+	// reserveInodes is how many files the log must be able to make for the whole
+	// reserve to count as free: Pebble writes and replaces a few at a time. Of a
+	// small file system it is reserveShare. Where inodes are made as needed, there
+	// is nothing to reserve.
+	reserveInodes = 256
 	// groupOverhead is what a commit group writes per byte of its entries and
 	// openings, at most: into the write-ahead log and into a table.
 	groupOverhead = 2
@@ -49,11 +54,13 @@ const ballastNote = "ballast of %d bytes: the log deletes it when the disk is fu
 // over a failed write, never sees the error. Everything resumes by itself.
 //
 // Free space is what the file system says, per user where it tells users apart:
-// trusted, and wrong at worst for the third line. Quotas it does not know of,
-// and errors that a file system reports only when it syncs, end the process
-// like any other write with an unknown outcome.
+// trusted, and wrong at worst for the third line. Files that can still be made
+// are watched like bytes. Quotas that the file system does not tell of, and
+// errors that it reports only when it syncs, end the process like any other
+// write with an unknown outcome.
 type space struct {
 	fs      vfs.FS // beneath the one that Pebble writes to
+	guarded vfs.FS // what wrap returns
 	dir     string
 	logger  *slog.Logger
 	reserve uint64 // appends are refused when less is free; 0 if nothing is watched
@@ -79,30 +86,52 @@ func newSpace(o *Options) *space {
 	s := &space{fs: o.fs, dir: o.Dir, logger: o.Logger, poll: o.diskPoll, resumed: make(chan struct{}, 1), giveUp: make(chan struct{})}
 	setDefault(&s.poll, diskPoll)
 	usage, err := s.usage()
+	s.guarded = s.fs
 	if err != nil || o.DiskReserve < 0 {
 		return s
 	}
 	if s.reserve = uint64(o.DiskReserve); s.reserve == 0 {
-		s.reserve = min(DefaultDiskReserve, usage.TotalBytes/reserveShare)
+		s.reserve = min(DefaultDiskReserve, usage.total/reserveShare)
 	}
 	s.ballast = min(maxBallast, s.reserve/ballastShare)
+	if s.reserve > 0 {
+		s.guarded = vfs.OnDiskFull(s.fs, s.onFull)
+	}
 	return s
 }
 
-// wrap returns the file system that Pebble writes to.
-func (s *space) wrap() vfs.FS {
-	if s.reserve == 0 {
-		return s.fs
-	}
-	return vfs.OnDiskFull(s.fs, s.onFull)
+// wrap returns the file system that the log writes to.
+func (s *space) wrap() vfs.FS { return s.guarded }
+
+// diskUsage is what a file system says of itself.
+type diskUsage struct {
+	free, total       uint64 // bytes
+	inodes, allInodes uint64 // how many more files can be made, of how many; 0 of 0 if there is no such bound
+}
+
+// inodeCounter is a file system in a test that bounds the number of its files.
+type inodeCounter interface {
+	Inodes() (free, all uint64)
 }
 
 // usage asks the file system. Before Create has made the directory, its parent
 // is on the same one or about to be mounted over; then nothing is known.
-func (s *space) usage() (vfs.DiskUsage, error) { return s.fs.GetDiskUsage(s.dir) }
+func (s *space) usage() (diskUsage, error) {
+	if onDisk(s.fs) {
+		return usageOf(s.dir)
+	}
+	u, err := s.fs.GetDiskUsage(s.dir)
+	usage := diskUsage{free: u.AvailBytes, total: u.TotalBytes}
+	if c, ok := s.fs.(inodeCounter); ok {
+		usage.inodes, usage.allInodes = c.Inodes()
+	}
+	return usage, err
+}
 
 // free returns the bytes that the log may still fill, without end if nothing is
-// watched or the file system does not say.
+// watched or the file system does not say. Bytes are of no use without files to
+// put them in: when those run out, it is as much of the reserve as they are of
+// theirs.
 func (s *space) free() uint64 {
 	if s.reserve == 0 {
 		return math.MaxUint64
@@ -111,8 +140,14 @@ func (s *space) free() uint64 {
 	if err != nil {
 		return math.MaxUint64
 	}
-	return usage.AvailBytes
+	if inodes := s.inodes(usage); usage.inodes < inodes {
+		return min(usage.free, s.reserve/inodes*usage.inodes)
+	}
+	return usage.free
 }
+
+// inodes is the reserve of files; 0 if they have no bound.
+func (*space) inodes(u diskUsage) uint64 { return min(reserveInodes, u.allInodes/reserveShare) }
 
 // enough is how much must be free for appends to be accepted again: more than
 // the reserve, so that they do not stop and go with every group.
@@ -164,6 +199,9 @@ func (s *space) health() error {
 		return nil
 	}
 	err := fmt.Errorf("%w: %d bytes are free, appends need %d, rounds %d", ErrDiskFull, free, s.enough(), s.reserve/2)
+	if usage, e := s.usage(); e == nil && usage.inodes < s.inodes(usage) {
+		err = fmt.Errorf("%w; only %d more files can be made", err, usage.inodes)
+	}
 	if since := s.stuck.Load(); since != 0 {
 		err = fmt.Errorf("%w; a write of the store has been waiting for %v", err, time.Since(time.Unix(0, since)).Round(time.Second))
 	}

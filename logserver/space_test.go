@@ -29,6 +29,8 @@ type diskFS struct {
 		// makes them greedy with the next write.
 		armed, greedy bool
 		keep          int64
+		// inodes more files can be made, of allInodes; both 0 if there is no bound.
+		inodes, allInodes uint64
 	}
 }
 
@@ -96,6 +98,19 @@ func (d *diskFS) GetDiskUsage(string) (vfs.DiskUsage, error) {
 	defer d.mu.Unlock()
 	free := d.freeLocked()
 	return vfs.DiskUsage{AvailBytes: uint64(free), TotalBytes: uint64(d.mu.capacity), UsedBytes: uint64(d.mu.capacity - free)}, nil
+}
+
+// Inodes implements inodeCounter.
+func (d *diskFS) Inodes() (free, all uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.inodes, d.mu.allInodes
+}
+
+func (d *diskFS) setInodes(free, all uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.inodes, d.mu.allInodes = free, all
 }
 
 func (d *diskFS) file(name string, f vfs.File, err error) (vfs.File, error) {
@@ -378,6 +393,39 @@ func TestRoundsStopOnFullDisk(t *testing.T) {
 	}
 	disk.leave()
 	tl.mustPublish(20)
+}
+
+// TestInodesRunOut: files that can no longer be made are a full disk, however
+// many bytes are free, by the same marks.
+func TestInodesRunOut(t *testing.T) {
+	disk := newDiskFS(16 << 20)
+	disk.setInodes(10_000, 10_000)
+	opts := diskOptions(t, disk)
+	opts.HoldWitness = true
+	tl := newTestLog(t, opts)
+	tl.addN(10)
+
+	disk.setInodes(reserveInodes*3/4, 10_000)
+	if _, _, err := tl.Append(within(t), Entry{}); !errors.Is(err, ErrDiskFull) {
+		t.Fatalf("append: %v, want ErrDiskFull", err)
+	}
+	if err := tl.Health(); err == nil || !strings.Contains(err.Error(), "only 192 more files") {
+		t.Errorf("health: %v", err)
+	}
+	tl.AllowWitness(10) // rounds go on to half of the reserve
+	tl.mustPublish(10)
+	disk.setInodes(reserveInodes/2-1, 10_000)
+	if err := tl.space.admitRound(); !errors.Is(err, ErrDiskFull) {
+		t.Errorf("round: %v, want ErrDiskFull", err)
+	}
+	tl.check()
+
+	disk.setInodes(5000, 10_000)
+	tl.AllowWitness(1000)
+	resumed(tl)
+	disk.setInodes(0, 0) // made as needed, as on btrfs
+	tl.addN(10)
+	tl.check()
 }
 
 // TestOpenOnFullDisk: a full disk is the error of Open, which the ballast of an

@@ -87,7 +87,7 @@ func (l *Log) checkSuspension() error {
 	if err != nil {
 		return err
 	}
-	if l.signedFile, err = readSignedFile(l.opts.fs, l.opts.Dir); err != nil {
+	if l.signedFile, err = readSignedFile(l.space.wrap(), l.opts.Dir); err != nil {
 		return err
 	}
 	err = l.store.suspended(place, l.signedFile)
