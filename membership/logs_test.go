@@ -6,8 +6,6 @@ import (
 	"testing"
 
 	"golang.org/x/mod/sumdb/note"
-
-	"github.com/tallystick/tallystick/internal/digest"
 )
 
 // A note that the log's key signed is still no checkpoint unless its text is.
@@ -97,14 +95,4 @@ func TestRefusedFull(t *testing.T) {
 	s.members.n = MaxPrincipals // a hundred thousand real ones would tell nothing more
 	_, err := s.Propose(AddPrincipal{nodeOf("node-1")})
 	wantRefusal(t, err, RefusedFull)
-}
-
-// Equal scores, which nobody has ever seen, are ordered by id.
-func TestRankTies(t *testing.T) {
-	score := digest.Of(nil)
-	higher := score
-	higher[31]++
-	if compareRanks(&ranked{score, 1}, &ranked{score, 2}) >= 0 || compareRanks(&ranked{higher, 1}, &ranked{score, 2}) <= 0 {
-		t.Error("ties are not broken by score, then id")
-	}
 }

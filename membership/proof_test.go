@@ -155,6 +155,27 @@ func TestAbsenceFromNothing(t *testing.T) {
 	}
 }
 
+// Scores that begin alike are compared as a whole, and equal ones, which nobody
+// has ever seen, are ordered by id.
+func TestRankTies(t *testing.T) {
+	var nodes []*member
+	for _, id := range []string{"node-1", "node-2", "node-3", "node-3"} {
+		nodes = append(nodes, &member{Principal: nodeOf(id)})
+	}
+	r := newRanking(nodes, digest.Of(nil), 3)
+	for i := range 3 {
+		for j := range 3 {
+			a, b := r.score.of(nodes[i].ID), r.score.of(nodes[j].ID)
+			if got, want := r.before(ranked{7, i}, ranked{7, j}), bytes.Compare(a[:], b[:]) < 0; got != want {
+				t.Errorf("%d before %d: %t, want %t", i, j, got, want)
+			}
+		}
+	}
+	if !r.before(ranked{7, 2}, ranked{7, 3}) || r.before(ranked{7, 3}, ranked{7, 2}) {
+		t.Error("equal scores are not ordered by id")
+	}
+}
+
 func TestScheduleRefusals(t *testing.T) {
 	s := mustGenesis(t)
 	for _, req := range []ScheduleRequest{

@@ -95,36 +95,26 @@ func (s *State) Schedule(executionID digest.Digest, req ScheduleRequest) (*Sched
 		return nil, err
 	}
 	nodes, want := s.attesters(), newConstraint(req.MinTrust, req.Labels)
-	best := make([]ranked, 0, req.MaxAssigned+1) // the first ranks so far, in order
-	score := newScorer(executionID)
+	first := newRanking(nodes, executionID, int(req.MaxAssigned))
 	eligible := 0
 	for i, m := range nodes {
-		if !want.admits(m) {
-			continue
+		if want.admits(m) {
+			eligible++
+			first.consider(i)
 		}
-		eligible++
-		r := ranked{score: score.of(m.ID), node: i}
-		if len(best) == int(req.MaxAssigned) {
-			if compareRanks(&r, &best[len(best)-1]) > 0 {
-				continue
-			}
-			best = best[:len(best)-1]
-		}
-		at := sort.Search(len(best), func(j int) bool { return compareRanks(&r, &best[j]) < 0 })
-		best = slices.Insert(best, at, r)
 	}
 	if uint64(eligible) < req.Nodes {
 		return nil, fmt.Errorf("%w: %d of %d at epoch %d", ErrTooFewEligible, eligible, req.Nodes, s.epoch)
 	}
 	sch := &Schedule{
-		Ranking:   make([]string, len(best)),
+		Ranking:   make([]string, len(first.best)),
 		Eligible:  eligible,
 		execution: executionID,
 		hash:      s.hash,
 		nodes:     int(req.Nodes),
 		step:      int(min(req.Step, contract.MaxAssigned)), // one such step assigns all
 	}
-	for i, r := range best {
+	for i, r := range first.best {
 		sch.Ranking[i] = nodes[r.node].ID
 	}
 	return sch, nil
@@ -171,18 +161,48 @@ func (s *Schedule) Hash() digest.Digest {
 		Sum()
 }
 
-// ranked is a node with its score; the smallest score comes first.
-type ranked struct {
-	score digest.Digest
-	node  int // place among the attesters, which are ascending by id
+// A ranking collects the first ranks of an execution. It belongs to one call.
+type ranking struct {
+	nodes []*member // ascending by id
+	score *scorer
+	best  []ranked // the first ranks so far, in order, at most most of them
+	most  int
 }
 
-func compareRanks(a, b *ranked) int {
-	// Nearly always decided by the first bytes.
-	if c := cmp.Compare(binary.BigEndian.Uint64(a.score[:]), binary.BigEndian.Uint64(b.score[:])); c != 0 {
-		return c
+// ranked is a node by the first eight bytes of its score, big-endian: nearly
+// always enough to tell which of two comes first, and small enough to be moved
+// about for every node that enters the ranking.
+type ranked struct {
+	prefix uint64
+	node   int // place among the nodes
+}
+
+func newRanking(nodes []*member, executionID digest.Digest, most int) *ranking {
+	return &ranking{nodes: nodes, score: newScorer(executionID), best: make([]ranked, 0, most+1), most: most}
+}
+
+// consider enters node i if its rank is among the first.
+func (r *ranking) consider(i int) {
+	score := r.score.of(r.nodes[i].ID)
+	this := ranked{prefix: binary.BigEndian.Uint64(score[:]), node: i}
+	if last := len(r.best) - 1; last == r.most-1 {
+		if !r.before(this, r.best[last]) {
+			return
+		}
+		r.best = r.best[:last]
 	}
-	return cmp.Or(bytes.Compare(a.score[:], b.score[:]), cmp.Compare(a.node, b.node))
+	at := sort.Search(len(r.best), func(j int) bool { return r.before(this, r.best[j]) })
+	r.best = slices.Insert(r.best, at, this)
+}
+
+// before reports whether a has a better rank than b, another node: a smaller
+// score, or the same score and a smaller id.
+func (r *ranking) before(a, b ranked) bool {
+	if a.prefix != b.prefix {
+		return a.prefix < b.prefix
+	}
+	x, y := r.score.of(r.nodes[a.node].ID), r.score.of(r.nodes[b.node].ID)
+	return cmp.Or(bytes.Compare(x[:], y[:]), cmp.Compare(a.node, b.node)) < 0
 }
 
 const scoreDomain = "tallystick/v1/schedule-score"
