@@ -237,11 +237,16 @@ func (o *Orchestrator) VerifyMembership(ctx context.Context, principal string, e
 		return nil, err
 	}
 	out.MembershipCheckpoint = note
-	proof, err := o.cfg.Membership.InclusionProof(index, c.Size)
-	if err != nil {
-		return nil, o.readError(ctx, err)
+	for _, p := range []struct {
+		index int64
+		to    *[][]byte
+	}{{index, &out.InclusionProof}, {0, &out.GenesisProof}} {
+		proof, err := o.cfg.Membership.InclusionProof(p.index, c.Size)
+		if err != nil {
+			return nil, o.readError(ctx, err)
+		}
+		*p.to = rawHashes(proof)
 	}
-	out.InclusionProof = rawHashes(proof)
 	return out, nil
 }
 

@@ -151,6 +151,9 @@ func TestMembershipReads(t *testing.T) {
 		if err := checkpoint.VerifyInclusion(c.Tree(), int64(r.GetEpoch())-1, tlog.RecordHash(r.GetChange()), hashes(r.GetInclusionProof())); err != nil {
 			t.Errorf("%+v: the change: %v", tt, err)
 		}
+		if err := checkpoint.VerifyInclusion(c.Tree(), 0, tlog.RecordHash(w.genesis), hashes(r.GetGenesisProof())); err != nil {
+			t.Errorf("%+v: the genesis: %v", tt, err)
+		}
 		change := payloadOf(t, r.GetChange(), func(b []byte) (*membership.Change, error) {
 			c, err := membership.ParseChange(b)
 			return &c, err

@@ -416,8 +416,10 @@ type VerifyMembershipResponse struct {
 	Change               []byte   `protobuf:"bytes,7,opt,name=change,proto3" json:"change,omitempty"`
 	InclusionProof       [][]byte `protobuf:"bytes,8,rep,name=inclusion_proof,json=inclusionProof,proto3" json:"inclusion_proof,omitempty"`
 	MembershipCheckpoint []byte   `protobuf:"bytes,9,opt,name=membership_checkpoint,json=membershipCheckpoint,proto3" json:"membership_checkpoint,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// The inclusion of entry 0, the genesis, in the tree of that checkpoint.
+	GenesisProof  [][]byte `protobuf:"bytes,10,rep,name=genesis_proof,json=genesisProof,proto3" json:"genesis_proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VerifyMembershipResponse) Reset() {
@@ -509,6 +511,13 @@ func (x *VerifyMembershipResponse) GetInclusionProof() [][]byte {
 func (x *VerifyMembershipResponse) GetMembershipCheckpoint() []byte {
 	if x != nil {
 		return x.MembershipCheckpoint
+	}
+	return nil
+}
+
+func (x *VerifyMembershipResponse) GetGenesisProof() [][]byte {
+	if x != nil {
+		return x.GenesisProof
 	}
 	return nil
 }
@@ -715,7 +724,7 @@ const file_tallystick_v1_membership_proto_rawDesc = "" +
 	"\x15cluster_identity_hash\x18\x05 \x01(\tR\x13clusterIdentityHash\"M\n" +
 	"\x17VerifyMembershipRequest\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xf4\x02\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\x99\x03\n" +
 	"\x18VerifyMembershipResponse\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\tR\x0fprotocolVersion\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
@@ -725,7 +734,9 @@ const file_tallystick_v1_membership_proto_rawDesc = "" +
 	"\x0fmembership_hash\x18\x06 \x01(\tR\x0emembershipHash\x12\x16\n" +
 	"\x06change\x18\a \x01(\fR\x06change\x12'\n" +
 	"\x0finclusion_proof\x18\b \x03(\fR\x0einclusionProof\x123\n" +
-	"\x15membership_checkpoint\x18\t \x01(\fR\x14membershipCheckpoint\"c\n" +
+	"\x15membership_checkpoint\x18\t \x01(\fR\x14membershipCheckpoint\x12#\n" +
+	"\rgenesis_proof\x18\n" +
+	" \x03(\fR\fgenesisProof\"c\n" +
 	"\x0eMembershipLeaf\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12'\n" +
