@@ -19,7 +19,7 @@ sys.dont_write_bytecode = True
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from check import base, contract, ed25519, execution, fold, membership, note, record  # noqa: E402
+from check import base, contract, ed25519, execution, fold, member, membership, note, record  # noqa: E402
 
 # Folders whose pages are no formats: WebAssembly modules, and what a test of one package keeps.
 ELSEWHERE = {"check", "controlapi", "logserver", "sandbox"}
@@ -485,6 +485,21 @@ def refused_bundles(name, vectors):
     for v in vectors:
         refuses(v["name"], v["code"], verify, v)
     same("files", sorted(v["file"] for v in vectors), sorted(p.name for p in (HERE / "bundle" / "refused").iterdir()))
+
+
+@checker("membership-proof/proofs.json")
+def membership_proofs(name, vectors):
+    def verify(v):
+        changes = [c.encode() for c in v["changes"]] if "changes" in v else None
+        return member.Proof(v["file"].encode()).verify(v.get("policy", vectors["policy"]).encode(),
+                                                       v.get("genesis", vectors["genesis"]).encode(), v["principal"], v["epoch"], changes)
+
+    for v in vectors["proven"]:
+        got = accepts(v["name"], verify, v)
+        if got:
+            same(v["name"], (got[0] is not None, (got[0] or b"").decode(), got[1]), (v["member"], v.get("as", ""), v["last_epoch"]))
+    for v in vectors["refused"]:
+        refuses(v["name"], v["code"], verify, v)
 
 
 @checker("successor/entry.txt")
