@@ -11,6 +11,7 @@ import (
 
 	"github.com/tallystick/tallystick/verifier"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
+	"github.com/tallystick/tallystick/verifier/member"
 	"github.com/tallystick/tallystick/verifier/tiles"
 )
 
@@ -31,13 +32,14 @@ const (
 	exitNoOutcome  = 13
 	exitUnproven   = 14
 	exitApart      = 15
+	exitAbsent     = 16
 )
 
 var exitMeanings = []string{
 	0:              "verified",
 	exitFailed:     "a file cannot be read or written, or an internal error",
 	exitUsage:      "wrong usage",
-	exitMalformed:  "malformed input: bundle, evidence, policy, genesis, state, tile",
+	exitMalformed:  "malformed input: bundle, proof, evidence, policy, genesis, state, tile",
 	exitPolicy:     "a checkpoint is not signed and cosigned as the policy asks",
 	exitProof:      "an inclusion or consistency proof fails, or entries do not make the root",
 	exitMembership: "the membership does not follow from the pinned genesis",
@@ -45,11 +47,12 @@ var exitMeanings = []string{
 	exitDiffers:    "the replay has another outcome",
 	exitNetwork:    "the log cannot be read, or too few show it to compare",
 	exitExternal:   "the bundle leaves out the membership log, and it was not given",
-	exitOther:      "the file is of another execution, cluster or log",
+	exitOther:      "the file is of another execution, principal, epoch, cluster or log",
 	exitFork:       "the log went back or has forked",
 	exitNoOutcome:  "the replay could not run to an outcome",
 	exitUnproven:   "the evidence does not prove anything against the log",
 	exitApart:      "views of the log could not be compared: nobody serves the tree of the larger one",
+	exitAbsent:     "the principal is no member at that epoch (or with --absent: is one)",
 }
 
 // exitTable is the table of the package comment, for --help.
@@ -133,11 +136,14 @@ func complain(w io.Writer, err error) int {
 func classify(err error) (code int, hint string) {
 	var own *cliError
 	var refused *verifier.Error
+	var noMember *member.Error
 	switch {
 	case errors.As(err, &own):
 		return own.code, own.hint
 	case errors.As(err, &refused):
 		return bundleExits[refused.Code], refused.Hint()
+	case errors.As(err, &noMember):
+		return memberExits[noMember.Code], noMember.Hint()
 	case errors.Is(err, checkpoint.ErrPolicy), errors.Is(err, checkpoint.ErrKey):
 		return exitMalformed, ""
 	case errors.Is(err, context.Canceled):

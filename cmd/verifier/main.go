@@ -2,12 +2,14 @@
 //
 //	verifier proof BUNDLE --policy audit.policy --membership-policy membership.policy --genesis genesis.json
 //	verifier replay BUNDLE --blob module.wasm --blob input … (and the flags of proof)
+//	verifier member PRINCIPAL@EPOCH FILE --membership-policy membership.policy --genesis genesis.json
 //	verifier log URL --policy audit.policy
 //	verifier compare URL --policy audit.policy
 //	verifier evidence FILE --policy audit.policy
 //
 // proof checks one execution from one file and makes no network connection.
-// replay does the same, then runs the module again and compares the outcome bit
+// member does so for who was a member at an epoch.
+// replay does what proof does, then runs the module again and compares the outcome bit
 // for bit. log downloads a whole log, recomputes its tree, and compares it with
 // what it remembers of the last time.
 //
@@ -19,7 +21,7 @@
 //	 0  verified
 //	 1  a file cannot be read or written, or an internal error
 //	 2  wrong usage
-//	 3  malformed input: bundle, evidence, policy, genesis, state, tile
+//	 3  malformed input: bundle, proof, evidence, policy, genesis, state, tile
 //	 4  a checkpoint is not signed and cosigned as the policy asks
 //	 5  an inclusion or consistency proof fails, or entries do not make the root
 //	 6  the membership does not follow from the pinned genesis
@@ -27,11 +29,12 @@
 //	 8  the replay has another outcome
 //	 9  the log cannot be read, or too few show it to compare
 //	10  the bundle leaves out the membership log, and it was not given
-//	11  the file is of another execution, cluster or log
+//	11  the file is of another execution, principal, epoch, cluster or log
 //	12  the log went back or has forked
 //	13  the replay could not run to an outcome
 //	14  the evidence does not prove anything against the log
 //	15  views of the log could not be compared: nobody serves the tree of the larger one
+//	16  the principal is no member at that epoch (or with --absent: is one)
 package main
 
 import (
@@ -72,7 +75,7 @@ not from the cluster's server, and keep them like keys.
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(proofCommand(), replayCommand(), logCommand(), compareCommand(), evidenceCommand())
+	root.AddCommand(proofCommand(), replayCommand(), memberCommand(), logCommand(), compareCommand(), evidenceCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
 	for _, cmd := range append(root.Commands(), root) {
 		check := cmd.Args

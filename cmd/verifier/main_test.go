@@ -134,6 +134,19 @@ func clusterCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	write("changes", entries)
 
+	c.AddNode("node-4")
+	c.Change(membership.RemovePrincipal{ID: "node-4"})
+	for name, epoch := range map[string]uint64{"node-4.tallymember": 2, "removed.tallymember": 3} {
+		file, err := c.MemberProof("node-4", epoch, 3).Marshal()
+		ts.Check(err)
+		write(name, file)
+	}
+	entries = nil
+	for _, change := range c.Membership.Entries {
+		entries = append(binary.BigEndian.AppendUint16(entries, uint16(len(change))), change...)
+	}
+	write("all-changes", entries)
+
 	lie := c.Submit(hash, []byte("input"))
 	c.Run(lie, testcluster.OK("lies!"))
 	format("lie.tallyproof", lie)

@@ -56,12 +56,8 @@ func (f *trustFlags) trust(cmd *cobra.Command) (verifier.Trust, verifier.Options
 		return trust, opts, err
 	}
 	if f.changes != "" {
-		b, err := readFile("membership log", f.changes, provenance.MaxBundleSize)
-		if err != nil {
+		if opts.Changes, err = readChanges(f.changes); err != nil {
 			return trust, opts, err
-		}
-		if opts.Changes, err = splitEntries(b); err != nil {
-			return trust, opts, fail(exitMalformed, "join the membership log's tile/entries/… resources in their order", "membership log %q: %w", f.changes, err)
 		}
 	}
 	return trust, opts, nil
