@@ -8,6 +8,7 @@ import (
 	"crypto"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,18 +116,18 @@ func start(t *testing.T, dir string, args ...string) *cluster {
 		_ = c.cmd.Process.Signal(syscall.SIGTERM)
 		<-done
 		if t.Failed() {
-			t.Logf("tally dev said:\n%s", c.out)
+			showTail(t, "tally dev", c.out.Bytes())
 			logs, _ := filepath.Glob(filepath.Join(dir, "logs", "*.log"))
 			for _, log := range logs {
 				data, _ := os.ReadFile(log)
-				t.Logf("--- %s\n%s", filepath.Base(log), data[max(0, len(data)-4000):])
+				showTail(t, filepath.Base(log), data)
 			}
 		}
 	})
 	c.eventually("the cluster is ready", func() error {
 		select {
 		case <-done:
-			t.Fatalf("tally dev ended:\n%s", c.out)
+			t.Fatal("tally dev ended; what it said is above")
 		default:
 		}
 		data, err := os.ReadFile(ready)
@@ -137,6 +138,18 @@ func start(t *testing.T, dir string, args ...string) *cluster {
 		return err
 	})
 	return c
+}
+
+// showTail prints the end of what a process said. It goes straight to standard
+// output, so that `go test` prints what the test itself reports below it: the
+// reason of a failure comes last.
+func showTail(t *testing.T, name string, said []byte) {
+	const most = 4000
+	cut := ""
+	if len(said) > most {
+		cut, said = "[...]", said[len(said)-most:]
+	}
+	fmt.Printf("--- %s: %s said:\n%s%s\n", t.Name(), name, cut, bytes.TrimRight(said, "\n"))
 }
 
 // stop ends the cluster before the test does.
