@@ -261,14 +261,20 @@ func (c *cluster) agent(name string) *agent {
 	return &agent{c, name, api}
 }
 
+func (c *cluster) keyFile(name, use string) string {
+	return filepath.Join(c.dir, "keys", name+"-"+use+".pem")
+}
+
 func (c *cluster) key(name, use string) crypto.Signer {
 	c.t.Helper()
-	key, err := keyfile.LoadEd25519(filepath.Join(c.dir, "keys", name+"-"+use+".pem"), nil)
+	key, err := loadKey(c.keyFile(name, use))
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	return key
 }
+
+func loadKey(file string) (crypto.Signer, error) { return keyfile.LoadEd25519(file, nil) }
 
 // register makes and registers a contract for an example as this tenant.
 func (a *agent) register(example string, change func(*contract.Contract)) digest.Digest {
@@ -310,16 +316,26 @@ func newContract(tenant, name string, wasm []byte) *contract.Contract {
 // submission signs a submission; n tells one from another.
 func (a *agent) submission(hash digest.Digest, input []byte, n int) (envelope []byte, id digest.Digest) {
 	a.c.t.Helper()
+	envelope, id, err := a.submissionBy(a.c.keyFile(a.name, "submission"), hash, input, n)
+	if err != nil {
+		a.c.t.Fatal(err)
+	}
+	return envelope, id
+}
+
+// submissionBy is submission with the key in a file.
+func (a *agent) submissionBy(keyFile string, hash digest.Digest, input []byte, n int) (envelope []byte, id digest.Digest, err error) {
 	v := &contract.Submission{
 		Cluster: "dev", Contract: hash, Input: digest.Of(input), LastEpoch: 1000,
 		Nonce:           []byte("nonce " + strconv.Itoa(1_000_000_000+n)),
 		ProtocolVersion: contract.ProtocolVersion, Tenant: a.name,
 	}
-	envelope, _, err := contract.Sign(v, a.c.key(a.name, "submission"))
+	key, err := loadKey(keyFile)
 	if err != nil {
-		a.c.t.Fatal(err)
+		return nil, id, err
 	}
-	return envelope, v.ExecutionID()
+	envelope, _, err = contract.Sign(v, key)
+	return envelope, v.ExecutionID(), err
 }
 
 func (a *agent) submit(envelope, input []byte) (*pb.SubmitExecutionRequestResponse, error) {

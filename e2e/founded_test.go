@@ -20,7 +20,6 @@ import (
 
 	"github.com/tallystick/tallystick/internal/dsse"
 	"github.com/tallystick/tallystick/internal/strictjson"
-	"github.com/tallystick/tallystick/keyfile"
 	"github.com/tallystick/tallystick/membership"
 )
 
@@ -300,13 +299,10 @@ func (f *founded) change(newKeys []string, effect ...string) {
 // has the new one afterwards; what it had is returned.
 func (f *founded) rotate(id, use string) (old string) {
 	f.t.Helper()
-	current := filepath.Join(f.dir, "keys", id+"-"+use+".pem")
+	current := f.keyFile(id, use)
 	next := filepath.Join(f.t.TempDir(), "next.pem")
 	newKey(f.t, next)
-	key, err := keyfile.LoadEd25519(current, nil)
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	key := f.key(id, use)
 	f.change([]string{next}, "rotate-key", id, "--add", use+"="+next, "--remove", dsse.KeyID(publicOf(key)))
 	old = current + ".old"
 	if err := errors.Join(os.Rename(current, old), os.Rename(next, current)); err != nil {
