@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/control"
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/controlapi"
 	"github.com/tallystick/tallystick/controlapi/blobstore"
@@ -201,6 +202,15 @@ func (p *controlPlane) openLog(name membership.LogName, hold bool) (*logserver.L
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
 		return log.Close(ctx)
+	})
+	// logserver status, fsck and backup ask here.
+	stop, err := (&control.Server{Log: log}).Start(o.Dir, p.logger)
+	if err != nil {
+		return nil, o, err
+	}
+	p.closers = append(p.closers, func() error {
+		stop()
+		return nil
 	})
 	return log, o, nil
 }

@@ -1,58 +1,19 @@
 package logcmd
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/control"
 	"github.com/tallystick/tallystick/logserver"
 )
 
-// backupRequest is what backup asks of a running server.
-type backupRequest struct {
-	To       string `json:"to"` // absolute
-	WithKeys bool   `json:"with_keys"`
-}
-
-// keyFiles are the private keys that a directory may hold, or the name of one
-// that is in a key management service.
-var keyFiles = []string{logKeyFile, kmsFile, receiptKeyFile, nextKeyFile, nextReceiptKeyFile}
-
-func (r backupRequest) options(dir string, progress func(done, total int64)) (logserver.BackupOptions, error) {
-	o := logserver.BackupOptions{Dir: r.To, Files: map[string]string{}, Progress: progress}
-	if !r.WithKeys {
-		return o, nil
-	}
-	if dir == "" {
-		return o, errors.New("--with-keys: a bare store has no key files; give --dir")
-	}
-	for _, name := range keyFiles {
-		path := filepath.Join(dir, name)
-		if _, err := os.Stat(path); err == nil {
-			o.Files[name] = path
-		} else if !errors.Is(err, os.ErrNotExist) {
-			return o, err
-		}
-	}
-	return o, nil
-}
-
-func (c *controlServer) backup(ctx context.Context, r backupRequest, progress func(done, total int64)) (any, error) {
-	o, err := r.options(c.dir.path, progress)
-	if err != nil {
-		return nil, err
-	}
-	return c.log.Backup(ctx, o)
-}
-
 func backupCommand() *cobra.Command {
 	var log located
-	var request backupRequest
+	var request control.BackupRequest
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "backup",
@@ -65,7 +26,7 @@ directory without manifest.json is a backup that was interrupted; delete it.
 Private keys are left out unless --with-keys is given: whoever has both the store
 and the keys can sign a second history in the log's name, and backups tend to lie
 where fewer people watch. Keep copies of the key files apart, under their
-passphrase. The store itself holds the openings, which are private, so the copy
+passphrase. The name of a key in a key management service is in every backup. The store itself holds the openings, which are private, so the copy
 can be read by its owner only.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -80,17 +41,17 @@ can be read by its owner only.`,
 	return cmd
 }
 
-func backup(cmd *cobra.Command, log located, request backupRequest, asJSON bool) (err error) {
+func backup(cmd *cobra.Command, log located, request control.BackupRequest, asJSON bool) (err error) {
 	if request.To, err = filepath.Abs(request.To); err != nil {
 		return err
 	}
-	manifest := new(logserver.BackupManifest)
+	var manifest *logserver.BackupManifest
 	bar := newProgress(cmd.ErrOrStderr(), "copying bytes")
-	if server := log.running(); server != nil {
-		err = server.run(cmd.Context(), "backup", request, manifest, bar.set)
+	if server := log.running(cmd.Context()); server != nil {
+		manifest, err = server.Backup(cmd.Context(), request, bar.set)
 	} else {
 		err = log.use(false, cmd.ErrOrStderr(), func(s *logserver.Store) error {
-			o, err := request.options(log.dir, bar.set)
+			o, err := request.Options(log.files(), bar.set)
 			if err != nil {
 				return err
 			}

@@ -1,52 +1,19 @@
 package logcmd
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/control"
 	"github.com/tallystick/tallystick/logserver"
-	"github.com/tallystick/tallystick/record"
 )
-
-// fsckRequest is what fsck asks of a running server.
-type fsckRequest struct {
-	Workers  int  `json:"workers"`
-	Openings bool `json:"openings"`
-}
-
-func (r fsckRequest) options(progress func(done, total int64)) logserver.FsckOptions {
-	o := logserver.FsckOptions{Workers: r.Workers, Progress: progress}
-	if r.Openings {
-		o.CheckOpening = checkOpening
-	}
-	return o
-}
-
-// checkOpening checks an opening as a control plane's audit log has them: salt ‖
-// record, where the entry is HMAC-SHA256(salt, record).
-func checkOpening(entry, opening []byte) error {
-	o, err := record.ParseOpening(opening)
-	if err != nil {
-		return err
-	}
-	if e := o.Entry(); string(e[:]) != string(entry) {
-		return errors.New("the opening does not open its entry")
-	}
-	return nil
-}
-
-func (c *controlServer) fsck(ctx context.Context, r fsckRequest, progress func(done, total int64)) (any, error) {
-	return c.log.Fsck(ctx, r.options(progress))
-}
 
 func fsckCommand() *cobra.Command {
 	var log located
-	var request fsckRequest
+	var request control.FsckRequest
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "fsck",
@@ -71,16 +38,15 @@ bytes of it that are wrong. The exit status is 0 only if there is none.`,
 	return cmd
 }
 
-func fsck(cmd *cobra.Command, log located, request fsckRequest, asJSON bool) error {
+func fsck(cmd *cobra.Command, log located, request control.FsckRequest, asJSON bool) error {
 	var report *logserver.FsckReport
 	bar := newProgress(cmd.ErrOrStderr(), "checking")
 	var err error
-	if server := log.running(); server != nil {
-		report = new(logserver.FsckReport)
-		err = server.run(cmd.Context(), "fsck", request, report, bar.set)
+	if server := log.running(cmd.Context()); server != nil {
+		report, err = server.Fsck(cmd.Context(), request, bar.set)
 	} else {
 		err = log.use(true, cmd.ErrOrStderr(), func(s *logserver.Store) (err error) {
-			report, err = s.Fsck(cmd.Context(), request.options(bar.set))
+			report, err = s.Fsck(cmd.Context(), request.Options(bar.set))
 			return err
 		})
 	}

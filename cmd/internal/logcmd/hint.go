@@ -3,7 +3,6 @@ package logcmd
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -33,17 +32,15 @@ func Hint(cmd *cobra.Command, err error) string {
 	return ""
 }
 
-// keyHint says which key file should hold what.
+// keyHint says which file should hold what.
 func keyHint(cmd *cobra.Command, e *logserver.KeyError) string {
-	file := logKeyFile
-	switch {
-	case e.Role == logserver.RoleReceipt:
-		file = receiptKeyFile
-	case e.State == logserver.KeyNext:
-		file = nextKeyFile
-	}
+	dir := new(directory)
 	if f := cmd.Flags().Lookup("dir"); f != nil {
-		file = filepath.Join(f.Value.String(), file)
+		dir.path = f.Value.String()
 	}
-	return fmt.Sprintf("%s should hold the private key of %s", file, e.Want)
+	place := placeOf(e.Role, e.State)
+	if named, err := readKMS(dir.file(place + kmsSuffix)); err == nil {
+		return fmt.Sprintf("%s names the key %s, which should be %s", dir.file(place+kmsSuffix), named.uri, e.Want)
+	}
+	return fmt.Sprintf("%s should hold the private key of %s", dir.file(place+keySuffix), e.Want)
 }

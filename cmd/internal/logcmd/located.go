@@ -1,18 +1,24 @@
 package logcmd
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/control"
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/logserver"
 )
 
 // located says which log a command of the operator is about: a log's directory,
-// or a bare store such as that of a control plane. No private key is needed.
+// or a bare store such as that of a control plane's log. It may be running, under
+// logserver or under controlapi. No private key is needed.
 type located struct {
 	dir   string
 	store string
@@ -33,19 +39,47 @@ func (l *located) path() string {
 	return l.store
 }
 
-// running returns a client for the server that runs the log, or nil if none
-// does. A bare store's server has no socket that we know of.
-func (l *located) running() *controlClient {
+// running returns a client for the process that runs the log, or nil if none
+// does.
+func (l *located) running(ctx context.Context) *control.Client {
+	return control.Dial(ctx, l.path())
+}
+
+// files are those beside the store that belong to a backup.
+func (l *located) files() control.BackupFiles {
 	if l.dir == "" {
 		return nil
 	}
-	return dialControl(l.dir)
+	return (&directory{path: l.dir}).files
 }
 
 // open opens the store of a log that is not running.
 func (l *located) open(readOnly bool, stderr io.Writer) (*logserver.Store, error) {
-	return logserver.OpenStore(logserver.StoreOptions{Dir: l.path(), ReadOnly: readOnly, Fatal: wiring.EndProcess("logserver", stderr)})
+	s, err := logserver.OpenStore(logserver.StoreOptions{Dir: l.path(), ReadOnly: readOnly, Fatal: wiring.EndProcess("logserver", stderr)})
+	if errors.Is(err, logserver.ErrNotFound) && l.dir != "" {
+		err = l.elsewhere(err)
+	}
+	return s, err
 }
+
+// elsewhere adds to an error that a directory holds no log what it holds in
+// place of one: --dir and --store are easily taken for each other.
+func (l *located) elsewhere(err error) error {
+	var stores []string
+	for _, name := range []string{".", "audit", "membership"} {
+		dir := filepath.Join(l.dir, name)
+		if _, statErr := os.Stat(filepath.Join(dir, storeMark)); statErr == nil {
+			stores = append(stores, "--store "+dir)
+		}
+	}
+	if len(stores) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w; a bare store, such as those of a control plane, is named by %s", err, strings.Join(stores, " or "))
+}
+
+// storeMark is a file that only stores of logs have.
+const storeMark = "PLACE"
 
 // use opens the store for the time of a call.
 func (l *located) use(readOnly bool, stderr io.Writer, do func(*logserver.Store) error) error {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/control"
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/logserver"
 	"github.com/tallystick/tallystick/logserver/export"
@@ -151,13 +152,14 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error
 	if err := config.dir.settleKeys(log.Keys()); err != nil {
 		return err
 	}
-	control, err := listenControl(config.dir.path)
+	answering := &control.Server{Log: log, Files: config.dir.files, Rotate: func(r control.RotateRequest) ([]logserver.KeyInfo, error) {
+		return rotateKey(log, &config.dir, r)
+	}}
+	stopAnswering, err := answering.Start(options.Dir, logger)
 	if err != nil {
 		return err
 	}
-	controlled, endControl := context.WithCancel(ctx)
-	waitControl := serveControl(controlled, control, &controlServer{log: log, dir: &config.dir}, logger)
-	defer func() { endControl(); waitControl() }()
+	defer stopAnswering()
 	if config.export != "" {
 		stop, exportErr := keepCopy(log, config, logger)
 		if exportErr != nil {

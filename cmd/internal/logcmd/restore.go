@@ -93,11 +93,7 @@ func restoreBackup(cmd *cobra.Command, config restoreConfig) error {
 		if err := wiring.WriteFile(filepath.Join(dir, vkeyFile), vkeyText(m.Keys)); err != nil {
 			return err
 		}
-		for name, want := range wantedKeys(m.Keys) {
-			if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, os.ErrNotExist) {
-				fmt.Fprintf(out, "put the private key of %s into %s\n", want, filepath.Join(dir, name))
-			}
-		}
+		printWanted(out, &directory{path: dir}, m.Keys)
 	}
 	fmt.Fprintf(out, "%s: restored %d entries of a backup of %s\n", m.Origin, m.Size, m.Created.Format("2006-01-02 15:04:05 UTC"))
 	if config.source == "" {
@@ -106,22 +102,35 @@ func restoreBackup(cmd *cobra.Command, config restoreConfig) error {
 	return nil
 }
 
-// wantedKeys returns the key files that a log with these keys needs, with the
-// verifier key that belongs to each.
-func wantedKeys(keys []logserver.KeyInfo) map[string]string {
-	wanted := map[string]string{}
+// printWanted says which keys the directory of a log lacks.
+func printWanted(w io.Writer, dir *directory, keys []logserver.KeyInfo) {
 	for _, k := range keys {
-		switch {
-		case k.State == logserver.KeyRetired:
-		case k.State == logserver.KeyNext:
-			wanted[nextKeyFile] = k.Vkey
-		case k.Role == logserver.RoleReceipt:
-			wanted[receiptKeyFile] = k.Vkey
-		default:
-			wanted[logKeyFile] = k.Vkey
+		if k.State == logserver.KeyRetired {
+			continue
 		}
+		place := placeOf(k.Role, k.State)
+		pem, service := dir.file(place+keySuffix), dir.file(place+kmsSuffix)
+		if _, err := os.Stat(pem); err == nil {
+			continue
+		}
+		if named, err := readKMS(service); err == nil {
+			fmt.Fprintf(w, "%s is in a key management service: %s\n", k.Vkey, named.uri)
+			continue
+		}
+		fmt.Fprintf(w, "put the private key of %s into %s, or its URI into %s if a key management service has it\n", k.Vkey, pem, service)
 	}
-	return wanted
+}
+
+// placeOf returns the place of a key in use (keys.go).
+func placeOf(role, state string) string {
+	place := logPlace
+	if role == logserver.RoleReceipt {
+		place = receiptPlace
+	}
+	if state == logserver.KeyNext {
+		place += nextSuffix
+	}
+	return place
 }
 
 // vkeyText is the content of the vkey file: the log key, and in a rotation on a
@@ -147,7 +156,7 @@ func (l *located) flag() string {
 }
 
 func catchUp(cmd *cobra.Command, config restoreConfig) (err error) {
-	if config.log.running() != nil {
+	if config.log.running(cmd.Context()) != nil {
 		return fmt.Errorf("%w: stop the server first", logserver.ErrLocked)
 	}
 	fatal := wiring.EndProcess("logserver", cmd.ErrOrStderr())

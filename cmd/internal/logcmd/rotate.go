@@ -1,29 +1,18 @@
 package logcmd
 
 import (
-	"context"
 	"crypto"
-	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
-	"github.com/tallystick/tallystick/cmd/internal/wiring"
-	"github.com/tallystick/tallystick/keyfile"
+	"github.com/tallystick/tallystick/cmd/internal/control"
 	"github.com/tallystick/tallystick/logserver"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
-
-// rotateRequest is what rotate-key asks of a running server.
-type rotateRequest struct {
-	// Step is begin, finish or abort, of the log key, or receipt.
-	Step string `json:"step"`
-}
 
 // rotator is a running log, or the store of one that is stopped.
 type rotator interface {
@@ -34,32 +23,19 @@ type rotator interface {
 	Keys() []logserver.KeyInfo
 }
 
-func (c *controlServer) rotate(_ context.Context, r rotateRequest, _ func(done, total int64)) (any, error) {
-	c.rotating.Lock()
-	defer c.rotating.Unlock()
-	return rotateKey(c.log, c.dir, r)
-}
-
 // rotateKey makes one step and settles the files. A new key is in its file before
 // the store names it, and the files are renamed after that: a crash in between
 // is settled by the next start or step.
-func rotateKey(log rotator, dir *directory, r rotateRequest) (keys []logserver.KeyInfo, err error) {
+func rotateKey(log rotator, dir *directory, r control.RotateRequest) ([]logserver.KeyInfo, error) {
 	if err := dir.settleKeys(log.Keys()); err != nil {
 		return nil, err
 	}
+	var err error
 	switch r.Step {
-	case "begin", "receipt":
-		name, use := nextKeyFile, log.BeginRotation
-		if r.Step == "receipt" {
-			name, use = nextReceiptKeyFile, log.RotateReceiptKey
-		}
-		key, err := dir.makeKey(name)
-		if err != nil {
-			return nil, err
-		}
-		if err := use(key); err != nil {
-			return nil, err
-		}
+	case "begin":
+		err = dir.replaceKey(logPlace, keysOf(log.Keys(), logserver.RoleLog), r.Key, log.BeginRotation)
+	case "receipt":
+		err = dir.replaceKey(receiptPlace, keysOf(log.Keys(), logserver.RoleReceipt), r.Key, log.RotateReceiptKey)
 	case "finish":
 		err = log.FinishRotation()
 	case "abort":
@@ -73,84 +49,33 @@ func rotateKey(log rotator, dir *directory, r rotateRequest) (keys []logserver.K
 	return log.Keys(), dir.settleKeys(log.Keys())
 }
 
-// settleKeys brings the key files and the vkey file to what the store says: a
-// next key that has become the active one takes its name, and one that was
-// given up goes aside.
-func (d *directory) settleKeys(keys []logserver.KeyInfo) error {
-	state := map[string]string{}
-	origin := ""
+// replaceKey makes the key that will replace the one in a place, or names the one
+// in a service at the URI, and has the store take it. Doing it again with what
+// the store has taken already changes nothing.
+func (d *directory) replaceKey(place string, keys []logserver.KeyInfo, uri string, take func(crypto.Signer) error) error {
+	if len(keys) == 0 {
+		return fmt.Errorf("the log has no key of that kind")
+	}
 	for _, k := range keys {
-		state[k.Vkey] = k.State
-		if k.Role == logserver.RoleLog && k.State == logserver.KeyActive {
-			vkey, err := checkpoint.ParseVkey(k.Vkey)
-			if err != nil {
-				return err
-			}
-			origin = vkey.Name()
+		// What is in its place is in use: nobody may be told to remove it.
+		if chosen, _ := readKMS(d.file(place + nextSuffix + kmsSuffix)); k.State == logserver.KeyNext && chosen.uri != uri {
+			return fmt.Errorf("a rotation to the key %q has begun, finish or abort it first", k.Vkey)
 		}
 	}
-	for _, f := range []struct{ current, next, name string }{
-		{logKeyFile, nextKeyFile, origin},
-		{receiptKeyFile, nextReceiptKeyFile, origin + "/receipt"},
-	} {
-		if err := d.settleKey(f.current, f.next, func(public ed25519.PublicKey) (string, error) {
-			vkey, err := checkpoint.Vkey(f.name, public)
-			return state[vkey], err
-		}); err != nil {
-			return err
-		}
-	}
-	return wiring.WriteFile(filepath.Join(d.path, vkeyFile), vkeyText(keys))
-}
-
-// settleKey settles one pair of files; stateOf says what the store thinks of a
-// key, "" if it does not know it.
-func (d *directory) settleKey(current, next string, stateOf func(ed25519.PublicKey) (string, error)) error {
-	key, err := keyfile.LoadEd25519(filepath.Join(d.path, next), wiring.Passphrase(d.passphraseFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	active, err := checkpoint.ParseVkey(keys[0].Vkey)
 	if err != nil {
 		return err
 	}
-	public := key.Public().(ed25519.PublicKey)
-	state, err := stateOf(public)
+	held, made, err := d.makeKey(newKey{place: place + nextSuffix, name: active.Name(), uri: uri})
 	if err != nil {
 		return err
 	}
-	aside := func(name string, public ed25519.PublicKey) string {
-		return fmt.Sprintf("%s.retired-%x", name, public[:4])
+	err = take(held.signer)
+	if made && errors.Is(err, logserver.ErrInvalid) {
+		// Nobody has used it, and the next step would wonder about it.
+		return errors.Join(err, os.Remove(d.file(held.file)))
 	}
-	switch state {
-	case logserver.KeyActive:
-		// The old key keeps a name, and the file that is looked for is there
-		// at every moment.
-		old, err := keyfile.LoadEd25519(filepath.Join(d.path, current), wiring.Passphrase(d.passphraseFile))
-		if err == nil {
-			err = os.Link(filepath.Join(d.path, current), filepath.Join(d.path, aside(current, old.Public().(ed25519.PublicKey))))
-		}
-		if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if err := d.rename(next, current); err != nil || current != logKeyFile {
-			return err
-		}
-		// A key management service may have had the old key.
-		if err := d.rename(kmsFile, kmsFile+".retired"); !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	case logserver.KeyRetired:
-		return d.rename(next, aside(next, public))
-	}
-	return nil
-}
-
-// rename gives a file of the directory another name, durably.
-func (d *directory) rename(from, to string) error {
-	if err := os.Rename(filepath.Join(d.path, from), filepath.Join(d.path, to)); err != nil {
-		return err
-	}
-	return wiring.SyncDir(d.path)
+	return err
 }
 
 func rotateCommand() *cobra.Command {
@@ -176,6 +101,11 @@ The receipt key changes at once, at a tree size that status shows:
 
     logserver rotate-key receipt --dir D
 
+The new key is made in D, or is one of a key management service that --key names
+by its URI, as with init; so a log moves to a service, away from it, or from one
+to another. A receipt key in a service is called for each receipt that is asked
+for: that is slow, and appends that ask for a proof fail while it is away.
+
 Private keys that are retired stay in D as *.retired-*; destroy them. What they
 signed stays valid. Every step that was interrupted can be run again.`,
 	}
@@ -193,24 +123,28 @@ signed stays valid. Every step that was interrupted can be run again.`,
 func rotateStep(step, short string) *cobra.Command {
 	var dir directory
 	var asJSON bool
+	request := control.RotateRequest{Step: step}
 	cmd := &cobra.Command{
 		Use:   step,
 		Short: short,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return rotate(cmd, &dir, rotateRequest{Step: step}, asJSON)
+			return rotate(cmd, &dir, request, asJSON)
 		},
 	}
 	dir.register(cmd)
+	if step == "begin" || step == "receipt" {
+		cmd.Flags().StringVar(&request.Key, "key", "", "`URI` of the new key in a key management service (default: a new key in the directory)")
+	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write the keys as one JSON array")
 	return cmd
 }
 
-func rotate(cmd *cobra.Command, dir *directory, request rotateRequest, asJSON bool) (err error) {
+func rotate(cmd *cobra.Command, dir *directory, request control.RotateRequest, asJSON bool) (err error) {
 	log := located{dir: dir.path}
 	var keys []logserver.KeyInfo
-	if server := log.running(); server != nil {
-		err = server.run(cmd.Context(), "rotate-key", request, &keys, func(int64, int64) {})
+	if server := log.running(cmd.Context()); server != nil {
+		keys, err = server.Rotate(cmd.Context(), request)
 	} else {
 		err = log.use(false, cmd.ErrOrStderr(), func(s *logserver.Store) (err error) {
 			keys, err = rotateKey(s, dir, request)

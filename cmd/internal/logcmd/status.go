@@ -41,9 +41,9 @@ stopped and could be started; otherwise 1.`,
 func status(cmd *cobra.Command, log located, asJSON bool) error {
 	var report statusReport
 	var err error
-	if server := log.running(); server != nil {
+	if server := log.running(cmd.Context()); server != nil {
 		report.Running = true
-		report.Status, err = server.status(cmd.Context())
+		report.Status, err = server.Status(cmd.Context())
 	} else {
 		err = log.use(true, cmd.ErrOrStderr(), func(s *logserver.Store) (err error) {
 			report.Status, err = s.Status()
