@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
@@ -48,6 +49,9 @@ func openTarget(ctx context.Context, place string) (target, error) {
 		if err != nil {
 			return nil, fmt.Errorf("opening bucket %q: %w", place, err)
 		}
+		if missing(ctx, bucket) {
+			return nil, errors.Join(fmt.Errorf("bucket %q does not exist: create it first, or correct the URL", place), bucket.Close())
+		}
 		return &bucketTarget{bucket}, nil
 	}
 	if !ok {
@@ -60,19 +64,32 @@ func openTarget(ctx context.Context, place string) (target, error) {
 	return openDir(filepath.FromSlash(u.Path))
 }
 
+// lookTimeout bounds how long a bucket is looked for.
+const lookTimeout = 10 * time.Second
+
+// missing reports whether a bucket is known not to exist. A service that cannot
+// be reached, or does not say, may be back when there is something to write.
+func missing(ctx context.Context, bucket *blob.Bucket) bool {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	there, err := bucket.IsAccessible(ctx)
+	return err == nil && !there
+}
+
 // bucketTarget is a bucket. Its service makes an object durable and visible in
 // one step, when it has received all of it.
 type bucketTarget struct{ bucket *blob.Bucket }
 
 func (t *bucketTarget) read(ctx context.Context, name string, limit int64) ([]byte, error) {
-	r, err := t.bucket.NewRangeReader(ctx, name, 0, limit+1, nil)
+	// Not a range: services answer one of an empty object with an error.
+	r, err := t.bucket.NewReader(ctx, name, nil)
 	if gcerrors.Code(err) == gcerrors.NotFound {
 		return nil, fmt.Errorf("%w: %w", tiles.ErrNotFound, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	b, err := io.ReadAll(r)
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
 	err = errors.Join(err, r.Close())
 	if err == nil && int64(len(b)) > limit {
 		err = fmt.Errorf("%q has more than %d bytes", name, limit)
