@@ -78,6 +78,7 @@ func TestBackupAndRestore(t *testing.T) {
 }
 
 func TestBackupWhileAppending(t *testing.T) {
+	t.Parallel()
 	opts := testOptions(nil)
 	opts.Dir = filepath.Join(t.TempDir(), "store")
 	tl := newTestLog(t, opts)
@@ -129,6 +130,7 @@ func TestBackupWhileAppending(t *testing.T) {
 
 // TestDamagedBackup: nothing is restored from a backup that is not whole.
 func TestDamagedBackup(t *testing.T) {
+	t.Parallel()
 	opts := testOptions(nil)
 	base := t.TempDir()
 	opts.Dir = filepath.Join(base, "store")

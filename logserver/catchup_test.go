@@ -52,6 +52,7 @@ func storeOf(o Options) StoreOptions { return StoreOptions{Dir: o.Dir, fs: o.fs}
 // TestCatchUpFromTiles: from a mirror come the entries and the head; openings
 // and deduplication keys are lost, and the report says so.
 func TestCatchUpFromTiles(t *testing.T) {
+	t.Parallel()
 	for _, size := range [][2]int{{300, 5000}, {256, 256}, {0, 300}, {300, 0}, {1, 1}} {
 		tl, o := behind(t, size[0], size[1])
 		var progress int64
@@ -95,6 +96,7 @@ func fsckOf(t *testing.T, l *Log) *FsckReport {
 // TestCatchUpFromStore: from the log's own old store everything comes back, also
 // what was not signed yet, and the old store may not sign any more.
 func TestCatchUpFromStore(t *testing.T) {
+	t.Parallel()
 	tl, o := behind(t, 300, 600)
 	e := tl.nextEntry()
 	e.Dedup, e.Sets = []byte("key"), []Register{{"r", 7}}
@@ -206,6 +208,7 @@ func catchUpFromStore(t *testing.T, o, from Options) (*CatchUpReport, error) {
 
 // TestCatchUpRefuses: a source of no use changes nothing.
 func TestCatchUpRefuses(t *testing.T) {
+	t.Parallel()
 	tl, o := behind(t, 300, 100)
 	other := func(change func(*Options), n int, entry string) *testLog {
 		opts := testOptions(vfs.NewMem())
@@ -283,6 +286,7 @@ func hashStore(t *testing.T, o Options) []byte {
 // TestCatchUpLies: a mirror that serves a wrong entry, whatever it is, adds
 // nothing to the store but verified entries, and a better one completes it.
 func TestCatchUpLies(t *testing.T) {
+	t.Parallel()
 	tl, o := behind(t, 300, 9000)
 	honest := fetchLog(tl.Log)
 	for _, lie := range []string{"tile/entries/030", "tile/1/000.p/36", "tile/entries/036.p/84", "tile/0/001"} {
@@ -320,6 +324,7 @@ func TestCatchUpLies(t *testing.T) {
 // TestCatchUpCrash cuts the power after each commit of a catch-up: the store is
 // suspended until it is complete, and going on completes it.
 func TestCatchUpCrash(t *testing.T) {
+	t.Parallel()
 	for name, fromStore := range map[string]bool{"tiles": false, "store": true} {
 		t.Run(name, func(t *testing.T) {
 			fs := vfs.NewCrashableMem()

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -21,15 +20,14 @@ var seedFlag = flag.Uint64("seed", 0, "seed of the random operation sequences, 0
 // TestRandomOperations runs random sequences of appends of every kind, clean
 // restarts and crashes that keep none, some or all of the unsynced data, and
 // runs the oracle after every restart.
-//
-// To repeat a failure: go test -run TestRandomOperations -seed N
 func TestRandomOperations(t *testing.T) {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("-seed %d", seed)
-	for run := range uint64(4) {
+	t.Parallel()
+	randomWalks(t, 2)
+}
+
+func randomWalks(t *testing.T, runs uint64) {
+	seed := testSeed(t)
+	for run := range runs {
 		rng := rand.New(rand.NewPCG(seed, run))
 		fs := vfs.NewCrashableMem()
 		w := &walk{testLog: newTestLog(t, testOptions(fs)), rng: rng, fs: fs}
@@ -128,6 +126,7 @@ func (w *walk) crash() {
 // that was returned before a copy was taken is in it, with its entry, whatever
 // unsynced data the power cut kept.
 func TestCrashUnderLoad(t *testing.T) {
+	t.Parallel()
 	rng := rand.New(rand.NewPCG(1, 2))
 	fs := vfs.NewCrashableMem()
 	opts := testOptions(fs)

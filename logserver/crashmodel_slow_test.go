@@ -27,3 +27,6 @@ func TestRottenTailLong(t *testing.T) { rotTail(t, 400) }
 
 // TestRottenDedupLong flips hundreds of bits of a table.
 func TestRottenDedupLong(t *testing.T) { rotDedup(t, 800) }
+
+// TestRandomOperationsLong walks for longer.
+func TestRandomOperationsLong(t *testing.T) { randomWalks(t, 40) }

@@ -219,6 +219,7 @@ func crashes(t *testing.T, seed uint64, steps int, pick func(*rand.Rand) []int) 
 // its data, what was not answered is there completely or not at all, and no head
 // that left is contradicted, whatever operation the power is cut after.
 func TestCrashModel(t *testing.T) {
+	t.Parallel()
 	seed := testSeed(t)
 	crashes(t, seed, 25, func(rng *rand.Rand) []int {
 		if rng.IntN(4) > 0 {

@@ -134,4 +134,7 @@ func faultRuns(t *testing.T, stride int64) {
 // TestFaults is promise 9: after an error whose outcome is unknown nothing is
 // written until the log has been loaded again, and then it is right in both
 // cases.
-func TestFaults(t *testing.T) { faultRuns(t, 25) }
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	faultRuns(t, 50)
+}

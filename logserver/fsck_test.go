@@ -28,6 +28,7 @@ func fsckStore(t *testing.T, opts Options, o FsckOptions) *FsckReport {
 }
 
 func TestFsckSound(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{0, 1, 255, 256, 257, 700, fsckSpan*TileWidth + 1} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			opts := testOptions(vfs.NewMem())
@@ -85,6 +86,7 @@ const damagedSize = 778
 
 // TestFsckFinds damages one stored value each and expects it to be named.
 func TestFsckFinds(t *testing.T) {
+	t.Parallel()
 	const size = damagedSize
 	uint := func(n uint64) func([]byte) []byte {
 		return func([]byte) []byte { return binary.BigEndian.AppendUint64(nil, n) }
@@ -162,6 +164,7 @@ func TestFsckDedupNamesAnEntryTwice(t *testing.T) {
 }
 
 func TestFsckManyFindings(t *testing.T) {
+	t.Parallel()
 	opts := testOptions(corruptible(t, 256*256+256+10))
 	db, err := pebble.Open(opts.Dir, &pebble.Options{FS: opts.fs, Logger: &faults{logger: discard}})
 	if err != nil {

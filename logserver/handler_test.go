@@ -40,6 +40,7 @@ func do(t testing.TB, h http.Handler, method, target, body string, headers ...st
 }
 
 func TestReadPaths(t *testing.T) {
+	t.Parallel()
 	opts := testOptions(vfs.NewMem())
 	opts.ReceiptKey = nil // reads end at the size that the log key signed
 	opts.HoldWitness = true
@@ -207,6 +208,7 @@ func (r httpTiles) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 func (r httpTiles) SaveTiles([]tlog.Tile, [][]byte) {}
 
 func TestStrangersClient(t *testing.T) {
+	t.Parallel()
 	tl := newTestLog(t, testOptions(vfs.NewMem()))
 	h := ReadHandler(tl.Log)
 	sizes := map[int]bool{255: true, 256: true, 257: true, 511: true, 512: true, 513: true, 1000: true, 65535: true, 65536: true, 65537: true, 66000: true}

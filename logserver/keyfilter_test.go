@@ -15,12 +15,13 @@ import (
 // TestKeyFilterNeverForgets fills filters far beyond their bounds: every key that
 // was added is there, and while the bound holds few others are.
 func TestKeyFilterNeverForgets(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		bytes, keys int
 		wrong       float64 // of fresh keys, at most
 	}{
-		{1 << 20, 300_000, 0.02},
-		{1 << 20, 1_200_000, 1},
+		{1 << 18, 75_000, 0.02},
+		{1 << 18, 300_000, 1},
 		{0, 10_000, 1},
 		{-1, 10_000, 1},
 	} {
@@ -116,6 +117,7 @@ func TestKeysDuringTheScan(t *testing.T) {
 // TestRetriesWhileWarming opens a log with keys again and sends every one at
 // once, by several callers: each has its index, whatever was scanned by then.
 func TestRetriesWhileWarming(t *testing.T) {
+	t.Parallel()
 	tl := newTestLog(t, testOptions(vfs.NewMem()))
 	const keys = 3000
 	var batch []Entry
@@ -159,6 +161,7 @@ func TestRetriesWhileWarming(t *testing.T) {
 // TestAtomicUnitsGiveKeysBack refuses units whose keys were consumed already, in
 // one batch with others, in every order of places in the table.
 func TestAtomicUnitsGiveKeysBack(t *testing.T) {
+	t.Parallel()
 	tl := newTestLog(t, testOptions(vfs.NewMem()))
 	for round := range 20 {
 		var unit []Entry

@@ -12,6 +12,7 @@ import (
 )
 
 func TestSizes(t *testing.T) {
+	t.Parallel()
 	tl := newTestLog(t, testOptions(vfs.NewMem()))
 	tl.check()
 	for range 20 {
@@ -49,6 +50,7 @@ func TestSingleAppendsRollUp(t *testing.T) {
 }
 
 func TestLargeEntriesStayRuns(t *testing.T) {
+	t.Parallel()
 	tl := newTestLog(t, testOptions(vfs.NewMem()))
 	for i := range TileWidth + 3 {
 		data := bytes.Repeat([]byte{byte(i)}, MaxEntrySize)

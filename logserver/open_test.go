@@ -3,6 +3,7 @@ package logserver
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -104,6 +105,7 @@ func flip(at int) func([]byte) []byte {
 func remove([]byte) []byte { return nil }
 
 func TestCorruptionFoundAtOpen(t *testing.T) {
+	t.Parallel()
 	const size = 256*256 + 256 + 10 // levels 0 and 1 are partial, 2 has a hash
 	for name, c := range map[string]struct {
 		key    []byte
@@ -143,19 +145,21 @@ func TestCorruptionFoundAtOpen(t *testing.T) {
 	}
 }
 
-// base holds the closed log that corruptible copies.
-var base *vfs.MemFS
+// base holds the closed log that corruptible copies, made under its lock.
+var (
+	base   *vfs.MemFS
+	baseMu sync.Mutex
+)
 
 // corruptible returns the file system of a closed log of the given size.
 func corruptible(t *testing.T, size int) *vfs.MemFS {
 	t.Helper()
+	baseMu.Lock()
+	defer baseMu.Unlock()
 	if base == nil {
 		fs := vfs.NewCrashableMem()
 		tl := newTestLog(t, testOptions(fs))
 		tl.addN(size)
-		if err := tl.store.db.Flush(); err != nil { // so that opening copies has no WAL to replay
-			t.Fatal(err)
-		}
 		tl.close()
 		base = fs
 	}
@@ -165,6 +169,7 @@ func corruptible(t *testing.T, size int) *vfs.MemFS {
 // TestCorruptionFoundBeforeSigning changes stored bytes under a running log:
 // the next round notices and signs nothing.
 func TestCorruptionFoundBeforeSigning(t *testing.T) {
+	t.Parallel()
 	const size = 700 // two full tiles and bundles, one unfinished
 	for name, c := range map[string]struct {
 		key    []byte

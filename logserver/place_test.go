@@ -13,6 +13,7 @@ import (
 // TestCopiedStoreIsSuspended: a store knows its place. A directory that is
 // renamed keeps it; a copy, made with whatever tool, does not sign or append.
 func TestCopiedStoreIsSuspended(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux tells when a file was born")
 	}

@@ -81,6 +81,7 @@ func faultEntry(i int) Entry {
 // completely or not at all, and repeating it with its deduplication key finds
 // out.
 func TestFailedCommitEndsProcess(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		fault     string
 		rotation  bool // the fault is met when the write-ahead log is rotated
@@ -95,6 +96,7 @@ func TestFailedCommitEndsProcess(t *testing.T) {
 		{"reuse persisted", true, 0},
 	} {
 		t.Run(c.fault, func(t *testing.T) {
+			t.Parallel()
 			opts := testOptions(nil)
 			opts.Dir = t.TempDir()
 			if err := Create(opts); err != nil {

@@ -21,6 +21,7 @@ import (
 // TestStartUpCheckByPolicy is promise 3: what a log does at its start follows
 // from who keeps silent and who knows more.
 func TestStartUpCheckByPolicy(t *testing.T) {
+	t.Parallel()
 	opts := testOptions(vfs.NewCrashableMem())
 	a, b, c := newFakeWitness(t, opts, 11), newFakeWitness(t, opts, 12), newFakeWitness(t, opts, 13)
 	opts = witnessed(t, opts, 2, a, b, c)

@@ -15,6 +15,7 @@ import (
 // TestProofsOfAllSizes compares every proof in every tree up to 300 entries,
 // all made from one later view, with those of an independent implementation.
 func TestProofsOfAllSizes(t *testing.T) {
+	t.Parallel()
 	tl := newTestLog(t, testOptions(vfs.NewMem()))
 	const largest = 300
 	tl.addN(largest + 20)
@@ -45,6 +46,7 @@ func TestProofsOfAllSizes(t *testing.T) {
 // TestProofsAcrossLevels does the same with samples of a tree of three levels,
 // with a cache too small for it.
 func TestProofsAcrossLevels(t *testing.T) {
+	t.Parallel()
 	tl := newTestLog(t, testOptions(vfs.NewMem()))
 	tl.nodes = newNodeCache(0)
 	tl.addN(256*256 + 1000)

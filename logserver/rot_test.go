@@ -65,6 +65,7 @@ func change(t *testing.T, fs vfs.FS, path string, edit func([]byte) []byte) {
 // to do, or the log runs and tells nothing that is not so: what it cannot read
 // is an error, and nothing is signed or appended on top of it.
 func TestRottenFiles(t *testing.T) {
+	t.Parallel()
 	t.Run("stopped", func(t *testing.T) { rotFiles(t, 1, false) })
 	t.Run("killed", func(t *testing.T) { rotFiles(t, 2, true) })
 }
@@ -197,7 +198,10 @@ func runRotten(t *testing.T, opts Options, m *model) error {
 // TestRottenTail flips bits at the end of the write-ahead log of a log that was
 // killed, where Pebble takes what it finds for a torn write: nothing is lost
 // without a word.
-func TestRottenTail(t *testing.T) { rotTail(t, 10) }
+func TestRottenTail(t *testing.T) {
+	t.Parallel()
+	rotTail(t, 10)
+}
 
 // rotTail damages the file at the given number of places, evenly spread: it flips
 // a bit, and cuts it there.

@@ -14,7 +14,10 @@ import (
 // TestRottenDedup flips bits in the tables of a log whose entries all have
 // deduplication keys: a retry is answered with the index that it always had or
 // with an error, and never sequenced again.
-func TestRottenDedup(t *testing.T) { rotDedup(t, 24) }
+func TestRottenDedup(t *testing.T) {
+	t.Parallel()
+	rotDedup(t, 24)
+}
 
 // rotDedup flips the given number of bits of each table, evenly spread.
 func rotDedup(t *testing.T, flips int) {

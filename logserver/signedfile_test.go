@@ -25,6 +25,7 @@ func signedHeadOf(t *testing.T, o Options) Head {
 // TestSignedFile: whatever happens to one of its slots, the file holds the other
 // head; and what it does not hold it does not invent.
 func TestSignedFile(t *testing.T) {
+	t.Parallel()
 	fs := vfs.NewMem()
 	if err := fs.MkdirAll("d", 0o700); err != nil {
 		t.Fatal(err)
@@ -222,6 +223,7 @@ func TestCleanStopNeedsNoWAL(t *testing.T) {
 // nothing; in a blob file, which Pebble does not survive, it is the error of
 // Close. Either way everything is there afterwards.
 func TestFaultWhileClosing(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		suffix  string
 		wantErr bool

@@ -16,6 +16,7 @@ import (
 // TestTilesSpec holds the read interface to c2sp.org/tlog-tiles. Each test is
 // named for a sentence of it.
 func TestTilesSpec(t *testing.T) {
+	t.Parallel()
 	tl := newTestLog(t, testOptions(vfs.NewMem()))
 	const size = 70000
 	tl.addN(size)

@@ -118,6 +118,7 @@ var misbehaviour = map[string]func(f *fakeWitness, w http.ResponseWriter, c chec
 // of them answers neither delays a checkpoint that another's cosignature
 // suffices for, nor gets into it.
 func TestMisbehavingWitnesses(t *testing.T) {
+	t.Parallel()
 	for name, answer := range misbehaviour {
 		t.Run(name, func(t *testing.T) {
 			opts := testOptions(vfs.NewMem())

@@ -163,7 +163,7 @@ func dead(w http.ResponseWriter, _ checkpoint.Checkpoint) bool {
 
 // within bounds what a test waits for; it is never reached when tests pass.
 func within(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -297,6 +297,7 @@ func TestSlowWitnessDelaysNobody(t *testing.T) {
 }
 
 func TestFailClosedAndOpen(t *testing.T) {
+	t.Parallel()
 	for _, open := range []bool{false, true} {
 		opts := testOptions(vfs.NewMem())
 		a, b := newFakeWitness(t, opts, 11), newFakeWitness(t, opts, 12)
@@ -394,6 +395,7 @@ func TestTolerance(t *testing.T) {
 }
 
 func TestStartUpCheck(t *testing.T) {
+	t.Parallel()
 	// A log with history that both witnesses have seen.
 	prepare := func(t *testing.T) (*testLog, *fakeWitness, *fakeWitness) {
 		opts := testOptions(vfs.NewCrashableMem())
@@ -567,6 +569,7 @@ func TestCloseDrains(t *testing.T) {
 // TestCloseSignsTheLastEntry: what was answered at the moment when the log is
 // closed is signed before that ends.
 func TestCloseSignsTheLastEntry(t *testing.T) {
+	t.Parallel()
 	tl := newTestLog(t, testOptions(vfs.NewMem()))
 	for size := int64(1); size <= 60; size++ {
 		tl.add(tl.nextEntry())
