@@ -16,7 +16,8 @@ import (
 //	POST /add-checkpoint            submission prefix "/": both cosignatures
 //	POST /ed25519/add-checkpoint    submission prefix "/ed25519": that of type 0x04
 //	POST /mldsa/add-checkpoint      submission prefix "/mldsa": that of type 0x06
-//	GET  /<origin hash>/checkpoint  monitoring prefix "/": what was cosigned last
+//	GET  /<origin hash>/checkpoint  monitoring prefix, "/" or any of the above: what
+//	                                was cosigned last
 //	GET  /healthz                   200 if the witness can cosign, 503 if not
 //	GET  /metrics                   counters for Prometheus
 //
@@ -29,7 +30,9 @@ func (w *Witness) Handler() http.Handler {
 	mux.Handle("POST /add-checkpoint", w.addCheckpoint("both", w.keys.places()...))
 	mux.Handle("POST /ed25519/add-checkpoint", w.addCheckpoint("ed25519", placeEd25519))
 	mux.Handle("POST /mldsa/add-checkpoint", w.addCheckpoint("mldsa", placeMLDSA44))
-	mux.HandleFunc("GET /{hash}/checkpoint", w.latest)
+	for _, prefix := range []string{"", "/ed25519", "/mldsa"} {
+		mux.HandleFunc("GET "+prefix+"/{hash}/checkpoint", w.latest)
+	}
 	mux.HandleFunc("GET /healthz", w.health)
 	mux.Handle("GET /metrics", w.metrics.handler())
 	return mux

@@ -2,6 +2,7 @@ package witness
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,20 +25,36 @@ const (
 	shutdownTimeout   = 10 * time.Second
 )
 
+// Server serves a witness over HTTP/1.1, in the clear or over TLS.
+type Server struct {
+	Handler http.Handler
+	// TLS is nil for a listener on loopback or behind a proxy. Requests and answers
+	// are signed and public: what TLS adds is that nobody on the way learns or
+	// stops them one by one.
+	TLS    *tls.Config
+	Logger *slog.Logger // required
+}
+
 // Serve answers requests on a listener until ctx ends, then lets those in
 // progress finish. It closes the listener.
-func Serve(ctx context.Context, ln net.Listener, handler http.Handler, logger *slog.Logger) error {
+func (s Server) Serve(ctx context.Context, ln net.Listener) error {
 	server := &http.Server{
-		Handler:           handler,
+		Handler:           s.Handler,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
+	}
+	// The limit is below TLS, so that handshakes count too; they have to be over
+	// within readHeaderTimeout.
+	ln = netutil.LimitListener(ln, maxConnections)
+	if s.TLS != nil {
+		ln = tls.NewListener(ln, s.TLS)
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(netutil.LimitListener(ln, maxConnections)) }()
+	go func() { served <- server.Serve(ln) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serving: %w", err)

@@ -23,7 +23,7 @@ func TestServeFinishesRequests(t *testing.T) {
 
 	ln := must(net.Listen("tcp", "127.0.0.1:0"))
 	done := make(chan error)
-	go func() { done <- Serve(ctx, ln, f.Handler(), slog.New(slog.DiscardHandler)) }()
+	go func() { done <- (Server{Handler: f.Handler(), Logger: slog.New(slog.DiscardHandler)}).Serve(ctx, ln) }()
 	resp := must(http.Post("http://"+ln.Addr().String()+"/add-checkpoint", "", strings.NewReader(string(l.request(0, 9)))))
 	if status, _, body := f.read(resp); status != 200 {
 		t.Errorf("status %d: %s", status, body)
@@ -40,7 +40,7 @@ func TestServeFinishesRequests(t *testing.T) {
 func TestServeReportsListenerErrors(t *testing.T) {
 	ln := must(net.Listen("tcp", "127.0.0.1:0"))
 	ln.Close()
-	if err := Serve(t.Context(), ln, http.NotFoundHandler(), slog.New(slog.DiscardHandler)); err == nil {
+	if err := (Server{Handler: http.NotFoundHandler(), Logger: slog.New(slog.DiscardHandler)}).Serve(t.Context(), ln); err == nil {
 		t.Error("no error")
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
@@ -25,6 +28,7 @@ const (
 	devCluster   = "dev"
 	devWitnesses = 3
 	devQuorum    = 2 // of the witnesses
+	devLawful    = "lawful-1"
 )
 
 var devFounding = founding{
@@ -43,11 +47,11 @@ func devCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run a whole cluster on this machine",
-		Long: `Run a control plane with its two logs, three witnesses and three nodes, each a
-process of its own, until interrupted. The folder keeps everything: keys,
-profiles, policies, genesis and logs; started again on the same folder, the same
-cluster goes on. It is for development: one admin governs alone, all keys lie
-in one place, and contracts may run unmetered.`,
+		Long: `Run a control plane with its two logs, three witnesses, a cosigner of lawful
+membership and three nodes, each a process of its own, until interrupted. The
+folder keeps everything: keys, profiles, policies, genesis and logs; started
+again on the same folder, the same cluster goes on. It is for development: one
+admin governs alone, all keys lie in one place, and contracts may run unmetered.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &devRun{dir: dir, listen: listen, deadline: deadline, out: cmd.OutOrStdout(), bar: newProgress()}
@@ -124,7 +128,16 @@ func (d *devRun) start(ctx context.Context) (server string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := policies(d.dir, f.logs, witnesses, devQuorum); err != nil {
+	listen, release, err := fixedAddress(d.listen)
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	lawful, err := d.startLawful(ctx, f, "http://"+listen+"/membership")
+	if err != nil {
+		return "", err
+	}
+	if err := policies(d.dir, f.logs, cosigners{witnesses: witnesses, quorum: devQuorum, lawful: []checkpoint.Witness{lawful}}); err != nil {
 		return "", err
 	}
 	for _, name := range []string{genesisName, auditPolicyName, membershipPolicyName} {
@@ -137,7 +150,7 @@ func (d *devRun) start(ctx context.Context) (server string, err error) {
 		}
 	}
 	d.bar.show("starting the control plane")
-	addr, err := d.serve(ctx, "controlapi", "controlapi", "serve", "--dir", control, "--listen", d.listen,
+	addr, err := d.serve(ctx, "controlapi", "controlapi", "serve", "--dir", control, "--listen", listen,
 		"--attempt-deadline", d.deadline.String(), "--quotas", "development")
 	if err != nil {
 		return "", err
@@ -149,49 +162,88 @@ func (d *devRun) start(ctx context.Context) (server string, err error) {
 	return server, d.startNodes(ctx, server, f)
 }
 
+// fixedAddress returns an address with a port that is known before anybody
+// listens there: the cosigner of lawful membership is told where the log will
+// be, and the log's policy where the cosigner is. Release is called when the
+// listener is there.
+func fixedAddress(listen string) (addr string, release func(), err error) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil || port != "0" {
+		return listen, func() {}, nil // the control plane says what is wrong with it
+	}
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return "", nil, fmt.Errorf("port 0 takes an IP address beside it, not %q", host)
+	}
+	return reserve(ip)
+}
+
 // startWitnesses starts the witnesses and returns what the policies say of
 // them: their Ed25519 keys and where they answer now.
 func (d *devRun) startWitnesses(ctx context.Context, f founding) ([]checkpoint.Witness, error) {
-	logs, err := checkpoint.FormatPolicy([]checkpoint.LogKey{
-		{Vkey: f.logs.Audit.Keys[0], Origin: f.logs.Audit.Origin},
-		{Vkey: f.logs.Membership.Keys[0], Origin: f.logs.Membership.Origin},
-	}, nil, 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := writeFile(d.path("witness-logs.policy"), logs); err != nil {
+	policy := d.path("witness-logs.policy")
+	if err := writeLogs(policy, f.logs.Audit, f.logs.Membership); err != nil {
 		return nil, err
 	}
 	var list []checkpoint.Witness
 	for i := 1; i <= devWitnesses; i++ {
-		name := fmt.Sprintf("witness-%d", i)
-		d.bar.show("starting " + name)
-		vkeys := d.path(name, "vkeys")
-		if _, err := os.Stat(vkeys); errors.Is(err, fs.ErrNotExist) {
-			out, err := run(ctx, "witness", "init", "--dir", d.path(name), "--name", devCluster+"."+name)
-			if err != nil {
-				return nil, err
-			}
-			if err := writeFile(vkeys, out); err != nil {
-				return nil, err
-			}
-		}
-		data, err := os.ReadFile(vkeys)
+		w, err := d.startWitness(ctx, fmt.Sprintf("witness-%d", i), "--policy", policy)
 		if err != nil {
 			return nil, err
 		}
-		key, err := ed25519Vkey(string(data))
-		if err != nil {
-			return nil, fmt.Errorf("%q: %w", vkeys, err)
-		}
-		addr, err := d.serve(ctx, name, "witness", "serve", "--dir", d.path(name), "--listen", "127.0.0.1:0",
-			"--policy", d.path("witness-logs.policy"))
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, checkpoint.Witness{Name: name, Vkey: key.Vkey(), Key: key, URL: "http://" + addr})
+		list = append(list, w)
 	}
 	return list, nil
+}
+
+// startLawful starts the cosigner of lawful membership.
+func (d *devRun) startLawful(ctx context.Context, f founding, log string) (checkpoint.Witness, error) {
+	policy := d.path("lawful-log.policy")
+	if err := writeLogs(policy, f.logs.Membership); err != nil {
+		return checkpoint.Witness{}, err
+	}
+	return d.startWitness(ctx, devLawful, "--policy", policy, "--lawful-genesis", d.path(genesisName), "--lawful-log", log)
+}
+
+// writeLogs writes what a witness has to know of logs.
+func writeLogs(path string, logs ...membership.Log) error {
+	var keys []checkpoint.LogKey
+	for _, log := range logs {
+		keys = append(keys, checkpoint.LogKey{Vkey: log.Keys[0], Origin: log.Origin})
+	}
+	text, err := checkpoint.FormatPolicy(keys, nil, 0)
+	if err != nil {
+		return err
+	}
+	return writeFile(path, text)
+}
+
+// startWitness makes a witness, if it is not there, and starts it. Only its
+// Ed25519 cosignature is asked for: it is the quicker one.
+func (d *devRun) startWitness(ctx context.Context, name string, args ...string) (checkpoint.Witness, error) {
+	d.bar.show("starting " + name)
+	vkeys := d.path(name, "vkeys")
+	if _, err := os.Stat(vkeys); errors.Is(err, fs.ErrNotExist) {
+		if _, err := run(ctx, "witness", "init", "--dir", d.path(name), "--name", devCluster+"."+name); err != nil {
+			return checkpoint.Witness{}, err
+		}
+	}
+	data, err := os.ReadFile(vkeys)
+	if err != nil {
+		return checkpoint.Witness{}, err
+	}
+	key, err := ed25519Vkey(string(data))
+	if err != nil {
+		return checkpoint.Witness{}, fmt.Errorf("%q: %w", vkeys, err)
+	}
+	addr, err := d.serve(ctx, name, "witness", append([]string{"serve", "--dir", d.path(name), "--listen", "127.0.0.1:0"}, args...)...)
+	if err != nil {
+		return checkpoint.Witness{}, err
+	}
+	return checkpoint.Witness{Name: name, Vkey: key.Vkey(), Key: key, URL: "http://" + addr + "/ed25519"}, nil
 }
 
 // ed25519Vkey picks the Ed25519 cosigner key from what `witness init` printed.

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -150,14 +152,26 @@ func loadOrCreate(path string) (crypto.Signer, error) {
 	return key, nil
 }
 
-// policies writes one policy file for each log: any k of the witnesses.
-func policies(dir string, logs membership.Logs, witnesses []checkpoint.Witness, k int) error {
+// cosigners are whom the policies of a cluster trust.
+type cosigners struct {
+	witnesses []checkpoint.Witness // of both logs
+	quorum    int                  // of the witnesses, that must cosign
+	// lawful are cosigners of lawful membership. More than half of them must cosign
+	// the membership log, beside the quorum; none if it is empty.
+	lawful []checkpoint.Witness
+}
+
+// policies writes one policy file for each log.
+func policies(dir string, logs membership.Logs, trusted cosigners) error {
 	for name, log := range map[string]membership.Log{auditPolicyName: logs.Audit, membershipPolicyName: logs.Membership} {
 		var keys []checkpoint.LogKey
 		for _, vkey := range log.Keys {
 			keys = append(keys, checkpoint.LogKey{Vkey: vkey, Origin: log.Origin})
 		}
-		text, err := checkpoint.FormatPolicy(keys, witnesses, k)
+		text, err := checkpoint.FormatPolicy(keys, trusted.witnesses, trusted.quorum)
+		if err == nil && name == membershipPolicyName && len(trusted.lawful) > 0 {
+			text, err = trusted.requireLawful(text)
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -166,6 +180,29 @@ func policies(dir string, logs membership.Logs, witnesses []checkpoint.Witness, 
 		}
 	}
 	return nil
+}
+
+// requireLawful adds to the text of a policy that more than half of the cosigners
+// of lawful membership must have cosigned too.
+func (c cosigners) requireLawful(text []byte) ([]byte, error) {
+	before, quorum, found := bytes.Cut(text, []byte("quorum "))
+	if !found {
+		return nil, errors.New("the policy has no quorum line")
+	}
+	var b bytes.Buffer
+	b.Write(before)
+	names := ""
+	for _, w := range c.lawful {
+		fmt.Fprintf(&b, "witness %s %s %s\n", w.Name, w.Vkey, w.URL)
+		names += " " + w.Name
+	}
+	fmt.Fprintf(&b, "group lawful-membership %d%s\n", len(c.lawful)/2+1, names)
+	fmt.Fprintf(&b, "group witnessed-and-lawful all %s lawful-membership\n", bytes.TrimSpace(quorum))
+	b.WriteString("quorum witnessed-and-lawful\n")
+	if _, err := checkpoint.ParsePolicy(b.Bytes()); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
 }
 
 // profiles writes a profile for each principal of the kinds that use tally:

@@ -20,7 +20,7 @@ func clusterCommand(a *app) *cobra.Command {
 
 func clusterInitCommand(a *app) *cobra.Command {
 	var dir, logsFile, server string
-	var witnesses []string
+	var witnesses, lawful []string
 	var witnessQuorum int
 	f := founding{limits: contract.DefaultClusterLimits()}
 	cmd := &cobra.Command{
@@ -43,13 +43,17 @@ A witness is NAME=VKEY[,URL], with the submission prefix as URL.`,
 			if err != nil {
 				return usage(cmd, err)
 			}
+			lawfulList, err := parseWitnesses(lawful)
+			if err != nil {
+				return usage(cmd, err)
+			}
 			if err := f.weak(len(list), witnessQuorum); err != nil {
 				return err
 			}
 			if err := found(dir, f); err != nil {
 				return err
 			}
-			if err := policies(dir, f.logs, list, witnessQuorum); err != nil {
+			if err := policies(dir, f.logs, cosigners{witnesses: list, quorum: witnessQuorum, lawful: lawfulList}); err != nil {
 				return err
 			}
 			if err := profiles(dir, server, f); err != nil {
@@ -75,6 +79,7 @@ A witness is NAME=VKEY[,URL], with the submission prefix as URL.`,
 	fl.Uint64Var(&f.threshold, "admin-threshold", 0, "admins that must sign a change (default more than half)")
 	fl.Uint64Var(&f.nodeQuorum, "node-quorum", 0, "nodes that must be members for work to be accepted (default more than half)")
 	fl.StringArrayVar(&witnesses, "witness", nil, "a witness: NAME=VKEY[,URL]")
+	fl.StringArrayVar(&lawful, "lawful-witness", nil, "a cosigner of lawful membership, whose cosignature the membership log needs in addition: NAME=VKEY[,URL]")
 	fl.IntVar(&witnessQuorum, "witness-quorum", 0, "witnesses that must cosign (default more than half)")
 	for _, name := range []string{"cluster", "logs", "admin"} {
 		_ = cmd.MarkFlagRequired(name)
