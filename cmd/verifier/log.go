@@ -38,19 +38,23 @@ type logReport struct {
 func logCommand() *cobra.Command {
 	var f logFlags
 	cmd := &cobra.Command{
-		Use:   "log URL",
+		Use:   "log URL|DIRECTORY",
 		Short: "Download a log, recompute its tree, compare it with the last time",
 		Long: `Download every entry of a c2sp.org/tlog-tiles log from its monitoring prefix,
 recompute the tree, and compare it with the log's checkpoint, its tiles, and the
 tree that was verified the last time. Only what is new since then is downloaded.
-An interrupted run goes on where it stopped.
+An interrupted run goes on where it stopped. In place of the URL it takes a
+directory with a static copy, such as an export or a mirror makes. A copy that is
+behind what was verified before is reported as a log that went back: remember
+copies in a state file of their own.
 
 What was verified is kept in a state file, by default below the user's
 configuration folder. It is trusted: keep it where nobody else can write.
 
 ` + exitTable(),
 		Example: "  verifier log https://control.example/audit --policy audit.policy\n" +
-			"  verifier log http://127.0.0.1:8400 --vkey example.com/log+1234abcd+AQ…",
+			"  verifier log http://127.0.0.1:8400 --vkey example.com/log+1234abcd+AQ…\n" +
+			"  verifier log /srv/www/log --vkey example.com/log+1234abcd+AQ… --state copy.state",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runLog(cmd, f, args[0]) },
 	}
@@ -63,7 +67,7 @@ configuration folder. It is trusted: keep it where nobody else can write.
 	return cmd
 }
 
-func runLog(cmd *cobra.Command, f logFlags, url string) error {
+func runLog(cmd *cobra.Command, f logFlags, place string) error {
 	policy, err := f.readPolicy(cmd)
 	if err != nil {
 		return err
@@ -75,7 +79,10 @@ func runLog(cmd *cobra.Command, f logFlags, url string) error {
 	if f.workers < 1 || f.workers > 64 {
 		return usage(cmd, fmt.Errorf("--workers %d: want 1 to 64", f.workers))
 	}
-	fetch, err := tiles.HTTP(&http.Client{Timeout: requestTimeout}, url)
+	fetch, err := tiles.Locate(&http.Client{Timeout: requestTimeout}, place)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fail(exitNetwork, "name a URL or a directory with a copy of the log", "reading the log: %w", err)
+	}
 	if err != nil {
 		return usage(cmd, err)
 	}

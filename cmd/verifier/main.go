@@ -3,7 +3,7 @@
 //	verifier proof BUNDLE --policy audit.policy --membership-policy membership.policy --genesis genesis.json
 //	verifier replay BUNDLE --blob module.wasm --blob input … (and the flags of proof)
 //	verifier member PRINCIPAL@EPOCH FILE --membership-policy membership.policy --genesis genesis.json
-//	verifier log URL --policy audit.policy
+//	verifier log URL|DIRECTORY --policy audit.policy
 //	verifier compare URL --policy audit.policy
 //	verifier evidence FILE --policy audit.policy
 //

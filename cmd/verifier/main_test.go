@@ -77,6 +77,7 @@ func TestScripts(t *testing.T) {
 			"exits":    exitsCmd,
 			"log":      logCmd,
 			"damage":   damageCmd,
+			"copy":     copyCmd,
 			"witness":  witnessCmd,
 			"note":     noteCmd,
 			"unlawful": unlawfulCmd,
