@@ -55,6 +55,10 @@ type Status struct {
 	MaxQueuedEntries int `json:"max_queued_entries"`
 	MaxQueuedBytes   int `json:"max_queued_bytes"`
 
+	// Memory is what the HTTP interface and the deduplication keys may hold; zero
+	// for a stopped log.
+	Memory MemoryStatus `json:"memory,omitzero"`
+
 	// DiskFree is what the log may still fill and DiskReserve below what free
 	// space appends are refused, both in bytes; DiskFree is nil if the file
 	// system does not say.
@@ -63,6 +67,26 @@ type Status struct {
 
 	// Copy is the static copy that is kept up to date, or nil.
 	Copy *CopyStatus `json:"copy,omitempty"`
+}
+
+// MemoryStatus says how much of its bounds is in use, in bytes: see Options.
+type MemoryStatus struct {
+	Bodies         int64 `json:"body_bytes"`
+	MaxBodies      int64 `json:"max_body_bytes"`
+	Replies        int64 `json:"reply_bytes"`
+	MaxReplies     int64 `json:"max_reply_bytes"`
+	TileCache      int64 `json:"tile_cache_bytes"`
+	MaxTileCache   int64 `json:"max_tile_cache_bytes"` // 0: nothing is kept
+	MaxDedupFilter int64 `json:"max_dedup_filter_bytes"`
+}
+
+func (l *Log) memory() MemoryStatus {
+	return MemoryStatus{
+		Bodies: l.bodies.held(), MaxBodies: l.bodies.total,
+		Replies: l.replies.held(), MaxReplies: l.replies.total,
+		TileCache: int64(l.tiles.size()), MaxTileCache: max(int64(l.opts.TileCacheBytes), 0),
+		MaxDedupFilter: int64(l.opts.DedupFilterBytes),
+	}
 }
 
 // Status describes the log now. It asks nobody but the file system.
@@ -78,6 +102,7 @@ func (l *Log) Status() Status {
 		Publication:   "fail-closed",
 		QueuedEntries: entries, QueuedBytes: bytes,
 		MaxQueuedEntries: l.opts.QueueEntries, MaxQueuedBytes: l.opts.QueueBytes,
+		Memory:      l.memory(),
 		DiskReserve: l.space.reserve,
 		Copy:        l.copyStatus(),
 	}

@@ -61,7 +61,7 @@ func serve(t *testing.T, dir, target string) (url string, stop func()) {
 	ended := make(chan error, 1)
 	go func() {
 		_, err := logserver(ctx, writer, "serve", "--dir", dir, "--listen", "127.0.0.1:0",
-			"--disk-reserve", "-1", "--export", target, "--export-interval", "10ms")
+			"--disk-reserve", "none", "--export", target, "--export-interval", "10ms")
 		writer.Close()
 		ended <- err
 	}()

@@ -11,9 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tallystick/tallystick/cmd/internal/control"
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
@@ -73,7 +75,11 @@ type serveConfig struct {
 	listen         string
 	policy         string
 	failOpen       bool
-	diskReserve    int64
+	diskReserve    size
+	bodyMemory     size
+	replyMemory    size
+	tileCache      size
+	dedupFilter    size
 	minInterval    time.Duration
 	addrFile       string
 	export         string
@@ -112,7 +118,7 @@ does not end the process.`,
 	flags.StringVar(&config.listen, "listen", "", "`address` to listen on, HOST:PORT; port 0 takes a free one")
 	flags.StringVar(&config.policy, "policy", "", "c2sp.org/tlog-policy `file` with the log's key, witnesses and quorum (default: no witnesses)")
 	flags.BoolVar(&config.failOpen, "fail-open", false, "publish checkpoints also when the witnesses do not satisfy the policy")
-	flags.Int64Var(&config.diskReserve, "disk-reserve", 0, "`bytes` to leave free on the disk: below it appends are refused until there is room (default: a tenth of the file system, at most 1 GiB; -1 for none)")
+	config.registerSizes(flags)
 	flags.DurationVar(&config.minInterval, "min-interval", logserver.DefaultMinInterval, "shortest `time` between two checkpoints; use 1s or more with public witnesses")
 	flags.StringVar(&config.addrFile, "addr-file", "", "`file` to write the listening address to, once listening")
 	flags.StringVar(&config.export, "export", "", "keep a static copy of the read path up to date in this `target`: a directory or the URL of a bucket")
@@ -120,6 +126,21 @@ does not end the process.`,
 	flags.BoolVar(&config.verbose, "verbose", false, "log more, also what single witnesses and requests did")
 	cmd.MarkFlagRequired("listen")
 	return cmd
+}
+
+// registerSizes adds the flags that say how much disk and memory the log may
+// take. The defaults are those of logserver.Options.
+func (c *serveConfig) registerSizes(flags *pflag.FlagSet) {
+	c.diskReserve = size{min: 1, max: math.MaxInt64, none: true}
+	flags.Var(&c.diskReserve, "disk-reserve", "`size` to leave free on the disk, such as 2GiB: below it appends are refused until there is room (default: a tenth of the file system, at most 1GiB; none watches nothing)")
+	c.bodyMemory = size{bytes: logserver.DefaultBodyBytes, min: minBodyMemory, max: maxMemory}
+	flags.Var(&c.bodyMemory, "body-memory", "`size` of the memory for the bodies of appends under way: beyond it they are answered 503")
+	c.replyMemory = size{bytes: logserver.DefaultReplyBytes, min: minReplyMemory, max: maxMemory}
+	flags.Var(&c.replyMemory, "reply-memory", "`size` of the memory for entry bundles and tiles that clients are slow to take: beyond it they are answered 503")
+	c.tileCache = size{bytes: logserver.DefaultTileCacheBytes, min: 1 << 10, max: maxMemory, none: true}
+	flags.Var(&c.tileCache, "tile-cache", "`size` of the memory for tiles and bundles that were asked for last; none keeps nothing")
+	c.dedupFilter = size{bytes: logserver.DefaultDedupFilterBytes, min: minFilter, max: maxMemory}
+	flags.Var(&c.dedupFilter, "dedup-filter", "most `size` of the memory that spares look-ups of fresh deduplication keys, 12 bits each: with more keys than that appends get slower")
 }
 
 // closeTimeout bounds the last round after a request to stop.
@@ -132,7 +153,9 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error
 	if err != nil {
 		return err
 	}
-	options.DiskReserve, options.Fatal = config.diskReserve, wiring.EndProcess("logserver", stderr)
+	options.DiskReserve, options.Fatal = config.diskReserve.bytes, wiring.EndProcess("logserver", stderr)
+	options.BodyBytes, options.ReplyBytes = int(config.bodyMemory.bytes), int(config.replyMemory.bytes)
+	options.TileCacheBytes, options.DedupFilterBytes = int(config.tileCache.bytes), int(config.dedupFilter.bytes)
 	options.FailOpen, options.MinInterval, options.Logger = config.failOpen, config.minInterval, logger
 	if config.policy != "" {
 		if options.Policy, err = wiring.ReadPolicy(config.policy); err != nil {

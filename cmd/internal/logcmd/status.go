@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -93,6 +94,10 @@ func printStatus(w io.Writer, r *statusReport) {
 			fmt.Fprintln(w, "           without witnesses nothing but this store stands against a second history")
 		}
 		fmt.Fprintf(w, "  queue    %d of %d entries, %d of %d bytes\n", r.QueuedEntries, r.MaxQueuedEntries, r.QueuedBytes, r.MaxQueuedBytes)
+		m := r.Memory
+		fmt.Fprintf(w, "  memory   %s\n", strings.Join([]string{
+			"bodies " + ofMemory(m.Bodies, m.MaxBodies), "replies " + ofMemory(m.Replies, m.MaxReplies),
+			"tile cache " + ofMemory(m.TileCache, m.MaxTileCache), "dedup filter at most " + formatSize(m.MaxDedupFilter)}, ", "))
 		if r.DiskFree != nil {
 			fmt.Fprintf(w, "  disk     %d MiB free, appends stop at %d MiB\n", *r.DiskFree>>20, r.DiskReserve>>20)
 		}
@@ -104,4 +109,12 @@ func printStatus(w io.Writer, r *statusReport) {
 		}
 		fmt.Fprintln(w, line)
 	}
+}
+
+// ofMemory says how much of a bound is in use.
+func ofMemory(used, bound int64) string {
+	if bound <= 0 {
+		return "none"
+	}
+	return fmt.Sprintf("%d KiB of %s", (used+1<<10-1)>>10, formatSize(bound))
 }
