@@ -130,16 +130,54 @@ func (p *proposed) finish(d *draft, electorate *State, threshold uint64) (*State
 	if err != nil {
 		return nil, nil, err
 	}
-	switch c := p.change; {
-	case c.MembershipCount != next.Count():
-		return nil, nil, refuse(RefusedHash, "the change states %d principals, it makes %d", c.MembershipCount, next.Count())
-	case c.MembershipHash != next.hash:
-		return nil, nil, refuse(RefusedHash, "the change states membership hash %s, it makes %s", c.MembershipHash, next.hash)
-	case c.ClusterIdentityHash != next.identity:
-		return nil, nil, refuse(RefusedHash, "the change states cluster identity hash %s, it makes %s", c.ClusterIdentityHash, next.identity)
+	if err := p.change.states(next); err != nil {
+		return nil, nil, err
 	}
 	next.payloadDigest = info.PayloadDigest
 	return next, info, nil
+}
+
+// states checks the count and hashes that c states against the state it makes.
+func (c Change) states(next *State) error {
+	switch {
+	case c.MembershipCount != next.Count():
+		return refuse(RefusedHash, "the change states %d principals, it makes %d", c.MembershipCount, next.Count())
+	case c.MembershipHash != next.hash:
+		return refuse(RefusedHash, "the change states membership hash %s, it makes %s", c.MembershipHash, next.hash)
+	case c.ClusterIdentityHash != next.identity:
+		return refuse(RefusedHash, "the change states cluster identity hash %s, it makes %s", c.ClusterIdentityHash, next.identity)
+	}
+	return nil
+}
+
+// Preview returns the change in a payload and the state that it would make of s
+// once it is signed: every rule is checked but those on signatures. It is for
+// showing a signer what there is to sign; nothing may rely on the state
+// otherwise. Errors are a [*RefusalError].
+func (s *State) Preview(payload []byte) (*State, Change, error) {
+	c, err := ParseChange(payload)
+	if err != nil {
+		return nil, Change{}, err
+	}
+	if err := s.follows(c); err != nil {
+		return nil, c, err
+	}
+	d := newDraft(s)
+	if err := c.Effect.apply(d); err != nil {
+		return nil, c, err
+	}
+	if err := d.checkLockOut(); err != nil {
+		return nil, c, err
+	}
+	next, err := d.seal()
+	if err != nil {
+		return nil, c, err
+	}
+	if err := c.states(next); err != nil {
+		return nil, c, err
+	}
+	next.payloadDigest = digest.Of(payload)
+	return next, c, nil
 }
 
 // checkSignatures holds the envelope to the rule on signatures: at least
