@@ -110,6 +110,25 @@ func TestProofFileRefusals(t *testing.T) {
 	}
 }
 
+func TestLogFile(t *testing.T) {
+	for _, entries := range [][][]byte{nil, {[]byte("one")}, {[]byte("one"), {}, bytes.Repeat([]byte("x"), MaxChangeEnvelope)}} {
+		got, err := ParseLogFile(FormatLogFile(entries))
+		if err != nil || len(got) != len(entries) {
+			t.Fatalf("%d entries became %d (%v)", len(entries), len(got), err)
+		}
+		for i := range got {
+			if !bytes.Equal(got[i], entries[i]) {
+				t.Errorf("entry %d differs", i)
+			}
+		}
+	}
+	for _, cut := range []string{"\x00", "\x00\x01", "\x00\x02x", "\x00\x00\xff\xff"} {
+		if _, err := ParseLogFile([]byte(cut)); !errors.Is(err, ErrLogFile) {
+			t.Errorf("%q: %v", cut, err)
+		}
+	}
+}
+
 // Whatever parses is written the same again.
 func FuzzParseProofFile(f *testing.F) {
 	var vectors struct {

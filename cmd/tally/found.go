@@ -29,6 +29,18 @@ type founding struct {
 	threshold  uint64
 	nodeQuorum uint64
 	limits     contract.ClusterLimits
+	// keys names, by "principal/use", private keys that exist already: files, or
+	// URIs in a key management service. All others are made.
+	keys map[string]string
+}
+
+// keyName is where the private key of a principal for one use is: what the
+// founding names for it, or a file below dir.
+func (f *founding) keyName(dir, principal string, use membership.Use) string {
+	if name, ok := f.keys[principal+"/"+string(use)]; ok {
+		return name
+	}
+	return filepath.Join(dir, keyPath(principal, use))
 }
 
 // Names of the files that founding writes into a cluster's folder.
@@ -80,7 +92,7 @@ func found(dir string, f founding) error {
 				p.Labels = map[string]string{"arch": runtime.GOARCH}
 			}
 			for _, use := range usesByKind[kind] {
-				key, err := loadOrCreate(filepath.Join(dir, keyPath(id, use)))
+				key, err := loadOrCreate(f.keyName(dir, id, use))
 				if err != nil {
 					return err
 				}
@@ -136,6 +148,9 @@ func found(dir string, f founding) error {
 
 // loadOrCreate returns the key in a file, which it makes when there is none.
 func loadOrCreate(path string) (crypto.Signer, error) {
+	if inKMS(path) {
+		return loadKey(path)
+	}
 	if _, err := os.Stat(path); err == nil {
 		return keyfile.LoadEd25519(path, passphraseFromEnv())
 	}
@@ -215,7 +230,11 @@ func profiles(dir, server string, f founding) error {
 				Genesis: genesisName, AuditPolicy: auditPolicyName, MembershipPolicy: membershipPolicyName,
 			}
 			for _, use := range usesByKind[kind] {
-				p.Keys[string(use)] = keyPath(id, use)
+				name := keyPath(id, use)
+				if own, ok := f.keys[id+"/"+string(use)]; ok {
+					name = own
+				}
+				p.Keys[string(use)] = name
 			}
 			if err := writeProfile(filepath.Join(dir, id+".json"), p); err != nil {
 				return err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -20,7 +19,8 @@ func clusterCommand(a *app) *cobra.Command {
 
 func clusterInitCommand(a *app) *cobra.Command {
 	var dir, logsFile, server string
-	var witnesses, lawful []string
+	var witnesses, lawful, keys []string
+	var accept acceptance
 	var witnessQuorum int
 	f := founding{limits: contract.DefaultClusterLimits()}
 	cmd := &cobra.Command{
@@ -32,7 +32,13 @@ The logs' keys come from "controlapi init". Afterwards give the control plane
 genesis.json and the policies, each node its two keys, and keep the admins' keys
 apart from each other and from the servers.
 
-A witness is NAME=VKEY[,URL], with the submission prefix as URL.`,
+A witness is NAME=VKEY[,URL], with the submission prefix as URL. --key takes a key
+that exists already, for example one in a key management service:
+
+  --key ada/change=awskms:///alias/ada
+
+Set-ups that only look safe are refused, with the reason; --accept NAME takes one
+weakness on, and --development all of them.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
@@ -47,7 +53,15 @@ A witness is NAME=VKEY[,URL], with the submission prefix as URL.`,
 			if err != nil {
 				return usage(cmd, err)
 			}
-			if err := f.weak(len(list), witnessQuorum); err != nil {
+			if f.keys, err = f.parseKeys(keys); err != nil {
+				return usage(cmd, err)
+			}
+			plan := setUp{founding: &f, witnesses: list, lawful: lawfulList, quorum: witnessQuorum, server: server}
+			if err := plan.check(); err != nil {
+				return err
+			}
+			accepted, err := accept.refuse(plan.weaknesses())
+			if err != nil {
 				return err
 			}
 			if err := found(dir, f); err != nil {
@@ -59,10 +73,10 @@ A witness is NAME=VKEY[,URL], with the submission prefix as URL.`,
 			if err := profiles(dir, server, f); err != nil {
 				return err
 			}
-			return a.printer.value(map[string]any{"dir": dir, "cluster": f.cluster}, func(w io.Writer) {
+			return a.printer.value(map[string]any{"dir": dir, "cluster": f.cluster, "accepted_weaknesses": namesOf(accepted)}, func(w io.Writer) {
 				fmt.Fprintf(w, "cluster %q is in %s: genesis.json, audit.policy, membership.policy, keys/, and a profile for each user\n", f.cluster, dir)
-				if f.threshold == 1 {
-					fmt.Fprintln(w, "one admin can govern it alone: that is for development")
+				for _, weak := range accepted {
+					fmt.Fprintf(w, "accepted weakness %q: %s\n", weak.name, weak.what)
 				}
 			})
 		},
@@ -81,6 +95,9 @@ A witness is NAME=VKEY[,URL], with the submission prefix as URL.`,
 	fl.StringArrayVar(&witnesses, "witness", nil, "a witness: NAME=VKEY[,URL]")
 	fl.StringArrayVar(&lawful, "lawful-witness", nil, "a cosigner of lawful membership, whose cosignature the membership log needs in addition: NAME=VKEY[,URL]")
 	fl.IntVar(&witnessQuorum, "witness-quorum", 0, "witnesses that must cosign (default more than half)")
+	fl.StringArrayVar(&keys, "key", nil, "a key that exists: PRINCIPAL/USE=FILE, or =URI in a key management service")
+	fl.StringSliceVar(&accept.names, "accept", nil, "take on a weakness of the set-up: "+strings.Join(weaknessNames(), ", "))
+	fl.BoolVar(&accept.all, "development", false, "take on every weakness: the cluster is for development only")
 	for _, name := range []string{"cluster", "logs", "admin"} {
 		_ = cmd.MarkFlagRequired(name)
 	}
@@ -96,21 +113,6 @@ A witness is NAME=VKEY[,URL], with the submission prefix as URL.`,
 		}
 	}
 	return cmd
-}
-
-// weak refuses what would look safe and is not.
-func (f *founding) weak(witnesses, quorum int) error {
-	switch {
-	case witnesses == 0:
-		return withHint(errors.New("no witness: nothing would keep the logs from showing two histories"), "name at least one with --witness")
-	case quorum < 1 || quorum > witnesses:
-		return fmt.Errorf("a quorum of %d of %d witnesses cannot be", quorum, witnesses)
-	case 2*quorum <= witnesses:
-		return withHint(fmt.Errorf("a quorum of %d of %d witnesses lets two histories be witnessed", quorum, witnesses), "take more than half")
-	case len(f.admins) > 1 && f.threshold == 1:
-		return withHint(errors.New("a threshold of 1 with several admins: each could remove the others"), "take at least 2")
-	}
-	return nil
 }
 
 func parseWitnesses(specs []string) ([]checkpoint.Witness, error) {

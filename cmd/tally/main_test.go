@@ -12,12 +12,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/tallystick/tallystick/internal/testcluster"
+	"github.com/tallystick/tallystick/keyfile/kms/kmstest"
 	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"tally": main})
+	testscript.Main(m, map[string]func(){"tally": main, "sigstore-kms-fake": kmstest.Main})
 }
 
 // TestScripts runs the real command line without a control plane: what it does
@@ -26,17 +27,22 @@ func TestMain(m *testing.M) {
 //
 //	exits CODE ARG...   runs "tally ARG..." and checks its exit code
 //	logs FILE CLUSTER   writes what `controlapi init` writes
+//	serve DIR           starts a stand-in for the control plane of the cluster in DIR
+//	lie HOW             makes it answer wrongly
 //
-// and the variable WITNESS, a witness's vkey.
+// and the variables WITNESS, WITNESS2 and WITNESS3, vkeys of witnesses.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			cosigner, err := checkpoint.NewEd25519Cosigner("w.example", testcluster.Key("witness"))
-			if err != nil {
-				return err
+			for i, name := range fakeWitnesses {
+				w, err := cosigner(name)
+				if err != nil {
+					return err
+				}
+				env.Setenv([]string{"WITNESS", "WITNESS2", "WITNESS3"}[i], w.Key().Vkey())
 			}
-			env.Setenv("WITNESS", cosigner.Key().Vkey())
+			env.Values["fake"] = map[string]*fakeControl{}
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -54,6 +60,8 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("tally %s: exit %d, want %d", strings.Join(args[1:], " "), got, want)
 				}
 			},
+			"serve": serveCmd,
+			"lie":   lieCmd,
 			"logs": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), logsOf(ts, args[1]), 0o600))
 			},

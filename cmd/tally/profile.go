@@ -8,10 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/tallystick/tallystick/internal/strictjson"
 	"github.com/tallystick/tallystick/keyfile"
+	"github.com/tallystick/tallystick/keyfile/kms"
 )
 
 // maxProfile bounds a profile file; real ones are under a kilobyte.
@@ -23,7 +25,8 @@ type profile struct {
 	Server    string `json:"server"`
 	Cluster   string `json:"cluster"`
 	Principal string `json:"principal"`
-	// Keys maps a key use to the PEM file of the private key that has it.
+	// Keys maps a key use to the private key that has it: a PEM file, or the URI of
+	// a key in a key management service.
 	Keys             map[string]string `json:"keys"`
 	Genesis          string            `json:"genesis"`
 	AuditPolicy      string            `json:"audit_policy"`
@@ -85,7 +88,10 @@ func (p *profile) key(use string) (crypto.Signer, error) {
 		return nil, withHint(fmt.Errorf("profile %q names no key for %q", p.path, use),
 			fmt.Sprintf("add it under \"keys\", or use the profile of a principal that may sign with %q", use))
 	}
-	key, err := keyfile.LoadEd25519(p.file(name), passphraseFromEnv())
+	if !inKMS(name) {
+		name = p.file(name)
+	}
+	key, err := loadKey(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, withHint(err, fmt.Sprintf("profile %q names it; its paths are relative to its own folder", p.path))
 	}
@@ -93,6 +99,18 @@ func (p *profile) key(use string) (crypto.Signer, error) {
 		return nil, err
 	}
 	return key, nil
+}
+
+// inKMS reports whether a key is named by a URI, which files are not.
+func inKMS(name string) bool { return strings.Contains(name, "://") }
+
+// loadKey loads a private key from a PEM file, or finds the one that a URI names
+// in a key management service, which then makes the signatures.
+func loadKey(name string) (crypto.Signer, error) {
+	if inKMS(name) {
+		return kms.Open(name, nil, 0)
+	}
+	return keyfile.LoadEd25519(name, passphraseFromEnv())
 }
 
 // passphraseFromEnv reads the passphrase of encrypted keys from the file that

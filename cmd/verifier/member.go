@@ -124,7 +124,7 @@ func readChanges(name string) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	changes, err := splitEntries(b)
+	changes, err := membership.ParseLogFile(b)
 	if err != nil {
 		return nil, fail(exitMalformed, "join the membership log's tile/entries/… resources in their order", "membership log %q: %w", name, err)
 	}

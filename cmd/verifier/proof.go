@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -61,19 +60,6 @@ func (f *trustFlags) trust(cmd *cobra.Command) (verifier.Trust, verifier.Options
 		}
 	}
 	return trust, opts, nil
-}
-
-// splitEntries reads entry bundles of c2sp.org/tlog-tiles one after the other:
-// each entry has its length before it, two bytes, big-endian.
-func splitEntries(b []byte) (entries [][]byte, err error) {
-	for len(b) > 0 {
-		if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
-			return nil, fmt.Errorf("entry %d is cut off", len(entries))
-		}
-		end := 2 + int(binary.BigEndian.Uint16(b))
-		entries, b = append(entries, b[2:end]), b[end:]
-	}
-	return entries, nil
 }
 
 // verify verifies the bundle in a file.
