@@ -3,11 +3,8 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"crypto"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -238,97 +235,4 @@ func TestForgedSubmissions(t *testing.T) {
 	refused(t, "retired by another tenant", "contract_unknown", err)
 	a.complete(id.String())
 	c.healthy()
-}
-
-// TestForgedChanges: no change of membership below the threshold, out of date,
-// altered, or in the wrong place has an effect.
-func TestForgedChanges(t *testing.T) {
-	c := start(t, t.TempDir())
-	admin := c.agent("admin")
-	dir := t.TempDir()
-	propose := func(name string, args ...string) string {
-		file := filepath.Join(dir, name)
-		c.tally("admin", append(append([]string{"member", "propose"}, args...), "-o", file)...)
-		return file
-	}
-	read := func(file string) []byte {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return data
-	}
-	epoch := func() uint64 {
-		res, err := admin.Membership.GetMembershipHash(context.Background(), connect.NewRequest(&pb.GetMembershipHashRequest{}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return res.Msg.Epoch
-	}
-	apply := func(envelope []byte) error {
-		_, err := admin.Membership.ApplyChange(context.Background(), connect.NewRequest(&pb.ApplyChangeRequest{Envelope: envelope}))
-		return err
-	}
-	payload := func(envelope []byte) []byte {
-		e, err := dsse.Parse(envelope)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return e.Payload
-	}
-	first := propose("first", "node-quorum", "1")
-	second := propose("second", "node-quorum", "3")
-	c.tally("admin", "member", "sign", first, "--yes")
-	c.tally("admin", "member", "sign", second, "--yes")
-	body := payload(read(first))
-	if now := epoch(); now != 1 {
-		t.Fatalf("epoch %d", now)
-	}
-	refused(t, "garbage", "envelope_malformed", apply([]byte("garbage")))
-	refused(t, "signed by a tenant", "change_refused", apply(signed(t, membership.PayloadType, body, c.key("tenant", "submission"))))
-	refused(t, "signed by the admin's token key", "change_refused", apply(signed(t, membership.PayloadType, body, c.key("admin", "token"))))
-	refused(t, "altered", "change_refused", apply(signed(t, membership.PayloadType, bytes.Replace(body, []byte(`1`), []byte(`2`), 1), c.key("tenant", "contract"))))
-	tenant := propose("tenant", "add", "tenant", "new", "--key", "token="+c.newKeyFile(t, "new-token"), "--key", "contract="+c.newKeyFile(t, "new-contract"), "--key", "submission="+c.newKeyFile(t, "new-submission"))
-	c.tally("admin", "member", "sign", tenant, "--yes")
-	refused(t, "a new key that proves nothing", "change_refused", apply(read(tenant)))
-	_, err := admin.Membership.RegisterTrustedNode(context.Background(), connect.NewRequest(&pb.RegisterTrustedNodeRequest{Envelope: read(tenant)}))
-	refused(t, "a tenant as a trusted node", "invalid_argument", err)
-	asTenant := c.agent("tenant")
-	_, err = asTenant.Membership.ApplyChange(context.Background(), connect.NewRequest(&pb.ApplyChangeRequest{Envelope: read(first)}))
-	refused(t, "handed in by a tenant", "permission_denied", err)
-	if now := epoch(); now != 1 {
-		t.Fatalf("epoch %d after refusals only", now)
-	}
-
-	if err := apply(read(second)); err != nil {
-		t.Fatal(err)
-	}
-	refused(t, "from an earlier epoch", "change_refused", apply(read(first)))
-	res, err := admin.Membership.ApplyChange(context.Background(), connect.NewRequest(&pb.ApplyChangeRequest{Envelope: read(second)}))
-	if err != nil || !res.Msg.Duplicate || res.Msg.Epoch != 2 {
-		t.Errorf("replayed: %v, %v", res, err)
-	}
-
-	// One of two admins is not enough.
-	c.addPrincipal(membership.KindAdmin, "deputy", membership.UseChange, membership.UseToken)
-	both := propose("both", "admin-threshold", "2")
-	c.tally("admin", "member", "sign", both, "--yes")
-	c.tally("admin", "member", "apply", both)
-	before := epoch()
-	lone := propose("lone", "node-quorum", "1")
-	c.tally("admin", "member", "sign", lone, "--yes")
-	refused(t, "signed by one admin of two", "change_refused", apply(read(lone)))
-	if now := epoch(); now != before {
-		t.Errorf("epoch %d, want %d", now, before)
-	}
-	c.healthy()
-	auditTree(t, c)
-}
-
-// newKeyFile makes a key that proves nothing yet.
-func (c *cluster) newKeyFile(t *testing.T, name string) string {
-	t.Helper()
-	path := filepath.Join(c.dir, "keys", name+".pem")
-	newKey(t, path)
-	return path
 }
