@@ -24,7 +24,7 @@ type cosigner struct {
 }
 
 // newCosigner starts a witness for the logs of a policy file.
-func newCosigner(t *testing.T, name, logs string) *cosigner {
+func newCosigner(t *testing.T, name, logs string, args ...string) *cosigner {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), name)
 	out, err := exec.Command(bin(t, "witness"), "init", "--dir", dir, "--name", name+".example").Output()
@@ -32,7 +32,7 @@ func newCosigner(t *testing.T, name, logs string) *cosigner {
 		t.Fatal(err)
 	}
 	vkey, _, _ := strings.Cut(string(out), "\n") // the Ed25519 one
-	return &cosigner{serve(t, "witness", "serve", "--dir", dir, "--policy", logs), name, dir, vkey}
+	return &cosigner{serve(t, "witness", append([]string{"serve", "--dir", dir, "--policy", logs}, args...)...), name, dir, vkey}
 }
 
 // policyOf writes a policy under which k of the witnesses must cosign.
