@@ -1,0 +1,7 @@
+//go:build slow
+
+package main
+
+import "testing"
+
+func TestEpochOrderLong(t *testing.T) { epochOrder(t, 1) }
