@@ -234,8 +234,8 @@ func (f *founded) writeLogsPolicy(machine string) {
 	f.write(f.dirOf(machine, "logs.policy"), text+"quorum none\n")
 }
 
-// startNodes gives each node what is its own and starts it.
-func (f *founded) startNodes() {
+// startNodes gives each node what is its own and starts it, with more flags.
+func (f *founded) startNodes(flags ...string) {
 	f.t.Helper()
 	for _, id := range foundedNodes {
 		if err := os.MkdirAll(f.dirOf(id, "keys"), 0o700); err != nil {
@@ -247,9 +247,10 @@ func (f *founded) startNodes() {
 		for _, use := range []string{"attestation", "token"} {
 			f.copy(filepath.Join(f.dir, "keys", id+"-"+use+".pem"), f.dirOf(id, "keys", use+".pem"))
 		}
-		f.process(id, "node", false, "serve", "--dir", f.dirOf(id), "--server", f.server, "--id", id,
+		args := append([]string{"serve", "--dir", f.dirOf(id), "--server", f.server, "--id", id,
 			"--genesis", f.dirOf(id, "genesis.json"), "--policy", f.dirOf(id, "audit.policy"),
-			"--membership-policy", f.dirOf(id, "membership.policy")).start()
+			"--membership-policy", f.dirOf(id, "membership.policy")}, flags...)
+		f.process(id, "node", false, args...).start()
 	}
 	f.awaitNodes(len(foundedNodes))
 }

@@ -29,10 +29,6 @@ const (
 	maxBackoff = 5 * time.Second
 )
 
-// forkedHint says which command recovers. Catching up finds out which of the two
-// it is: it refuses a source that is not ahead of this store.
-const forkedHint = `if this store is behind, catch up (logserver restore --catch-up-from SOURCE); if it is forked, end the log (logserver succeed)`
-
 // witnessAnswer is what one submission came to.
 type witnessAnswer struct {
 	client *witnessClient
@@ -163,7 +159,7 @@ func (c *witnessClient) cosign(ctx context.Context, n SignedNote) witnessAnswer 
 			return a
 		}
 		if conflict > n.Size {
-			a.err = fmt.Errorf("%w: it has cosigned tree size %d, submitted was %d; %s", ErrForked, conflict, n.Size, forkedHint)
+			a.err = fmt.Errorf("%w: it has cosigned tree size %d, submitted was %d", ErrForked, conflict, n.Size)
 			return a
 		}
 		if conflict == c.size {
@@ -210,7 +206,7 @@ func (c *witnessClient) post(ctx context.Context, n SignedNote) (body []byte, co
 		}
 		return nil, size, nil
 	case http.StatusUnprocessableEntity:
-		return nil, 0, fmt.Errorf("%w: it finds the submitted head inconsistent; %s", ErrForked, forkedHint)
+		return nil, 0, fmt.Errorf("%w: it finds the submitted head inconsistent", ErrForked)
 	}
 	return nil, 0, &witnessStatusError{status: res.StatusCode, after: parseRetryAfter(res.Header.Get("Retry-After"))}
 }
