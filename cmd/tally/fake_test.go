@@ -15,6 +15,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/internal/dsse"
 	"github.com/tallystick/tallystick/internal/testcluster"
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
@@ -42,11 +45,13 @@ type fakeControl struct {
 	entries [][]byte
 	hashes  []tlog.Hash
 	// lie says how it cheats: "epoch" answers for another epoch than asked for,
-	// "old" with cosignatures of an hour ago.
+	// "old" with cosignatures of an hour ago, "schedule" with another schedule hash,
+	// "assigned" with another assignment, "contract" with another contract.
 	lie string
-	// status is what it says of any execution; contract is its envelope.
-	status   *pb.ExecutionStatus
+	// contract is the envelope of a contract, under which an execution runs that
+	// pins the epoch at which the command runs was given.
 	contract []byte
+	epoch    uint64
 }
 
 // serveCmd is the command "serve DIR": it starts a control plane for the cluster
@@ -213,4 +218,65 @@ func (f *fakeControl) VerifyMembership(_ context.Context, req *connect.Request[p
 	}
 	out.MembershipCheckpoint, err = f.signed(membership.LogMembership)
 	return connect.NewResponse(out), err
+}
+
+// runsID is the execution of the command "runs".
+var runsID = digest.Of([]byte("an execution"))
+
+// runsCmd is the command "runs": an execution on one node of trust level 1 with
+// one more when it stays away.
+func runsCmd(ts *testscript.TestScript, _ bool, args []string) {
+	f := ts.Value("fake").(map[string]*fakeControl)["control"]
+	c := &contract.Contract{
+		Agreement: 1, Capabilities: []contract.Capability{contract.CapabilityStdio}, Cluster: "example",
+		Limits:      contract.Limits{DiagnosticsBytes: 1, InputBytes: 1, MemoryPages: 1, OutputBytes: 1},
+		MaxAssigned: 2, MinTrustLevel: 1, Name: "echo", Nodes: 1, ProtocolVersion: contract.ProtocolVersion, Step: 1,
+		Tenant: "acme", Version: "1", Versions: contract.Versions{HostInterface: 1},
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var err error
+	f.contract, _, err = contract.Sign(c, testcluster.Key("acme/contract"))
+	ts.Check(err)
+	f.epoch = f.history.Size()
+	ts.Setenv("ID", runsID.String())
+}
+
+func (f *fakeControl) GetContract(context.Context, *connect.Request[pb.GetContractRequest]) (*connect.Response[pb.GetContractResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.lie == "contract" {
+		other := &contract.Retirement{Cluster: "example", ProtocolVersion: contract.ProtocolVersion, Tenant: "acme"}
+		envelope, _, err := contract.Sign(other, testcluster.Key("acme/contract"))
+		return connect.NewResponse(&pb.GetContractResponse{Envelope: envelope}), err
+	}
+	return connect.NewResponse(&pb.GetContractResponse{Envelope: f.contract}), nil
+}
+
+func (f *fakeControl) QueryExecutionStatus(context.Context, *connect.Request[pb.QueryExecutionStatusRequest]) (*connect.Response[pb.QueryExecutionStatusResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	state, err := f.history.StateAt(f.epoch)
+	if err != nil {
+		return nil, err
+	}
+	schedule, err := state.Schedule(runsID, membership.ScheduleRequest{Nodes: 1, Step: 1, MaxAssigned: 2, MinTrust: 1})
+	if err != nil {
+		return nil, err
+	}
+	envelope, err := dsse.Parse(f.contract)
+	if err != nil {
+		return nil, err
+	}
+	status := &pb.ExecutionStatus{
+		ExecutionId: runsID.String(), ContractHash: digest.Of(envelope.Payload).String(), Epoch: f.epoch, Attempt: 1,
+		AssignedNodes: schedule.Assigned(1), ClusterScheduleHash: schedule.Hash().String(),
+	}
+	switch f.lie {
+	case "schedule":
+		status.ClusterScheduleHash = digest.Of(nil).String()
+	case "assigned":
+		slices.Reverse(status.AssignedNodes)
+	}
+	return connect.NewResponse(&pb.QueryExecutionStatusResponse{Status: status}), nil
 }

@@ -64,7 +64,7 @@ but is not complete.`,
 	root.PersistentFlags().BoolVar(&a.printer.json, "json", false, "print JSON")
 	root.AddCommand(
 		devCommand(a), clusterCommand(a),
-		contractCommand(a), submitCommand(a), statusCommand(a), executionsCommand(a), cancelCommand(a),
+		contractCommand(a), submitCommand(a), statusCommand(a), executionsCommand(a), scheduleCommand(a), cancelCommand(a),
 		proofCommand(a), provenanceCommand(a), blobCommand(a),
 		nodesCommand(a), rootHashCommand(a), memberCommand(a), tokenCommand(a), logCommand(a),
 	)

@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 //	logs FILE CLUSTER   writes what `controlapi init` writes
 //	serve DIR           starts a stand-in for the control plane of the cluster in DIR
 //	lie HOW             makes it answer wrongly
+//	runs                makes it have an execution; sets ID
 //
 // and the variables WITNESS, WITNESS2 and WITNESS3, vkeys of witnesses.
 func TestScripts(t *testing.T) {
@@ -62,6 +63,7 @@ func TestScripts(t *testing.T) {
 			},
 			"serve": serveCmd,
 			"lie":   lieCmd,
+			"runs":  runsCmd,
 			"logs": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), logsOf(ts, args[1]), 0o600))
 			},
