@@ -220,6 +220,19 @@ func (l *testLog) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	return out, nil
 }
 
+// grow adds entries of a flavour up to a size.
+func (l *testLog) grow(size int, flavour string) error {
+	for i := len(l.entries); i < size; i++ {
+		entry := fmt.Appendf(nil, "entry %d of %s", i, flavour)
+		hashes, err := tlog.StoredHashes(int64(i), entry, l)
+		if err != nil {
+			return err
+		}
+		l.entries, l.hashes = append(l.entries, entry), append(l.hashes, hashes...)
+	}
+	return nil
+}
+
 const logOrigin = "example.com/log"
 
 func logCmd(ts *testscript.TestScript, neg bool, args []string) {
@@ -236,12 +249,7 @@ func logCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := len(l.entries); i < size; i++ {
-		entry := fmt.Appendf(nil, "entry %d of %s", i, args[0])
-		hashes, err := tlog.StoredHashes(int64(i), entry, l)
-		ts.Check(err)
-		l.entries, l.hashes = append(l.entries, entry), append(l.hashes, hashes...)
-	}
+	ts.Check(l.grow(size, args[0]))
 	vkey, err := checkpoint.Vkey(logOrigin, testcluster.Public(logOrigin))
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs("log.policy"), []byte("log "+vkey+"\nquorum none\n"), 0o644))
