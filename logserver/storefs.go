@@ -57,7 +57,7 @@ func (s storeFS) file(name string, f vfs.File, err error) (vfs.File, error) {
 	if err != nil {
 		return f, s.check(err)
 	}
-	return walFile{f, s}, nil
+	return newWALFile(f, s)
 }
 
 // check passes nil on and does not return from anything else.
@@ -85,42 +85,6 @@ type storeDir struct {
 
 // Sync implements vfs.File.
 func (d storeDir) Sync() error { return d.fs.check(d.File.Sync()) }
-
-// walFile is a write-ahead log that is being written.
-type walFile struct {
-	vfs.File
-	fs storeFS
-}
-
-// Write implements vfs.File.
-func (f walFile) Write(p []byte) (int, error) {
-	n, err := f.File.Write(p)
-	return n, f.fs.check(err)
-}
-
-// Preallocate implements vfs.File. Pebble asks for the size of a memtable at
-// once: on a small disk that alone would go through the reserve.
-func (f walFile) Preallocate(offset, length int64) error {
-	if f.fs.space.free() < f.fs.space.enough()+uint64(length) {
-		return nil
-	}
-	return f.File.Preallocate(offset, length)
-}
-
-// Sync implements vfs.File.
-func (f walFile) Sync() error { return f.fs.check(f.File.Sync()) }
-
-// SyncData implements vfs.File.
-func (f walFile) SyncData() error { return f.fs.check(f.File.SyncData()) }
-
-// SyncTo implements vfs.File.
-func (f walFile) SyncTo(length int64) (bool, error) {
-	full, err := f.File.SyncTo(length)
-	return full, f.fs.check(err)
-}
-
-// Close implements vfs.File.
-func (f walFile) Close() error { return f.fs.check(f.File.Close()) }
 
 // blobFile is a blob file that is being written.
 type blobFile struct {
