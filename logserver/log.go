@@ -78,6 +78,7 @@ func newLog(o Options) (*Log, error) {
 	}
 	l.nodes = newNodeCache(nodeCacheBytes)
 	l.queue = newQueue(o.QueueEntries, o.QueueBytes)
+	l.queue.largeEntries = o.overlap
 	l.bodies, l.replies = newBudget(o.BodyBytes), newBudget(o.ReplyBytes)
 	l.tiles = newTileCache(o.TileCacheBytes)
 	if err := makeDir(o.fs, o.Dir); err != nil {

@@ -209,8 +209,14 @@ func TestPushback(t *testing.T) {
 	if _, _, err := q.join(entries(1, 0), make([]Hash, 1), false); !errors.Is(err, ErrPushback) {
 		t.Fatalf("queue takes more than its bound: %v", err)
 	}
-	b, _ := q.take()
-	q.release(b)
+	take := func() *batch {
+		if !q.await() {
+			return nil
+		}
+		b, _ := q.take()
+		return b
+	}
+	q.release(take())
 	big := []Entry{{Data: make([]byte, 90)}}
 	if _, _, err := q.join(big, make([]Hash, 1), false); err != nil {
 		t.Fatal(err)
@@ -225,10 +231,10 @@ func TestPushback(t *testing.T) {
 	if _, _, err := q.join(big, make([]Hash, 1), false); !errors.Is(err, ErrClosed) {
 		t.Fatalf("join after shut: %v", err)
 	}
-	if b, _ := q.take(); b == nil || len(b.entries) != 2 {
+	if b := take(); b == nil || len(b.entries) != 2 {
 		t.Fatal("what was queued before shut is lost")
 	}
-	if b, _ := q.take(); b != nil {
+	if b := take(); b != nil {
 		t.Fatal("shut queue gives more")
 	}
 }

@@ -112,11 +112,13 @@ type Options struct {
 	firstEntry []byte
 	// fs replaces the file system in tests, tune changes how Pebble uses it, and
 	// diskPoll is how often the disk is looked at. durable is called when a group
-	// is durable, before it is shown; its error is one of the group.
+	// is durable, before it is shown; its error is one of the group. overlap
+	// replaces largeBatchEntries.
 	fs       vfs.FS
 	tune     func(*pebble.Options)
 	diskPoll time.Duration
 	durable  func() error
+	overlap  int
 }
 
 // freshFor is how old cosignatures may be before the log counts them as stale:
@@ -129,6 +131,7 @@ func (o *Options) setDefaults() {
 	setDefault(&o.WitnessTimeout, DefaultWitnessTimeout)
 	setDefault(&o.QueueEntries, DefaultQueueEntries)
 	setDefault(&o.QueueBytes, DefaultQueueBytes)
+	setDefault(&o.overlap, largeBatchEntries)
 	setDefault(&o.DedupFilterBytes, DefaultDedupFilterBytes)
 	setDefault(&o.BodyBytes, DefaultBodyBytes)
 	setDefault(&o.ReplyBytes, DefaultReplyBytes)

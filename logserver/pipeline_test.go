@@ -68,6 +68,7 @@ func newGatedLog(t *testing.T, durable func() error) *gatedLog {
 	g := &gatedLog{mem: vfs.NewCrashableMem()}
 	opts := testOptions(gateFS{g.mem, &g.gate})
 	opts.HoldWitness, opts.DiskReserve, opts.durable = true, -1, durable
+	opts.overlap = 1
 	g.testLog = newTestLog(t, opts)
 	return g
 }

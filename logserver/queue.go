@@ -74,6 +74,10 @@ type queue struct {
 	maxBytes   int
 	// ready holds a token while a batch is gathering: the sequencer waits on it.
 	ready chan struct{}
+	// large has a token after the gathering batch has become large.
+	large chan struct{}
+	// largeEntries is the number of entries from which a batch is large.
+	largeEntries int
 	// taken counts the batches that were handed to the sequencer.
 	taken atomic.Int64
 
@@ -87,7 +91,7 @@ type queue struct {
 }
 
 func newQueue(maxEntries, maxBytes int) *queue {
-	q := &queue{maxEntries: maxEntries, maxBytes: maxBytes, ready: make(chan struct{}, 1)}
+	q := &queue{maxEntries: maxEntries, maxBytes: maxBytes, ready: make(chan struct{}, 1), large: make(chan struct{}, 1), largeEntries: largeBatchEntries}
 	q.mu.gathering, q.mu.answer = newBatch(), newAnswer()
 	q.mu.spare = newBatch()
 	return q
@@ -117,6 +121,7 @@ func (q *queue) join(entries []Entry, leaves []Hash, atomic bool) (*answer, int,
 	if first > 0 && (first+len(entries) > q.maxEntries || b.bytes+size > q.maxBytes) {
 		return nil, 0, ErrPushback
 	}
+	wasLarge := q.isLarge(b)
 	b.bytes += size
 	for i := range entries {
 		b.add(&entries[i], &leaves[i])
@@ -130,15 +135,42 @@ func (q *queue) join(entries []Entry, leaves []Hash, atomic bool) (*answer, int,
 	if first == 0 {
 		q.ready <- struct{}{}
 	}
+	if !wasLarge && q.isLarge(b) {
+		select {
+		case q.large <- struct{}{}:
+		default: // one that nobody has looked at yet
+		}
+	}
 	return q.mu.answer, first, nil
 }
 
-// take blocks until a batch has entries and hands it over with its answer, or
-// returns nil when the queue is shut and empty.
+// await blocks until a batch is gathering; false means that the queue is shut and
+// empty.
+func (q *queue) await() bool {
+	_, ok := <-q.ready
+	return ok
+}
+
+// A batch is large from so many entries, or bytes of them, on: building its group
+// then takes about as long as a sync.
+const (
+	largeBatchEntries = 512
+	largeBatchBytes   = 256 << 10
+)
+
+func (q *queue) isLarge(b *batch) bool {
+	return len(b.entries) >= q.largeEntries || b.bytes >= largeBatchBytes
+}
+
+// gatheringLarge reports whether the gathering batch is large.
+func (q *queue) gatheringLarge() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.isLarge(q.mu.gathering)
+}
+
+// take hands over the batch that await has told of, and its answer.
 func (q *queue) take() (*batch, *answer) {
-	if _, ok := <-q.ready; !ok {
-		return nil, nil
-	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	b, a := q.mu.gathering, q.mu.answer

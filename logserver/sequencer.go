@@ -2,6 +2,7 @@ package logserver
 
 import (
 	"errors"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -31,6 +32,10 @@ type sequencer struct {
 
 	// applied hands the groups from the first stage to the second, in order.
 	applied chan *commitGroup
+	// underWay counts the groups that have been taken and not been answered,
+	// and idle has a token after it fell to zero.
+	underWay atomic.Int64
+	idle     chan struct{}
 }
 
 // maxApplied bounds the groups that wait behind the one that is being synced.
@@ -49,7 +54,7 @@ type commitGroup struct {
 func newSequencer(l *Log, e *edge, last Head) *sequencer {
 	return &sequencer{
 		log: l, edge: *e, conds: newConditions(l.store, l.opts.DedupFilterBytes), last: last,
-		applied: make(chan *commitGroup, maxApplied),
+		applied: make(chan *commitGroup, maxApplied), idle: make(chan struct{}, 1),
 	}
 }
 
@@ -65,13 +70,12 @@ func (s *sequencer) run() {
 		defer close(finished)
 		for g := range s.applied {
 			s.finish(g)
+			s.answered()
 		}
 	}()
-	for {
+	for s.log.queue.await() {
+		s.awaitTurn()
 		b, a := s.log.queue.take()
-		if b == nil {
-			break
-		}
 		g := &commitGroup{answer: a}
 		err := s.log.failed()
 		if err == nil {
@@ -90,6 +94,33 @@ func (s *sequencer) run() {
 	}
 	close(s.applied)
 	<-finished
+}
+
+// awaitTurn waits until the gathering batch is worth a group: at once when no
+// other is under way, and otherwise when it is large, or those have been answered.
+//
+// Every group costs a sync and some wake-ups of threads, whatever its size. Small
+// groups that overlap only wait for one another's syncs, and take the CPU from
+// those who make and answer requests; large ones keep CPU and disk both busy.
+func (s *sequencer) awaitTurn() {
+	for s.underWay.Load() > 0 && !s.log.queue.gatheringLarge() {
+		select {
+		case <-s.idle:
+		case <-s.log.queue.large:
+		}
+	}
+	s.underWay.Add(1)
+}
+
+// answered ends a group.
+func (s *sequencer) answered() {
+	if s.underWay.Add(-1) > 0 {
+		return
+	}
+	select {
+	case s.idle <- struct{}{}:
+	default: // the first stage has not looked since the last time
+	}
 }
 
 // scanKeys begins to fill the filter of deduplication keys from the store, and
