@@ -31,6 +31,8 @@ type lazyConn struct {
 	// watched is of the goroutine that reads: the last read was longer than one
 	// byte, so that the next of one byte may be a watch.
 	watched bool
+	// unread is what was read from the connection before net/http had it.
+	unread []byte
 
 	mu struct {
 		sync.Mutex
@@ -49,6 +51,13 @@ func (c *lazyConn) Read(b []byte) (int, error) {
 	c.watched = len(b) > 1
 	if watch {
 		return 0, nil
+	}
+	if len(c.unread) > 0 {
+		n := copy(b, c.unread)
+		if c.unread = c.unread[n:]; len(c.unread) == 0 {
+			c.unread = nil
+		}
+		return n, nil
 	}
 	if err := c.enterKernel(); err != nil {
 		return 0, err

@@ -51,22 +51,41 @@ func Serve(ctx context.Context, ln net.Listener, handler http.Handler, logger *s
 	}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
+	limited := limitConnections(ln, maxConnections)
+	ln = limited
+	stopDirect := func(context.Context) error { return nil }
+	if h := appendHandler(handler); h != nil {
+		direct := newDirectListener(limited, h)
+		ln, stopDirect = direct, direct.stop
+		go direct.run()
+	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(limitConnections(ln, maxConnections)) }()
+	go func() { served <- server.Serve(ln) }()
 	select {
 	case err := <-served:
-		return fmt.Errorf("serving: %w", err)
+		return errors.Join(fmt.Errorf("serving: %w", err), stopDirect(ctx))
 	case <-ctx.Done():
 	}
 	// A fresh context: the one that has ended would cut off what is in progress.
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
-	err := server.Shutdown(stop)
+	stopped := make(chan error, 1)
+	go func() { stopped <- stopDirect(stop) }()
+	err := errors.Join(server.Shutdown(stop), <-stopped)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("shutting down: %w", err), server.Close())
 	}
 	<-served // http.ErrServerClosed
 	return err
+}
+
+// appendHandler returns what Handler made, or nil: only its appends can be
+// answered directly.
+func appendHandler(h http.Handler) *handler {
+	if h, ok := h.(*handler); ok && h.writes {
+		return h
+	}
+	return nil
 }
 
 // serverStop is the key under which the context of a request under Serve has

@@ -1,0 +1,337 @@
+package logserver
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// directBuffer is what a connection on the direct path holds: the head and
+	// body of a request together. Larger ones are for net/http.
+	directBuffer = 4 << 10
+	// directGrace is how long the rest of a request is waited for before
+	// net/http may do so.
+	directGrace = time.Second
+)
+
+// directListener answers the appends among the requests on its connections,
+// and passes each connection, with what has been read from it, to net/http as
+// soon as anything else is on it, for good. A request for an index or a receipt
+// then costs one read, one write, and little else: net/http takes as long for
+// its part as the log for the whole append.
+//
+// It is the listener of an http.Server: Accept returns the connections that are
+// passed on. docs/design/028-what-bounds-latency.md says what it is worth.
+type directListener struct {
+	*limitedListener
+	h       *handler
+	passing chan net.Conn
+	failing chan error // of the listener
+	closed  chan struct{}
+	closing sync.Once
+
+	stopping atomic.Bool
+	conns    struct {
+		sync.Mutex
+		open  map[*directConn]struct{}
+		ended sync.WaitGroup // counts those in open
+	}
+}
+
+func newDirectListener(ln *limitedListener, h *handler) *directListener {
+	l := &directListener{
+		limitedListener: ln, h: h,
+		passing: make(chan net.Conn), failing: make(chan error), closed: make(chan struct{}),
+	}
+	l.conns.open = make(map[*directConn]struct{})
+	return l
+}
+
+// run accepts connections until the listener is closed. net/http decides how
+// long to wait after an error: the next one is tried when it has taken the last.
+func (l *directListener) run() {
+	for {
+		conn, err := l.limitedListener.Accept()
+		if err != nil {
+			select {
+			case l.failing <- err:
+				continue
+			case <-l.closed:
+				return
+			}
+		}
+		c := &directConn{limitedConn: conn.(*limitedConn), l: l}
+		if !l.add(c) {
+			c.Close()
+			return
+		}
+		go c.serve()
+	}
+}
+
+// Accept returns the next connection that net/http is to serve.
+func (l *directListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.passing:
+		return conn, nil
+	case err := <-l.failing:
+		return nil, err
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close stops accepting. Connections go on.
+func (l *directListener) Close() error {
+	err := net.ErrClosed
+	l.closing.Do(func() {
+		close(l.closed)
+		err = l.limitedListener.Close()
+	})
+	return err
+}
+
+func (l *directListener) add(c *directConn) bool {
+	l.conns.Lock()
+	defer l.conns.Unlock()
+	if l.stopping.Load() {
+		return false
+	}
+	l.conns.open[c] = struct{}{}
+	l.conns.ended.Add(1)
+	return true
+}
+
+func (l *directListener) remove(c *directConn) {
+	l.conns.Lock()
+	defer l.conns.Unlock()
+	delete(l.conns.open, c)
+	l.conns.ended.Done()
+}
+
+// stop lets requests that have arrived be answered and closes the connections.
+// What is left when ctx ends is cut off, and is the error.
+func (l *directListener) stop(ctx context.Context) error {
+	l.each(func(c *directConn) { c.SetReadDeadline(time.Now()) })
+	unhook := context.AfterFunc(ctx, func() { l.each(func(c *directConn) { c.Close() }) })
+	l.conns.ended.Wait()
+	if !unhook() {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// each calls f for every connection; none is added any more.
+func (l *directListener) each(f func(*directConn)) {
+	l.conns.Lock()
+	defer l.conns.Unlock()
+	l.stopping.Store(true)
+	for c := range l.conns.open {
+		f(c)
+	}
+}
+
+// directConn is a connection on the direct path. Its goroutine owns it.
+type directConn struct {
+	*limitedConn
+	l *directListener
+
+	buf      []byte // received and not yet answered
+	out      []byte // the answer
+	entry    [1]Entry
+	leaf     [1]Hash
+	answered bool // a request
+}
+
+// serve answers appends until the connection ends or is passed on.
+func (c *directConn) serve() {
+	defer c.l.remove(c)
+	c.buf = make([]byte, 0, directBuffer)
+	for idle := readTimeout; ; idle = idleTimeout {
+		r, u := c.next(idle)
+		if u == notOurs && len(c.buf) > 0 && !c.l.stopping.Load() {
+			c.pass()
+			return
+		}
+		if u == complete && !c.l.h.log.bodies.take(smallBody, 0) {
+			c.pass() // to be told so
+			return
+		}
+		if u != complete {
+			c.Close()
+			return
+		}
+		err := c.answer(r)
+		c.l.h.log.bodies.give(smallBody)
+		if err != nil || c.l.stopping.Load() {
+			c.Close()
+			return
+		}
+		c.buf, c.answered = c.buf[:copy(c.buf, c.buf[r.size:])], true
+	}
+}
+
+// next reads until a request is complete. It waits for the first byte of one for
+// as long as idle. What does not become ours in time is not.
+func (c *directConn) next(idle time.Duration) (addRequest, understanding) {
+	wait := idle
+	for {
+		if len(c.buf) > 0 {
+			r, u := parseAdd(c.buf)
+			if u != partial {
+				return r, u
+			}
+			if len(c.buf) == cap(c.buf) {
+				return r, notOurs // larger than we care for
+			}
+			wait = directGrace
+		}
+		c.SetReadDeadline(time.Now().Add(wait))
+		if c.l.stopping.Load() { // its deadline may have been before ours
+			return addRequest{}, notOurs
+		}
+		n, err := c.Read(c.buf[len(c.buf):cap(c.buf)])
+		c.buf = c.buf[:len(c.buf)+n]
+		if err != nil {
+			return addRequest{}, notOurs
+		}
+	}
+}
+
+// pass hands the connection to net/http, which reads first what was read here.
+// After a POST net/http skips up to four bytes of blank lines, which old clients
+// sent; about those that were answered here it does not know.
+func (c *directConn) pass() {
+	c.unread = c.buf
+	for range 4 {
+		if c.answered && len(c.unread) > 0 && (c.unread[0] == '\r' || c.unread[0] == '\n') {
+			c.unread = c.unread[1:]
+		}
+	}
+	select {
+	case c.l.passing <- c.limitedConn:
+	case <-c.l.closed:
+		c.Close()
+	}
+}
+
+// answer appends the entry and sends the answer.
+func (c *directConn) answer(r addRequest) error {
+	start := uptime()
+	code, err := codeOK, c.append(r)
+	if err != nil {
+		code = c.refuse(err)
+	}
+	c.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_, err = c.Write(c.out)
+	c.l.h.log.metrics.request(routeAdd, code, uptime()-start)
+	return err
+}
+
+// append appends the entry and makes the answer.
+func (c *directConn) append(r addRequest) error {
+	log := c.l.h.log
+	if r.form == formReceipt && log.receipt == nil {
+		return errNoReceipts
+	}
+	c.entry[0].Data = r.body
+	a, place, err := log.join(context.Background(), c.entry[:], c.leaf[:], false)
+	c.entry[0].Data = nil
+	if err != nil {
+		return err
+	}
+	result := a.result(place)
+	if result.Err != nil {
+		return result.Err
+	}
+	if r.form == formIndex {
+		var index [20]byte
+		c.reply(directIndexHead, strconv.AppendInt(index[:0], result.Index, 10))
+		return nil
+	}
+	signed, err := a.head.Note()
+	if err != nil {
+		return err
+	}
+	proof, err := log.proofUnder(result.Index, a.head.Size, signed)
+	if err != nil {
+		return err
+	}
+	c.reply(directProofHead, proof)
+	return nil
+}
+
+// Heads of answers, up to the value of Date: the same headers that net/http
+// sends for the handler.
+const (
+	directIndexHead = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nDate: "
+	directProofHead = "HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nDate: "
+)
+
+func (c *directConn) reply(head string, body []byte) {
+	c.out = append(append(c.out[:0], head...), httpDate()...)
+	c.out = strconv.AppendInt(append(c.out, "\r\nContent-Length: "...), int64(len(body)), 10)
+	if c.l.stopping.Load() {
+		c.out = append(c.out, "\r\nConnection: close"...)
+	}
+	c.out = append(append(c.out, "\r\n\r\n"...), body...)
+}
+
+// refuse makes the answer that the handler would give, and returns its code.
+func (c *directConn) refuse(err error) string {
+	var w refusal
+	code := c.l.h.log.refuse(&w, err)
+	w.Header()["Date"] = []string{httpDate()}
+	res := http.Response{
+		StatusCode: w.status, ProtoMajor: 1, ProtoMinor: 1, Header: w.header,
+		ContentLength: int64(w.body.Len()), Body: io.NopCloser(&w.body), Close: c.l.stopping.Load(),
+	}
+	var out bytes.Buffer
+	res.Write(&out) // to memory, which does not fail
+	c.out = append(c.out[:0], out.Bytes()...)
+	return code
+}
+
+// refusal is a ResponseWriter in memory.
+type refusal struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (w *refusal) Header() http.Header {
+	if w.header == nil {
+		w.header = make(http.Header)
+	}
+	return w.header
+}
+
+func (w *refusal) WriteHeader(status int) { w.status = status }
+
+func (w *refusal) Write(p []byte) (int, error) { return w.body.Write(p) }
+
+// dateText is the value of a Date header, for one second.
+type dateText struct {
+	second int64
+	text   string
+}
+
+var lastDate atomic.Pointer[dateText]
+
+// httpDate returns the time as RFC 9110 section 5.6.7 has it.
+func httpDate() string {
+	now := time.Now()
+	d := lastDate.Load()
+	if d == nil || d.second != now.Unix() {
+		d = &dateText{second: now.Unix(), text: now.UTC().Format(http.TimeFormat)}
+		lastDate.Store(d)
+	}
+	return d.text
+}
