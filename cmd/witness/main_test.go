@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,6 +32,7 @@ func TestMain(m *testing.M) {
 //
 //	serve ARG...                  starts "witness serve ARG..." and waits until it
 //	                              listens; sets URL
+//	hangup REGEXP                 sends it SIGHUP and waits for a line of its log
 //	terminate [KILL]              ends it with SIGTERM (or SIGKILL), waits, and
 //	                              checks the exit status; its log becomes stderr.txt
 //	vkey ORIGIN                   prints the verifier key of the log ORIGIN
@@ -46,6 +48,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"serve":       serveCmd,
 			"terminate":   terminateCmd,
+			"hangup":      hangupCmd,
 			"vkey":        vkeyCmd,
 			"request":     requestCmd,
 			"origin-hash": originHashCmd,
@@ -65,6 +68,7 @@ func TestScripts(t *testing.T) {
 type process struct {
 	cmd    *exec.Cmd
 	stderr chan []byte // receives all of it when the process has ended
+	lines  chan string // receives each line of its log, as long as there is room
 }
 
 func running(ts *testscript.TestScript) *process { return ts.Value("witness").(*process) }
@@ -89,8 +93,8 @@ func serveCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(func() { cmd.Process.Kill() })
 
 	// Copied here: the goroutine must not read the field while a script goes on.
-	all := make(chan []byte, 1)
-	p.stderr = all
+	all, lines := make(chan []byte, 1), make(chan string, 1000)
+	p.stderr, p.lines = all, lines
 	address := make(chan string, 1)
 	go func() {
 		var log bytes.Buffer
@@ -98,8 +102,13 @@ func serveCmd(ts *testscript.TestScript, _ bool, args []string) {
 			if addr, ok := strings.CutPrefix(scanner.Text(), "listening addr="); ok {
 				address <- addr
 			}
+			select {
+			case lines <- scanner.Text():
+			default:
+			}
 		}
 		close(address)
+		close(lines)
 		all <- log.Bytes()
 	}()
 	addr, ok := <-address
@@ -108,6 +117,18 @@ func serveCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	ts.Setenv("URL", "http://"+addr)
 	ts.Setenv("ADDR", addr)
+}
+
+func hangupCmd(ts *testscript.TestScript, _ bool, args []string) {
+	p := running(ts)
+	want := regexp.MustCompile(args[0])
+	ts.Check(p.cmd.Process.Signal(syscall.SIGHUP))
+	for line := range p.lines {
+		if want.MatchString(line) {
+			return
+		}
+	}
+	ts.Fatalf("no line of the log matches %s", want)
 }
 
 func terminateCmd(ts *testscript.TestScript, _ bool, args []string) {
