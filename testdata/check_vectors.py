@@ -19,7 +19,7 @@ sys.dont_write_bytecode = True
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from check import base, contract, ed25519, execution, fold, member, membership, note, record  # noqa: E402
+from check import base, contract, ed25519, evidence, execution, fold, member, membership, note, record  # noqa: E402
 
 # Folders whose pages are no formats: WebAssembly modules, and what a test of one package keeps.
 ELSEWHERE = {"check", "controlapi", "logserver", "sandbox"}
@@ -252,6 +252,21 @@ def chain(name, vectors):
         same(f"validity of {v['key']} for {v['use']}", valid, v["valid_epochs"])
     for v in vectors["revocations"]:
         same(f"revoked {v}", history.revoked(ids[v["key"]], v["from_epoch"], v["by_epoch"]), v["revoked"])
+
+
+@checker("evidence/evidence.json")
+def evidence_files(name, vectors):
+    for v in vectors["checkpoints"]:
+        if v["finding"] == "nothing":
+            refuses(v["name"], "nothing", evidence.judge_checkpoints, v["file"], vectors["log_vkeys"])
+        else:
+            same(v["name"], accepts(v["name"], evidence.judge_checkpoints, v["file"], vectors["log_vkeys"]), v["finding"])
+    for v in vectors["changes"]:
+        if "refused" in v:
+            refuses(v["name"], v["refused"], evidence.judge_change, v["file"], vectors["genesis"].encode())
+        else:
+            got = accepts(v["name"], evidence.judge_change, v["file"], vectors["genesis"].encode())
+            same(v["name"], got, (v.get("index", 0), v["code"]))
 
 
 @checker("membership/refused.json")

@@ -3,8 +3,8 @@ package witness
 import (
 	"bytes"
 	"encoding/base64"
-	"fmt"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"testing"
 
@@ -255,14 +255,27 @@ func TestOtherMethodsAndPaths(t *testing.T) {
 	}
 }
 
-// TestKeepAlive: many requests of a log go over one connection.
+// TestKeepAlive: many requests of a log go over one connection, refused ones too.
 func TestKeepAlive(t *testing.T) {
 	l := newTestLog(testOrigin, "entry", 20)
-	f := newFixture(t, osDisk{})
+	f := newFixture(t, newMemDisk())
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	fresh := 0
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		if !info.Reused {
+			fresh++
+		}
+	}})
 	for size := int64(1); size <= 20; size++ {
-		f.mustAdd(l, size-1, size)
+		for _, want := range []int{200, 409} {
+			req := must(http.NewRequestWithContext(ctx, "POST", f.url+"/ed25519/add-checkpoint", bytes.NewReader(l.request(size-1, size))))
+			if status, _, body := f.read(must(client.Do(req))); status != want {
+				t.Fatalf("size %d: status %d: %s", size, status, body)
+			}
+		}
 	}
-	if got := must(checkpoint.ParseNote(must(f.Latest(originHash(testOrigin))))); !strings.HasPrefix(string(got.Text), fmt.Sprintf("%s\n20\n", testOrigin)) {
-		t.Errorf("latest is %q", got.Text)
+	if fresh != 1 {
+		t.Errorf("%d connections", fresh)
 	}
 }
