@@ -98,6 +98,9 @@ type cluster struct {
 	server string
 	cmd    *exec.Cmd
 	out    *bytes.Buffer
+	// namespace is the network namespace that the cluster is reached from, "" for
+	// the test's own.
+	namespace string
 }
 
 // start runs `tally dev` on a folder until the test ends or stop is called.
@@ -225,7 +228,7 @@ func (c *cluster) try(name string, args ...string) (stdout, stderr string, code 
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, bin(c.t, name), args...)
+	cmd := inNamespace(ctx, c.namespace, bin(c.t, name), args...)
 	var o, e strings.Builder
 	cmd.Stdout, cmd.Stderr = &o, &e
 	err := cmd.Run()
@@ -254,7 +257,7 @@ type agent struct {
 
 func (c *cluster) agent(name string) *agent {
 	c.t.Helper()
-	api, err := client.New(client.Config{Server: c.server, Cluster: "dev", Principal: name, TokenKey: c.key(name, "token")})
+	api, err := client.New(client.Config{Server: c.server, Cluster: "dev", Principal: name, TokenKey: c.key(name, "token"), Transport: transportIn(c.namespace)})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ed25519"
 	"encoding/json"
@@ -32,6 +33,7 @@ type founded struct {
 	processes map[string]*process
 	logs      membership.Logs
 	vkeys     map[string]string // of the witnesses, by machine
+	network   *network          // nil if all machines are in the test's own
 }
 
 // The members of a founded cluster. Two of three admins decide, two of three
@@ -65,6 +67,13 @@ func (f *founded) process(machine, binary string, listens bool, args ...string) 
 	if listens {
 		p.addrFile = f.dirOf(machine, "addr")
 		p.addr = "127.0.0.1:0"
+	}
+	if f.network != nil {
+		p.namespace = f.network.control
+		if binary == "witness" {
+			p.namespace, p.addr = f.network.witnesses, f.network.address+":0"
+			p.args = append(p.args, "--plain-http") // the cable is theirs alone
+		}
 	}
 	f.processes[machine] = p
 	return p
@@ -112,12 +121,7 @@ func (p *process) launch() error {
 		return err
 	}
 	defer out.Close()
-	name := bin(p.t, p.binary)
-	if p.namespace != "" {
-		args = append([]string{"netns", "exec", p.namespace, name}, args...)
-		name = "ip"
-	}
-	p.cmd = exec.Command(name, args...)
+	p.cmd = inNamespace(context.Background(), p.namespace, bin(p.t, p.binary), args...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
@@ -163,8 +167,17 @@ func (f *founded) command(name string, args ...string) string {
 // nodes are started. control are more flags of the control plane.
 func found(t *testing.T, control ...string) *founded {
 	t.Helper()
+	return foundIn(t, nil, control...)
+}
+
+// foundIn is found on a network of its own.
+func foundIn(t *testing.T, n *network, control ...string) *founded {
+	t.Helper()
 	f := &founded{cluster: &cluster{t: t, out: &bytes.Buffer{}}, base: t.TempDir(), processes: map[string]*process{}, vkeys: map[string]string{}}
 	f.dir = f.dirOf("people")
+	if n != nil {
+		f.network, f.namespace = n, n.control
+	}
 	t.Cleanup(func() {
 		for _, p := range f.processes {
 			p.stop()
@@ -314,7 +327,7 @@ func (f *founded) rotate(id, use string) (old string) {
 
 // health is what the control plane says of itself: "" if it is well.
 func (f *founded) health() (string, error) {
-	res, err := http.Get(f.server + "/healthz")
+	res, err := (&http.Client{Transport: transportIn(f.namespace)}).Get(f.server + "/healthz")
 	if err != nil {
 		return "", err
 	}

@@ -51,16 +51,15 @@ func (f *founded) traffic(hash func() [32]byte) *traffic {
 				if err == nil {
 					_, err = a.submit(envelope, input)
 				}
+				select { // enough that some are always under way
+				case <-time.After(100 * time.Millisecond):
+				case <-tr.stop:
+				}
 				if err == nil {
 					tr.mu.Lock()
 					tr.ids = append(tr.ids, id.String())
 					tr.mu.Unlock()
 					break
-				}
-				select {
-				case <-time.After(20 * time.Millisecond):
-				case <-tr.stop:
-					return
 				}
 			}
 		}
