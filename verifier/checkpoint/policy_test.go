@@ -83,3 +83,74 @@ func TestPolicyVerifyFresh(t *testing.T) {
 		t.Errorf("too few, and old: %v", err)
 	}
 }
+
+// TestAsOf: the time for which a quorum vouches is that of the oldest cosignature
+// that it needs, when it takes the latest ones.
+func TestAsOf(t *testing.T) {
+	log, c := logSigner(t, testOrigin), testCheckpoint(t, testOrigin, 5)
+	for k, want := range map[int]int64{1: 3000, 2: 2000, 3: 1000} {
+		p, cosigners := policyOfThree(t, k)
+		signed := cosigned(t, c, log, 2000, cosigners[0])
+		for i, at := range []int64{1000, 3000} {
+			sig, err := cosigners[i+1].Cosign(c.Body(), at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			signed = append(signed, sig.Line()...)
+		}
+		v, err := p.Verify(signed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asOf, ok := p.AsOf(v)
+		if !ok || asOf.Unix() != want {
+			t.Errorf("%d of 3: as of %d, %t, want %d", k, asOf.Unix(), ok, want)
+		}
+		// VerifyFresh agrees: an age that reaches back to it is enough, less is not.
+		now := time.Unix(3000, 0)
+		if _, err := p.VerifyFresh(signed, now, now.Sub(asOf)); err != nil {
+			t.Errorf("%d of 3, at the limit: %v", k, err)
+		}
+		if _, err := p.VerifyFresh(signed, now.Add(time.Second), now.Sub(asOf)); !errors.Is(err, ErrStale) {
+			t.Errorf("%d of 3, past the limit: %v", k, err)
+		}
+	}
+	none, _ := policyOfThree(t, 0)
+	if _, ok := none.AsOf(&Verified{}); ok {
+		t.Error("a policy without a quorum vouches for a time")
+	}
+	p, _ := policyOfThree(t, 1)
+	if _, ok := p.AsOf(&Verified{}); ok {
+		t.Error("no cosignature vouches for a time")
+	}
+}
+
+func TestCheckMaxAge(t *testing.T) {
+	for d, ok := range map[time.Duration]bool{
+		DefaultMaxAge: true, MinMaxAge: true, MaxMaxAge: true,
+		0: false, -time.Minute: false, MinMaxAge - 1: false, MaxMaxAge + 1: false,
+	} {
+		if err := CheckMaxAge(d); (err == nil) != ok {
+			t.Errorf("%v: %v", d, err)
+		}
+	}
+}
+
+func TestCosignatureTime(t *testing.T) {
+	for _, tt := range []struct {
+		bytes []byte
+		want  int64
+		ok    bool
+	}{
+		{[]byte{0, 0, 0, 0, 0, 0, 1, 2, 9}, 258, true},
+		{[]byte{0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, 1<<63 - 1, true},
+		{make([]byte, 72), 0, false},
+		{[]byte{0x80, 0, 0, 0, 0, 0, 0, 0}, -1 << 63, false},
+		{[]byte{1, 2, 3}, 0, false},
+		{nil, 0, false},
+	} {
+		if got, ok := (Signature{Bytes: tt.bytes}).CosignatureTime(); got != tt.want || ok != tt.ok {
+			t.Errorf("%x: %d, %t, want %d, %t", tt.bytes, got, ok, tt.want, tt.ok)
+		}
+	}
+}
