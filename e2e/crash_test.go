@@ -115,6 +115,10 @@ func TestSubmissionsRaceMembership(t *testing.T) {
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
+			// A worker waits for what it submitted a while ago, so that the nodes keep
+			// up however slow the machine is.
+			const ahead = 3
+			var own []string
 			for i := 0; ; i++ {
 				select {
 				case <-stop:
@@ -130,6 +134,13 @@ func TestSubmissionsRaceMembership(t *testing.T) {
 				mu.Lock()
 				ids = append(ids, id.String())
 				mu.Unlock()
+				if own = append(own, id.String()); len(own) > ahead {
+					if err := a.ended(own[0]); err != nil {
+						t.Errorf("execution %s: %v", own[0], err)
+						return
+					}
+					own = own[1:]
+				}
 			}
 		})
 	}
@@ -154,6 +165,24 @@ func TestSubmissionsRaceMembership(t *testing.T) {
 	if err != nil || res.Msg.Epoch != changes+1 {
 		t.Errorf("epoch %d, %v", res.Msg.GetEpoch(), err)
 	}
+}
+
+// ended waits until an execution is open no more. Unlike complete it may be called
+// by any goroutine.
+func (a *agent) ended(id string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	watch, err := a.Control.WatchExecution(ctx, connect.NewRequest(&pb.WatchExecutionRequest{ExecutionId: id}))
+	if err != nil {
+		return err
+	}
+	defer watch.Close()
+	for watch.Receive() {
+		if watch.Msg().GetStatus().GetState() != pb.ExecutionState_EXECUTION_STATE_OPEN {
+			return nil
+		}
+	}
+	return watch.Err()
 }
 
 // TestTenantsAreApart: another tenant's execution, contract and payload are

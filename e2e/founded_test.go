@@ -184,7 +184,7 @@ func foundIn(t *testing.T, n *network, control ...string) *founded {
 		}
 		for machine, p := range f.processes {
 			if log, err := os.ReadFile(p.log); err == nil && t.Failed() {
-				t.Logf("--- %s\n%s", machine, log[max(0, len(log)-3000):])
+				showTail(t, machine, log)
 			}
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"crypto"
 	"encoding/base64"
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
@@ -91,6 +92,29 @@ func edited(t *testing.T, envelope []byte, edit func(*dsse.Envelope)) []byte {
 		t.Fatal(err)
 	}
 	return envelope
+}
+
+// signWith adds a signature to a change file, whosever the key is.
+func (c *cluster) signWith(file, keyFile string) {
+	c.t.Helper()
+	key, err := loadKey(keyFile)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	envelope, err := os.ReadFile(file)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	envelope = edited(c.t, envelope, func(e *dsse.Envelope) {
+		more, err := dsse.Parse(signed(c.t, e.PayloadType, e.Payload, key))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		e.Signatures = append(e.Signatures, more.Signatures...)
+	})
+	if err := os.WriteFile(file, envelope, 0o600); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // TestForgedChanges: whatever somebody hands in who is short of an admin
