@@ -45,6 +45,9 @@ type target interface {
 func openTarget(ctx context.Context, place string) (target, error) {
 	scheme, _, ok := strings.Cut(place, "://")
 	if ok && scheme != "file" {
+		if !blob.DefaultURLMux().ValidBucketScheme(scheme) {
+			return nil, fmt.Errorf("no driver for %s:// is linked to open %q: logserver-cloud has those of s3, gs and azblob", scheme, place)
+		}
 		bucket, err := blob.OpenBucket(ctx, place)
 		if err != nil {
 			return nil, fmt.Errorf("opening bucket %q: %w", place, err)

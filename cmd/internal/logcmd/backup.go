@@ -46,7 +46,7 @@ func backup(cmd *cobra.Command, log located, request control.BackupRequest, asJS
 		return err
 	}
 	var manifest *logserver.BackupManifest
-	bar := newProgress(cmd.ErrOrStderr(), "copying bytes")
+	bar := newProgress(cmd.ErrOrStderr(), "copying", "bytes")
 	if server := log.running(cmd.Context()); server != nil {
 		manifest, err = server.Backup(cmd.Context(), request, bar.set)
 	} else {

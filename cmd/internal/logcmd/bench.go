@@ -112,7 +112,7 @@ func runBench(ctx context.Context, config benchConfig, stdout, stderr io.Writer)
 	report := load.Report()
 	if !config.noVerify {
 		// What was written is verified also when somebody stopped the load.
-		bar := newProgress(stderr, "verifying")
+		bar := newProgress(stderr, "verifying", "entries")
 		report, err = load.Verify(context.WithoutCancel(ctx), fetch, policy, bar.set)
 		bar.end()
 	}

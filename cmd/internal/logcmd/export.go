@@ -71,7 +71,7 @@ func runExport(ctx context.Context, config exportConfig, stdout, stderr io.Write
 		return err
 	}
 	defer func() { err = errors.Join(err, closeSource()) }()
-	bar := newProgress(stderr, "exporting")
+	bar := newProgress(stderr, "exporting", "entries")
 	exporter, err := export.Open(ctx, export.Options{Fetch: fetch, Policy: func() (*checkpoint.Policy, error) { return policy, nil }, Target: config.to,
 		Workers: config.source.workers, Progress: bar.set})
 	if err != nil {

@@ -40,7 +40,7 @@ bytes of it that are wrong. The exit status is 0 only if there is none.`,
 
 func fsck(cmd *cobra.Command, log located, request control.FsckRequest, asJSON bool) error {
 	var report *logserver.FsckReport
-	bar := newProgress(cmd.ErrOrStderr(), "checking")
+	bar := newProgress(cmd.ErrOrStderr(), "checking", "entries")
 	var err error
 	if server := log.running(cmd.Context()); server != nil {
 		report, err = server.Fsck(cmd.Context(), request, bar.set)

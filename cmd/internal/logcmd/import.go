@@ -78,7 +78,7 @@ func runImport(ctx context.Context, config importConfig, stdout, stderr io.Write
 	if err := logserver.Create(options); err != nil && !errors.Is(err, logserver.ErrExists) {
 		return err
 	}
-	bar := newProgress(stderr, "importing")
+	bar := newProgress(stderr, "importing", "entries")
 	report, err := importer.Run(ctx, importer.Options{Log: options, Fetch: fetch, Policy: policy,
 		Workers: config.source.workers, Progress: bar.set})
 	bar.end()

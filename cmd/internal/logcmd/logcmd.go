@@ -51,7 +51,7 @@ The log key may be in a key management service: --key takes its URI, of the form
 scheme://key, and an executable sigstore-kms-scheme in PATH (sigstore's plugin
 protocol) reaches it. The key must be an Ed25519 key that signs messages and not
 hashes of them. The URI is remembered in the directory, and serve asks for no
-signature before it needs one. The receipt key is always a file.`,
+signature before it needs one. The receipt key is a file.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			vkey, err := dir.create(origin)

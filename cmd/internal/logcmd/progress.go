@@ -15,6 +15,7 @@ import (
 type progress struct {
 	w     io.Writer
 	what  string
+	unit  string
 	every time.Duration
 	tty   bool
 
@@ -24,9 +25,10 @@ type progress struct {
 	next  time.Time
 }
 
-// newProgress writes to w, usually standard error.
-func newProgress(w io.Writer, what string) *progress {
-	p := &progress{w: w, what: what, every: 10 * time.Second, begun: time.Now()}
+// newProgress writes to w, usually standard error, what is being done with how
+// many of a unit.
+func newProgress(w io.Writer, what, unit string) *progress {
+	p := &progress{w: w, what: what, unit: unit, every: 10 * time.Second, begun: time.Now()}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		p.tty, p.every = true, 100*time.Millisecond
 	}
@@ -46,7 +48,7 @@ func (p *progress) set(done, total int64) {
 		return
 	}
 	p.next = now.Add(p.every)
-	line := fmt.Sprintf("%s: %d of %d entries", p.what, done, total)
+	line := fmt.Sprintf("%s: %d of %d %s", p.what, done, total, p.unit)
 	if seconds := now.Sub(p.begun).Seconds(); seconds > 1 && done > p.first {
 		rate := float64(done-p.first) / seconds
 		line += fmt.Sprintf(", %.0f/s, %s left", rate, (time.Duration(float64(total-done) / rate * float64(time.Second))).Round(time.Second))

@@ -79,7 +79,7 @@ If there is no source, the log cannot go on: see logserver succeed.`,
 }
 
 func restoreBackup(cmd *cobra.Command, config restoreConfig) error {
-	bar := newProgress(cmd.ErrOrStderr(), "copying bytes")
+	bar := newProgress(cmd.ErrOrStderr(), "copying", "bytes")
 	m, err := logserver.Restore(cmd.Context(), logserver.RestoreOptions{From: config.from, Dir: config.log.path(), Progress: bar.set})
 	bar.end()
 	if err != nil {
@@ -176,7 +176,7 @@ func catchUp(cmd *cobra.Command, config restoreConfig) (err error) {
 			}
 		}
 	}
-	bar := newProgress(cmd.ErrOrStderr(), "catching up")
+	bar := newProgress(cmd.ErrOrStderr(), "catching up", "entries")
 	report, err := logserver.CatchUp(cmd.Context(), logserver.StoreOptions{Dir: config.log.path(), Fatal: fatal}, source, bar.set)
 	bar.end()
 	if err != nil {
