@@ -200,7 +200,7 @@ func runRotten(t *testing.T, opts Options, m *model) error {
 // without a word.
 func TestRottenTail(t *testing.T) {
 	t.Parallel()
-	rotTail(t, 10)
+	rotTail(t, 6)
 }
 
 // rotTail damages the file at the given number of places, evenly spread: it flips

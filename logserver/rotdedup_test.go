@@ -16,7 +16,7 @@ import (
 // with an error, and never sequenced again.
 func TestRottenDedup(t *testing.T) {
 	t.Parallel()
-	rotDedup(t, 24)
+	rotDedup(t, 12)
 }
 
 // rotDedup flips the given number of bits of each table, evenly spread.
