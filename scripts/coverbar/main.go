@@ -22,7 +22,8 @@ var held = map[string]bool{
 	"record": true, "membership": true, "contract": true, "provenance": true,
 	"internal/digest": true, "internal/strictjson": true, "internal/dsse": true,
 	"verifier": true, "verifier/checkpoint": true,
-	"logserver": true, "witness": true, "controlapi": true,
+	"logserver": true, "logserver/export": true, "logserver/importer": true,
+	"witness": true, "controlapi": true,
 }
 
 func main() {
