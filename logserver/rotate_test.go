@@ -27,26 +27,26 @@ func vkeyOf(t *testing.T, name string, key crypto.Signer) string {
 // is published.
 func (tl *testLog) awaitSigned(vkeys ...string) {
 	tl.t.Helper()
-	for deadline := within(tl.t); ; {
-		n, err := checkpoint.ParseNote(tl.Published().Note)
-		if err == nil && signedBy(tl.Published().Note, vkeys...) {
-			logs := 0
-			for _, s := range n.Signatures {
-				if s.Name == tl.opts.Origin {
-					logs++
-				}
-			}
-			if logs != len(vkeys) {
-				tl.t.Fatalf("checkpoint has %d signatures of the log:\n%s", logs, tl.Published().Note)
-			}
-			if first := n.Signatures[0]; first.Name != tl.opts.Origin || !signedBy([]byte(string(n.Text)+"\n"+string(first.Line())), vkeys[0]) {
-				tl.t.Fatalf("the first signature is not that of %s:\n%s", vkeys[0], tl.Published().Note)
-			}
-			return
+	var published []byte // one note: the next may be published at any time
+	eventually(tl.t, "a checkpoint signed by the keys is published", func() bool {
+		published = tl.Published().Note
+		return signedBy(published, vkeys...)
+	})
+	n, err := checkpoint.ParseNote(published)
+	if err != nil {
+		tl.t.Fatal(err)
+	}
+	logs := 0
+	for _, s := range n.Signatures {
+		if s.Name == tl.opts.Origin {
+			logs++
 		}
-		if deadline.Err() != nil {
-			tl.t.Fatalf("published is\n%s", tl.Published().Note)
-		}
+	}
+	if logs != len(vkeys) {
+		tl.t.Fatalf("checkpoint has %d signatures of the log:\n%s", logs, published)
+	}
+	if first := n.Signatures[0]; first.Name != tl.opts.Origin || !signedBy([]byte(string(n.Text)+"\n"+string(first.Line())), vkeys[0]) {
+		tl.t.Fatalf("the first signature is not that of %s:\n%s", vkeys[0], published)
 	}
 }
 
