@@ -245,7 +245,7 @@ func TestRegisterTrustedNodeTakesNothingElse(t *testing.T) {
 }
 
 func TestWaitThatTakesTooLong(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.Timeout = 50 * time.Millisecond })
+	w := newWorld(t, nil)
 	w.core.proofErr = context.DeadlineExceeded
 	got := w.post("alice", rpc.ControlSubmitExecutionRequestProcedure, `{"submission":"YQ==","wait":"WAIT_WITNESSED"}`)
 	if got.code() != CodeNotWitnessed || !strings.Contains(string(got.body), "index 7") {

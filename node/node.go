@@ -240,6 +240,9 @@ func (n *Node) stream(ctx context.Context) (received bool, err error) {
 	}
 	info.Capacity = uint32(n.config.Capacity)
 	s, err := n.config.ControlPlane.WatchAssignments(ctx, connect.NewRequest(&pb.WatchAssignmentsRequest{Info: info}))
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, silent) {
+		return false, cause // it did not even open in that time
+	}
 	if err != nil {
 		return false, err
 	}
