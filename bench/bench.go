@@ -28,6 +28,7 @@ type bench struct {
 	fresh   int    // directories handed out
 	results map[string]*outcome
 	others  series // cores that others used, in each series
+	clients series // cores that the client of a server used, in each series over HTTP
 }
 
 // group measures some rows together, so that their series alternate.
@@ -166,6 +167,9 @@ func (b *bench) measure() {
 	if len(b.others) > 0 {
 		fmt.Printf("others    used %s%s cores in a series\n", figure(b.others.median()), b.others.spread())
 	}
+	if len(b.clients) > 0 {
+		fmt.Printf("client    used %s%s of the cores in a series over HTTP, beside the server\n", figure(b.clients.median()), b.clients.spread())
+	}
 }
 
 // turn waits until no other measurer holds the lock file, if there is one. The
@@ -199,6 +203,7 @@ func (b *bench) note(side string, r report, text string) {
 	b.others = append(b.others, r.CPU.Others)
 	used := fmt.Sprintf("%.2f cores", r.CPU.Self)
 	if r.CPU.Server > 0 {
+		b.clients = append(b.clients, r.CPU.Self)
 		used = fmt.Sprintf("%.2f cores client, %.2f server", r.CPU.Self, r.CPU.Server)
 	}
 	fmt.Printf("  %-36s %s; %s, %.2f others\n", side, text, used, r.CPU.Others)

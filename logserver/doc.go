@@ -9,9 +9,9 @@
 // batch that is gathering. The sequencer takes the batch, decides on
 // deduplication keys and guards, gives every accepted entry its index and
 // writes entries, openings, tree hashes, registers and the new head in one
-// Pebble commit with one sync. It builds the next batch, which is whatever
-// arrived meanwhile, while that sync is under way, but shows and answers
-// nothing before its own sync has returned, and answers in order.
+// Pebble commit with one sync. The next batch is whatever arrived meanwhile: a
+// large one is built while that sync is under way, a small one after it. Nothing
+// is shown or answered before its own sync has returned, and answers are in order.
 // When Append returns, the entry is therefore
 //
 //   - sequenced: its index is durable and belongs to no other data, ever, and
@@ -41,7 +41,7 @@
 // # HTTP
 //
 // [Handler] and [ReadHandler] serve what docs/formats/log-http.md specifies, and
-// [Serve] runs them. Strangers send requests: everything that one of them can
+// [Serve] runs them, and answers plain appends itself. Strangers send requests: everything that one of them can
 // make the log hold is bounded, in bytes of bodies and replies, entries that
 // wait, streams and connections, and what is beyond a bound is refused with 503.
 // Every refusal has a code of a closed set, over HTTP and in the metrics.
