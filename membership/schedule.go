@@ -183,10 +183,11 @@ func newRanking(nodes []*member, executionID digest.Digest, most int) *ranking {
 
 // consider enters node i if its rank is among the first.
 func (r *ranking) consider(i int) {
-	score := r.score.of(r.nodes[i].ID)
-	this := ranked{prefix: binary.BigEndian.Uint64(score[:]), node: i}
+	r.score.compute(r.nodes[i].ID)
+	this := ranked{prefix: binary.BigEndian.Uint64(r.score.sum[:]), node: i}
 	if last := len(r.best) - 1; last == r.most-1 {
-		if !r.before(this, r.best[last]) {
+		// Most nodes end here; before is asked about the others only.
+		if this.prefix > r.best[last].prefix || !r.before(this, r.best[last]) {
 			return
 		}
 		r.best = r.best[:last]
@@ -235,11 +236,16 @@ func newScorer(executionID digest.Digest) *scorer {
 
 // of returns the score of a node.
 func (s *scorer) of(node string) digest.Digest {
+	s.compute(node)
+	return s.sum
+}
+
+// compute leaves the score of a node in sum.
+func (s *scorer) compute(node string) {
 	s.rest = append(lengthPrefixed(s.rest[:s.prefix], len(node)), node...)
 	_ = s.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(s.block)
 	s.hash.Write(s.rest)
 	s.hash.Sum(s.sum[:0])
-	return s.sum
 }
 
 func lengthPrefixed(b []byte, n int) []byte { return binary.BigEndian.AppendUint32(b, uint32(n)) }
