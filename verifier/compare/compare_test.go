@@ -214,7 +214,7 @@ func TestUnusableComparisons(t *testing.T) {
 func TestRandomHistories(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	trunk := newHistory(t, 600)
-	for range 150 {
+	for range 60 {
 		histories := []*history{trunk}
 		for i := range random.IntN(3) {
 			from := histories[random.IntN(len(histories))]
