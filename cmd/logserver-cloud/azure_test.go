@@ -19,6 +19,7 @@ type azure struct {
 	container string // its path
 	mu        sync.Mutex
 	blobs     map[string]object
+	readOnly  bool
 }
 
 func (a *azure) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -37,12 +38,16 @@ func (a *azure) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			a.t.Error(err)
 		}
+		if a.readOnly {
+			refuse(w, "AuthorizationFailure", http.StatusForbidden)
+			return
+		}
 		a.blobs[name] = object{data, r.Header.Get("x-ms-blob-content-type"), r.Header.Get("x-ms-blob-cache-control"), r.Header.Get("x-ms-blob-content-encoding")}
 		w.WriteHeader(http.StatusCreated)
 	case r.Method == http.MethodGet && inside:
 		blob, ok := a.blobs[name]
 		if !ok {
-			refuse(w, "BlobNotFound")
+			refuse(w, "BlobNotFound", http.StatusNotFound)
 			return
 		}
 		w.Header().Set("Content-Type", blob.contentType)
@@ -52,16 +57,16 @@ func (a *azure) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/xml")
 		io.WriteString(w, `<?xml version="1.0" encoding="utf-8"?><EnumerationResults><Blobs/><NextMarker/></EnumerationResults>`)
 	case r.Method == http.MethodGet && r.URL.Query().Get("comp") == "list":
-		refuse(w, "ContainerNotFound")
+		refuse(w, "ContainerNotFound", http.StatusNotFound)
 	default:
 		a.t.Errorf("%s %s is not expected", r.Method, r.URL)
 		w.WriteHeader(http.StatusBadRequest)
 	}
 }
 
-func refuse(w http.ResponseWriter, code string) {
+func refuse(w http.ResponseWriter, code string, status int) {
 	w.Header().Set("x-ms-error-code", code)
-	w.WriteHeader(http.StatusNotFound)
+	w.WriteHeader(status)
 }
 
 // TestAzure runs against a double: there is no server of that protocol in Go.
@@ -90,5 +95,22 @@ func TestAzure(t *testing.T) {
 	if _, err := logserver(t.Context(), io.Discard, "serve", "--dir", dir, "--listen", "127.0.0.1:0", "--export", "azblob://nowhere"+options); err == nil ||
 		!strings.Contains(err.Error(), "does not exist") {
 		t.Errorf("a container that does not exist: %v", err)
+	}
+
+	// A bucket that refuses writes is a reason to be red, and not to end.
+	service.mu.Lock()
+	service.readOnly = true
+	service.mu.Unlock()
+	url, stop := serve(t, dir, "azblob://bucket"+options+"&prefix=other/")
+	add(t, url, 0, 3)
+	for metrics := ""; !strings.Contains(metrics, `tallystick_log_copy_failures_total{log="example.com/log"} 1`); {
+		o, _ := get(t, url+"/metrics")
+		metrics = string(o.data)
+	}
+	add(t, url, 3, 1)
+	stop()
+	if _, err := logserver(t.Context(), io.Discard, "export", "--dir", dir, "--to", "azblob://bucket"+options+"&prefix=other/"); err == nil ||
+		!strings.Contains(err.Error(), "AuthorizationFailure") {
+		t.Errorf("exporting to a bucket that refuses writes: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -105,7 +106,9 @@ func (t *bucketTarget) write(ctx context.Context, name string, data []byte) erro
 	if name == checkpointName {
 		options = &blob.WriterOptions{ContentType: contentText, CacheControl: cacheNever}
 	}
-	return t.bucket.WriteAll(ctx, name, data, options)
+	// Not WriteAll, nor with an MD5: after an upload that failed Azure's driver
+	// panics on that path.
+	return t.bucket.Upload(ctx, name, bytes.NewReader(data), options)
 }
 
 func (t *bucketTarget) flush(context.Context) error { return nil }
