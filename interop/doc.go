@@ -5,7 +5,8 @@
 //     server, and on a log of Tessera's that we have imported;
 //   - golang.org/x/mod/sumdb/tlog on our tiles and proofs;
 //   - torchwood's client on our log, and its litewitness as our witness, with its
-//     key in an ssh-agent.
+//     key in an ssh-agent;
+//   - a log of Tessera's that our witness cosigns, for torchwood to verify.
 //
 // It is a module of its own so that the product depends on none of them; the
 // programs are built from the versions in go.mod. It wants ours in ../bin, where
