@@ -9,6 +9,8 @@
 //
 //	verdict, err := evidence.Judge(genesis)
 //
+// which is what `verifier evidence FILE` does.
+//
 // # Trust
 //
 // The genesis is trusted, and everything follows from it: the rules' signers,
