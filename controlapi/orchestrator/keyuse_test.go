@@ -165,7 +165,6 @@ func TestKeyUses(t *testing.T) {
 			return nil
 		}},
 	}
-	quorum = 1
 	for _, place := range places {
 		for _, key := range keyedKeys {
 			if place.name == "attestation" && key == "node-4" {
