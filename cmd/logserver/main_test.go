@@ -204,21 +204,31 @@ func setenvCmd(ts *testscript.TestScript, _ bool, args []string) {
 func awaitCmd(ts *testscript.TestScript, _ bool, args []string) {
 	pattern, err := regexp.Compile("(?m)" + args[1])
 	ts.Check(err)
-	for {
-		if _, answer := request(ts, "GET", args[0], ""); pattern.Match(answer) {
-			return
+	until(ts, "GET "+args[0]+" answers "+args[1], func() bool {
+		_, answer := request(ts, "GET", args[0], "")
+		return pattern.Match(answer)
+	})
+}
+
+// until asks again and again, each time a request to the server, and fails when
+// minutes have not helped. It decides no test that is right.
+func until(ts *testscript.TestScript, what string, done func() bool) {
+	for deadline := time.Now().Add(2 * time.Minute); !done(); {
+		if time.Now().After(deadline) {
+			ts.Fatalf("waited in vain until %s", what)
 		}
 	}
 }
 
 func copiedCmd(ts *testscript.TestScript, _ bool, args []string) {
-	for {
+	until(ts, args[0]+" has size "+args[1], func() bool {
 		signed, err := os.ReadFile(filepath.Join(ts.MkAbs(args[0]), "checkpoint"))
 		if lines := strings.Split(string(signed), "\n"); err == nil && len(lines) > 1 && lines[1] == args[1] {
-			return
+			return true
 		}
 		request(ts, "GET", "/healthz", "") // gives the log time
-	}
+		return false
+	})
 }
 
 func addCmd(ts *testscript.TestScript, _ bool, args []string) {
@@ -240,16 +250,17 @@ func auditCmd(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.ParseInt(args[1], 10, 64)
 	ts.Check(err)
 	c := checkpoint.Checkpoint{Size: -1}
-	for c.Size < want { // the next round is never far
+	until(ts, "the log publishes size "+args[1], func() bool { // the next round is never far
 		status, signed := request(ts, "GET", "/checkpoint", "")
 		if status == http.StatusServiceUnavailable {
-			continue
+			return false
 		}
 		n, err := note.Open(signed, note.VerifierList(verifier))
 		ts.Check(err)
 		c, err = checkpoint.Parse([]byte(n.Text))
 		ts.Check(err)
-	}
+		return c.Size >= want
+	})
 	hashes := tlog.TileHashReader(c.Tree(), tileReader{ts})
 	for i := range c.Size {
 		h, err := hashes.ReadHashes([]int64{tlog.StoredHashIndex(0, i)})
