@@ -74,17 +74,9 @@ type entry struct {
 // of the store, and an error; that a record cannot be read is not: the fold
 // finds it void.
 func readEntry(index int64, data, opening []byte) (entry, error) {
-	o, err := record.ParseOpening(opening)
+	commitment, r, err := provenance.OpenEntry(index, data, opening)
 	if err != nil {
-		return entry{}, fmt.Errorf("opening of audit entry %d: %w", index, err)
-	}
-	commitment := o.Entry()
-	if string(commitment[:]) != string(data) {
-		return entry{}, fmt.Errorf("opening of audit entry %d does not open it: restore the store from a backup", index)
-	}
-	r, err := record.Parse(o.Record())
-	if err != nil {
-		r = nil
+		return entry{}, fmt.Errorf("%w: restore the store from a backup", err)
 	}
 	return entry{index, commitment, r}, nil
 }
