@@ -9,7 +9,7 @@ import (
 )
 
 // Value types, as in signatures: see [Builder.Import].
-var valueTypes = map[rune]byte{'i': 0x7f, 'I': 0x7e, 'f': 0x7d, 'F': 0x7c, 'r': 0x70, 'v': 0x7b}
+var valueTypes = map[rune]byte{'i': 0x7f, 'I': 0x7e, 'f': 0x7d, 'F': 0x7c, 'r': 0x70, 'e': 0x6f, 'v': 0x7b}
 
 // WASI is the module name of WASI preview 1.
 const WASI = "wasi_snapshot_preview1"
@@ -29,7 +29,7 @@ func Command() *Builder { return new(Builder).Memory(1, -1).Export("memory", 2, 
 
 // Type adds a function type and returns its index. A signature is parameter
 // letters, a colon and result letters, from i (i32), I (i64), f (f32), F (f64),
-// r (funcref) and v (v128): "iIi:i".
+// r (funcref), e (externref) and v (v128): "iIi:i".
 func (b *Builder) Type(sig string) uint32 {
 	if i, ok := b.bySig[sig]; ok {
 		return i
@@ -117,9 +117,24 @@ func (b *Builder) Table(low, high int64) *Builder {
 	return b
 }
 
+// TableRaw adds a table with the given bytes.
+func (b *Builder) TableRaw(raw ...byte) *Builder {
+	b.tables = append(b.tables, raw)
+	return b
+}
+
 // Global adds a mutable global; init is a constant expression without its end.
 func (b *Builder) Global(letter rune, init ...byte) *Builder {
-	b.globals = append(b.globals, append(append([]byte{valueTypes[letter], 1}, init...), 0x0b))
+	return b.GlobalRaw(letter, true, init...)
+}
+
+// GlobalRaw adds a global that is mutable or not.
+func (b *Builder) GlobalRaw(letter rune, mutable bool, init ...byte) *Builder {
+	flag := byte(0)
+	if mutable {
+		flag = 1
+	}
+	b.globals = append(b.globals, append(append([]byte{valueTypes[letter], flag}, init...), 0x0b))
 	return b
 }
 
