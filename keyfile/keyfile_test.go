@@ -251,3 +251,47 @@ func TestPassphraseFile(t *testing.T) {
 		t.Errorf("empty: %v", err)
 	}
 }
+
+// TestPassphraseThatFails: the caller hears the cause, and no file is written.
+func TestPassphraseThatFails(t *testing.T) {
+	dir := t.TempDir()
+	ed, ml := filepath.Join(dir, "ed25519.pem"), filepath.Join(dir, "mldsa.pem")
+	if _, err := CreateEd25519(ed, static("correct horse")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CreateMLDSA44(ml, static("correct horse")); err != nil {
+		t.Fatal(err)
+	}
+	gone := errors.New("the agent is gone")
+	fails := func() ([]byte, error) { return nil, gone }
+	fresh := filepath.Join(dir, "new.pem")
+	_, loadEd := LoadEd25519(ed, fails)
+	_, loadML := LoadMLDSA44(ml, fails)
+	_, createEd := CreateEd25519(fresh, fails)
+	_, createML := CreateMLDSA44(fresh, fails)
+	for what, err := range map[string]error{"LoadEd25519": loadEd, "LoadMLDSA44": loadML, "CreateEd25519": createEd, "CreateMLDSA44": createML} {
+		if !errors.Is(err, gone) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := os.Stat(fresh); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file was written: %v", err)
+	}
+}
+
+// TestUnreadableFiles are there, and cannot be read to their end.
+func TestUnreadableFiles(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := LoadPublic(dir); err == nil || errors.Is(err, ErrFormat) {
+		t.Errorf("directory as public key: %v", err)
+	}
+	if _, err := PassphraseFile(dir)(); err == nil {
+		t.Error("directory as passphrase")
+	}
+	if err := WritePublic(filepath.Join(dir, "absent", "key.pub"), make(ed25519.PublicKey, ed25519.PublicKeySize)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent directory: %v", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}

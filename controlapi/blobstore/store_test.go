@@ -351,3 +351,77 @@ func TestObstructed(t *testing.T) {
 		}
 	})
 }
+
+// TestFailingKeyFiles meets what only happens when somebody else works in the
+// directories: a key is written whole or not at all, and a removal that could
+// not be made durable is not reported as one.
+func TestFailingKeyFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := writeKey(filepath.Join(dir, "absent", "key"), []byte("key")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a directory: %v", err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "key", "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeKey(filepath.Join(dir, "key"), []byte("key")); err == nil {
+		t.Error("a directory became a key")
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if err := syncFile(filepath.Join(dir, "absent")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("syncing what is not there: %v", err)
+	}
+	if _, err := seal([]byte("short"), name{"acme", digest.Digest{}}, nil); err == nil {
+		t.Error("sealed with a key of 5 bytes")
+	}
+}
+
+// TestStoreThatIsGone: an operation on a store whose bucket fails is an error,
+// never an absent payload and never a success.
+func TestStoreThatIsGone(t *testing.T) {
+	ctx := context.Background()
+	s := openStore(t)
+	data := []byte("payload")
+	d := mustPut(t, s, "acme", data)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, getErr := s.Get(ctx, "acme", d)
+	_, sizeErr := s.Size(ctx, "acme", d)
+	_, putErr := s.Put(ctx, "acme", data)
+	_, otherErr := s.Put(ctx, "acme", []byte("another"))
+	for what, err := range map[string]error{"get": getErr, "size": sizeErr, "put again": putErr, "put": otherErr} {
+		if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := s.Erase(ctx, "acme", d); err == nil || !strings.Contains(err.Error(), "whose key is destroyed") {
+		t.Errorf("erase: %v", err)
+	}
+	if _, err := os.Stat(s.keyPath(name{"acme", d})); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the key after an erasure: %v", err)
+	}
+}
+
+// TestPayloadOfAnotherDigest is sealed as it should be and is not what its
+// name says: a store that once wrote wrongly does not serve it.
+func TestPayloadOfAnotherDigest(t *testing.T) {
+	ctx := context.Background()
+	s := openStore(t)
+	n := name{"acme", mustPut(t, s, "acme", []byte("payload"))}
+	key, err := os.ReadFile(s.keyPath(n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := seal(key, n, []byte("another"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.payloadPath(n), sealed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(ctx, n.owner, n.digest); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("got %v", err)
+	}
+}
