@@ -8,27 +8,27 @@ const header = "\x00asm\x01\x00\x00\x00"
 
 // Section numbers of the binary format.
 const (
-	secCustom    = 0
-	secType      = 1
-	secImport    = 2
-	secFunction  = 3
-	secTable     = 4
-	secMemory    = 5
-	secGlobal    = 6
-	secExport    = 7
-	secStart     = 8
-	secElement   = 9
-	secCode      = 10
-	secData      = 11
-	secDataCount = 12
-	secTag       = 13
+	SectionCustom    = 0
+	SectionType      = 1
+	SectionImport    = 2
+	SectionFunction  = 3
+	SectionTable     = 4
+	SectionMemory    = 5
+	SectionGlobal    = 6
+	SectionExport    = 7
+	SectionStart     = 8
+	SectionElement   = 9
+	SectionCode      = 10
+	SectionData      = 11
+	SectionDataCount = 12
+	SectionTag       = 13
 )
 
 // sectionOrder is the place of each section; the data count comes before the
 // code.
 var sectionOrder = [...]int{
-	secType: 1, secImport: 2, secFunction: 3, secTable: 4, secMemory: 5, secGlobal: 6, secExport: 7,
-	secStart: 8, secElement: 9, secDataCount: 10, secCode: 11, secData: 12,
+	SectionType: 1, SectionImport: 2, SectionFunction: 3, SectionTable: 4, SectionMemory: 5, SectionGlobal: 6, SectionExport: 7,
+	SectionStart: 8, SectionElement: 9, SectionDataCount: 10, SectionCode: 11, SectionData: 12,
 }
 
 // Decode decodes a module. It returns an error that wraps [ErrMalformed], or a
@@ -43,11 +43,11 @@ func Decode(b []byte) (m *Module, err error) {
 		at := *r
 		id := r.byte()
 		s := r.sub(r.u32())
-		if id == secCustom {
+		if id == SectionCustom {
 			s.name()
 			continue
 		}
-		if id == secTag {
+		if id == SectionTag {
 			at.refuse(Exceptions, "tag section")
 		}
 		if int(id) >= len(sectionOrder) {
@@ -87,40 +87,40 @@ func (r *reader) header() {
 
 func (m *Module) section(id byte, r *reader) {
 	switch id {
-	case secType:
+	case SectionType:
 		m.types(r)
-	case secImport:
+	case SectionImport:
 		m.imports(r)
-	case secFunction:
+	case SectionFunction:
 		n := r.count("functions", maxFunctions)
 		m.Funcs = make([]uint32, n)
 		for i := range m.Funcs {
 			m.Funcs[i] = m.typeIndex(r)
 		}
-	case secTable:
+	case SectionTable:
 		m.tables(r)
-	case secMemory:
+	case SectionMemory:
 		for n := r.count("memories", maxTables); n > 0; n-- {
 			if m.numMemories() > 0 {
 				r.refuse(MultiMemory, "second memory")
 			}
 			m.Memories = append(m.Memories, r.memory())
 		}
-	case secGlobal:
+	case SectionGlobal:
 		m.globals(r)
-	case secExport:
+	case SectionExport:
 		m.exports(r)
-	case secStart:
+	case SectionStart:
 		i := m.funcIndex(r)
 		m.Start = &i
-	case secElement:
+	case SectionElement:
 		m.elements(r)
-	case secDataCount:
+	case SectionDataCount:
 		n := r.u32()
 		m.DataCount = &n
-	case secCode:
+	case SectionCode:
 		m.bodies(r)
-	case secData:
+	case SectionData:
 		m.datas(r)
 	}
 }
@@ -339,7 +339,7 @@ func (m *Module) constExpr(r *reader) (e ConstExpr) {
 			at.refuse(GC, "constant expression over a defined global")
 		}
 	case OpRefNull:
-		r.refType()
+		e.Type = r.refType()
 	case OpRefFunc:
 		e.Index = m.funcIndex(r)
 	case 0xfb:

@@ -139,10 +139,11 @@ type Global struct {
 // A ConstExpr is a constant expression: one instruction and its end.
 type ConstExpr struct {
 	Op     Opcode
-	Value  int64  // of i32.const and i64.const; the bits of f32.const and f64.const
-	Index  uint32 // of global.get and ref.func
-	Offset int    // in the module
-	End    int    // offset after its end instruction
+	Value  int64     // of i32.const and i64.const; the bits of f32.const and f64.const
+	Index  uint32    // of global.get and ref.func
+	Type   ValueType // of ref.null
+	Offset int       // in the module
+	End    int       // offset after its end instruction
 }
 
 // A Mode says how a segment is used.

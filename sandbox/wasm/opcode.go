@@ -33,15 +33,16 @@ const (
 	OpTableGet     Opcode = 0x25
 	OpTableSet     Opcode = 0x26
 	OpI32Load      Opcode = 0x28 // the first memory access
-	OpI64Store32   Opcode = 0x3e // the last
+	OpI32Store     Opcode = 0x36 // the first store
+	OpI64Store32   Opcode = 0x3e // the last memory access
 	OpMemorySize   Opcode = 0x3f
 	OpMemoryGrow   Opcode = 0x40
 	OpI32Const     Opcode = 0x41
 	OpI64Const     Opcode = 0x42
 	OpF32Const     Opcode = 0x43
 	OpF64Const     Opcode = 0x44
-	OpI32Eqz       Opcode = 0x45
-	OpI64Extend32S Opcode = 0xc4
+	OpI32Eqz       Opcode = 0x45 // the first numeric instruction
+	OpI64Extend32S Opcode = 0xc4 // the last
 	OpRefNull      Opcode = 0xd0
 	OpRefIsNull    Opcode = 0xd1
 	OpRefFunc      Opcode = 0xd2
@@ -70,6 +71,17 @@ func (op Opcode) String() string { return fmt.Sprintf("%#x", uint16(op)) }
 // not counted.
 func (op Opcode) Control() bool { return op >= OpBlock && op <= OpBrTable && op != OpEnd }
 
+// Known reports whether op is an instruction of the accepted set.
+func Known(op Opcode) bool {
+	switch {
+	case op >= OpI32Load && op <= OpI64Extend32S, op >= OpLocalGet && op <= OpTableSet,
+		op >= OpI32TruncSatF32S && op <= OpTableFill, op >= OpRefNull && op <= OpRefFunc,
+		op <= OpElse, op >= OpEnd && op <= OpCallIndirect, op >= OpDrop && op <= OpSelectTyped:
+		return true
+	}
+	return false
+}
+
 // foreign names the feature that an opcode outside the set belongs to.
 func foreign(op byte) (Feature, bool) {
 	switch {
@@ -90,3 +102,54 @@ func foreign(op byte) (Feature, bool) {
 	}
 	return "", false
 }
+
+// Numeric instructions that a rewriter tells apart or writes.
+const (
+	OpI32LtS         Opcode = 0x48
+	OpI32LtU         Opcode = 0x49
+	OpI64LtS         Opcode = 0x53
+	OpI64LeU         Opcode = 0x58
+	OpF32Eq          Opcode = 0x5b // the first comparison of floats
+	OpF64Eq          Opcode = 0x61
+	OpF64Ge          Opcode = 0x66 // the last
+	OpI32Add         Opcode = 0x6a
+	OpI32Sub         Opcode = 0x6b
+	OpI32Clz         Opcode = 0x67
+	OpI32Popcnt      Opcode = 0x69
+	OpI32Mul         Opcode = 0x6c
+	OpI32DivS        Opcode = 0x6d
+	OpI32RemS        Opcode = 0x6f
+	OpI32RemU        Opcode = 0x70
+	OpI64Clz         Opcode = 0x79
+	OpI64Popcnt      Opcode = 0x7b
+	OpI64Add         Opcode = 0x7c
+	OpI64Sub         Opcode = 0x7d
+	OpI64Mul         Opcode = 0x7e
+	OpI64DivS        Opcode = 0x7f
+	OpI64RemS        Opcode = 0x81
+	OpI64RemU        Opcode = 0x82
+	OpI64ShrU        Opcode = 0x88
+	OpF32Abs         Opcode = 0x8b
+	OpF32Ceil        Opcode = 0x8d // f32: ceil, floor, trunc, nearest, sqrt, add, sub, mul, div, min, max
+	OpF32Sqrt        Opcode = 0x91
+	OpF32Div         Opcode = 0x95
+	OpF32Max         Opcode = 0x97
+	OpF32Copysign    Opcode = 0x98
+	OpF64Abs         Opcode = 0x99
+	OpF64Ceil        Opcode = 0x9b // f64, in the same order
+	OpF64Sqrt        Opcode = 0x9f
+	OpF64Div         Opcode = 0xa3
+	OpF64Max         Opcode = 0xa5
+	OpF64Copysign    Opcode = 0xa6
+	OpI32WrapI64     Opcode = 0xa7
+	OpI32TruncF32S   Opcode = 0xa8
+	OpI32TruncF64U   Opcode = 0xab
+	OpI64ExtendI32U  Opcode = 0xad
+	OpI64TruncF32S   Opcode = 0xae
+	OpI64TruncF64U   Opcode = 0xb1
+	OpF32ConvertI32S Opcode = 0xb2
+	OpF32DemoteF64   Opcode = 0xb6
+	OpF64PromoteF32  Opcode = 0xbb
+	OpI32Reinterpret Opcode = 0xbc // the first reinterpretation
+	OpF64Reinterpret Opcode = 0xbf // the last
+)

@@ -93,9 +93,9 @@ func (s *Stack) arity(in *Instr) (pops, pushes int) {
 			return 1, 1
 		}
 		return 2, 1
-	case op >= OpI32Load && op < opI32Store:
+	case op >= OpI32Load && op < OpI32Store:
 		return 1, 1
-	case op >= opI32Store && op <= OpI64Store32:
+	case op >= OpI32Store && op <= OpI64Store32:
 		return 2, 0
 	case op >= OpI32TruncSatF32S && op <= OpI64TruncSatF64U:
 		return 1, 1
@@ -118,8 +118,6 @@ func (s *Stack) arity(in *Instr) (pops, pushes int) {
 	}
 	return 0, 0
 }
-
-const opI32Store Opcode = 0x36
 
 // unary tells the numeric instructions of one operand from those of two.
 func unary(op Opcode) bool {
