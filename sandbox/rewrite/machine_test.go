@@ -143,7 +143,7 @@ func (e *engine) run(t testing.TB, module []byte, l limit, name string, args ...
 	if k.exhausted != (total < 0 && errors.Is(err, errExhausted)) {
 		t.Errorf("%s: unwound %v with a total of %d and error %v", e.name, k.exhausted, total, err)
 	}
-	if memory := m.Memory(); memory != nil {
+	if memory := m.Memory(); m.ExportedMemory("memory") != nil {
 		b, _ := memory.Read(0, memory.Size())
 		sum := sha256.Sum256(b)
 		rep.memory = fmt.Sprintf("%d bytes %x", len(b), sum[:8])
