@@ -117,4 +117,7 @@ type Dispatch interface {
 	// Abandon notes that the node will not attest what it was assigned. The code
 	// is as the node sent it.
 	Abandon(ctx context.Context, node string, id digest.Digest, code string) error
+	// Working notes what the node says that it compiles or runs now. Ids of what
+	// it was not assigned have no effect.
+	Working(node string, ids []digest.Digest)
 }

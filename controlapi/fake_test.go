@@ -68,6 +68,7 @@ type fakeCore struct {
 	statuses   chan *pb.ExecutionStatus
 	work       chan *pb.Assignment
 	abandoned  []string // "<node> <code>", in order
+	working    []string // "<node> <execution>", in order
 }
 
 func newFakeCore(t testing.TB) *fakeCore {
@@ -389,6 +390,14 @@ func (f *fakeCore) Abandon(_ context.Context, node string, id digest.Digest, cod
 	defer f.mu.Unlock()
 	f.abandoned = append(f.abandoned, node+" "+code)
 	return nil
+}
+
+func (f *fakeCore) Working(node string, ids []digest.Digest) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, id := range ids {
+		f.working = append(f.working, node+" "+id.String())
+	}
 }
 
 func (f *fakeCore) Assignments(ctx context.Context, node string) (<-chan *pb.Assignment, error) {

@@ -29,6 +29,8 @@ const (
 	stores effect = "store"
 	// streams are reads that last: one operation, recorded before the first message.
 	streams effect = "stream"
+	// heartbeats are no operations: they have no record unless they are refused.
+	heartbeats effect = "heartbeat"
 )
 
 // size is the bound of a method's request message.
@@ -83,6 +85,7 @@ var methods = table(
 
 	method{rpc.NodeWatchAssignmentsProcedure, onlyNode, streams, smallRequest},
 	method{rpc.NodeAbandonAssignmentProcedure, onlyNode, stores, smallRequest},
+	method{rpc.NodeReportNodeStatusProcedure, onlyNode, heartbeats, smallRequest},
 
 	method{rpc.ProvenanceGetExecutionProvenanceProcedure, readers, reads, smallRequest},
 	method{rpc.ProvenanceVerifyProvenanceChainProcedure, readers, reads, smallRequest},

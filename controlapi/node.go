@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/tallystick/tallystick/controlapi/orchestrator"
+	"github.com/tallystick/tallystick/internal/digest"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 )
 
@@ -80,6 +81,30 @@ func (s nodeService) AbandonAssignment(ctx context.Context, req *connect.Request
 		return nil, err
 	}
 	return connect.NewResponse(&pb.AbandonAssignmentResponse{ProtocolVersion: protocolVersion}), nil
+}
+
+// ReportNodeStatus takes what a node says of itself, for as long as it holds the
+// stream.
+func (s nodeService) ReportNodeStatus(ctx context.Context, req *connect.Request[pb.ReportNodeStatusRequest]) (*connect.Response[pb.ReportNodeStatusResponse], error) {
+	op := operationOf(ctx)
+	status := req.Msg.GetStatus()
+	if err := checkStatus(status); err != nil {
+		return nil, err
+	}
+	var working []digest.Digest
+	for _, text := range status.GetWorking() {
+		id, err := op.digest("working", text)
+		if err != nil {
+			return nil, err
+		}
+		working = append(working, id)
+	}
+	if status != nil {
+		status.Working = nil // of tenants, for nobody who lists nodes
+	}
+	s.sessions.report(op.caller.id, status)
+	s.cfg.Core.Working(op.caller.id, working)
+	return connect.NewResponse(&pb.ReportNodeStatusResponse{ProtocolVersion: protocolVersion}), nil
 }
 
 // errEnded ends a stream that the core ended: it stops, or the node has another

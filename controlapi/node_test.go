@@ -125,6 +125,63 @@ func TestAbandonAssignment(t *testing.T) {
 	}
 }
 
+// TestReportNodeStatus: what a node says of itself is shown while it holds its
+// stream, without what belongs to tenants; what is out of bounds is refused.
+func TestReportNodeStatus(t *testing.T) {
+	w := newWorld(t, nil)
+	client := rpc.NewNodeClient(as("node-1", true), w.url, connect.WithGRPC())
+	report := func(s *pb.NodeStatus) error {
+		_, err := client.ReportNodeStatus(t.Context(), connect.NewRequest(&pb.ReportNodeStatusRequest{Status: s}))
+		return err
+	}
+	good := &pb.NodeStatus{Running: 2, Problems: []string{"fork"}, Working: []string{execution.String()},
+		Checkpoints: []*pb.SeenCheckpoint{{Origin: "c/audit", Size: 7, RootHash: execution[:]}}}
+	if err := report(good); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.nodes()["node-1"]; got.GetStatus() != nil {
+		t.Errorf("a node without a stream shows %v", got)
+	}
+	ctx, end := context.WithCancel(t.Context())
+	stream, err := w.watch(ctx, "node-1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := len(w.core.recorded())
+	if err := report(good); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.nodes()["node-1"].GetStatus(); got.GetRunning() != 2 || len(got.GetProblems()) != 1 || len(got.GetCheckpoints()) != 1 || len(got.GetWorking()) != 0 {
+		t.Errorf("shown is %v", got)
+	}
+	if got := len(w.core.recorded()) - records; got != 1 { // of listing the nodes
+		t.Errorf("a heartbeat made %d records", got-1)
+	}
+	w.core.mu.Lock()
+	if want := "node-1 " + execution.String(); len(w.core.working) != 2 || w.core.working[1] != want {
+		t.Errorf("the core heard %q", w.core.working)
+	}
+	w.core.mu.Unlock()
+	for name, bad := range map[string]*pb.NodeStatus{
+		"problems":         {Problems: make([]string, maxProblems+1)},
+		"a problem's form": {Problems: []string{"Fork!"}},
+		"checkpoints":      {Checkpoints: make([]*pb.SeenCheckpoint, maxSeen+1)},
+		"an origin":        {Checkpoints: []*pb.SeenCheckpoint{{Origin: strings.Repeat("x", maxInfoText+1), RootHash: execution[:]}}},
+		"a root hash":      {Checkpoints: []*pb.SeenCheckpoint{{Origin: "x"}}},
+		"executions":       {Working: make([]string, maxWorking+1)},
+	} {
+		if err := report(bad); connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := report(&pb.NodeStatus{Working: []string{"x"}}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("an execution id: %v", err)
+	}
+	end()
+	for stream.Receive() {
+	}
+}
+
 // TestRevokedKeyEndsStreams: a stream outlives its token, not its key.
 func TestRevokedKeyEndsStreams(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.KeepAlive = time.Millisecond })

@@ -139,7 +139,7 @@ func (a *accounts) of(principal string) *account {
 // enter charges one call, and must be followed by leave if it returns nil.
 func (a *accounts) enter(acc *account, effect effect, now time.Time) error {
 	calls := acc.writes
-	if effect == reads || effect == streams {
+	if effect == reads || effect == streams || effect == heartbeats {
 		calls = acc.reads
 	}
 	if !calls.AllowN(now, 1) {

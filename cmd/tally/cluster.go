@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -38,16 +39,58 @@ func nodesCommand(a *app) *cobra.Command {
 func printNodes(w io.Writer, m *pb.ListClusterNodesResponse) {
 	var rows [][]string
 	for _, n := range m.Nodes {
-		connected := "away"
-		if n.Connected {
-			connected = "connected"
-		}
 		info := n.GetInfo()
-		rows = append(rows, []string{n.Id, n.Name, strconv.FormatUint(n.TrustLevel, 10), labels(n.Labels), connected,
-			info.GetArchitecture(), info.GetEngine(), strings.Join(info.GetIsolation(), ","), strconv.FormatUint(n.ExecutionsAttested, 10)})
+		running := ""
+		if s := n.GetStatus(); s != nil {
+			running = fmt.Sprintf("%d of %d", s.Running, info.GetCapacity())
+			if waiting := s.Queued + s.Waiting; waiting > 0 {
+				running += fmt.Sprintf(", %d wait", waiting)
+			}
+		}
+		rows = append(rows, []string{n.Id, n.Name, strconv.FormatUint(n.TrustLevel, 10), labels(n.Labels), nodeState(n), running,
+			info.GetArchitecture(), info.GetEngine(), strings.Join(info.GetIsolation(), ","), seen(n.GetStatus()), strconv.FormatUint(n.ExecutionsAttested, 10)})
 	}
-	table(w, "NODE|NAME|TRUST|LABELS|STATE|ARCH|ENGINE|ISOLATION|ATTESTED", rows)
+	table(w, "NODE|NAME|TRUST|LABELS|STATE|RUNNING|ARCH|ENGINE|ISOLATION|HAS SEEN|ATTESTED", rows)
+	for _, n := range m.Nodes {
+		for _, code := range n.GetStatus().GetProblems() {
+			fmt.Fprintf(w, "\n%s is not well: %s", n.Id, code)
+			if text := nodeProblems[code]; text != "" {
+				fmt.Fprintf(w, ": %s", text)
+			}
+		}
+	}
 	fmt.Fprintf(w, "\nepoch %d, quorum %d of %d nodes\n", m.Epoch, m.NodeQuorum, len(m.Nodes))
+}
+
+// nodeState is whether a node is there, and whether it says that it is well.
+func nodeState(n *pb.ClusterNode) string {
+	switch {
+	case !n.Connected:
+		return "away"
+	case len(n.GetStatus().GetProblems()) > 0:
+		return "NOT WELL"
+	case n.GetStatus().GetDraining():
+		return "draining"
+	}
+	return "connected"
+}
+
+// nodeProblems says in words what the codes of nodes mean, and what to do.
+var nodeProblems = map[string]string{
+	"fork":          "it was shown two histories of a log; the evidence is on its machine, see docs/runbooks/split-view.md",
+	"contradiction": "a second run of an execution gave another result, so its machine is faulty; see docs/runbooks/a-node-is-not-well.md",
+	"directory":     "its directory cannot be written; it works again when it has been started again",
+	"not_member":    "its attestation key is not in the membership",
+	"runner":        "its workers fail; see its log",
+}
+
+// seen is the sizes of the largest checkpoints that a node has accepted.
+func seen(s *pb.NodeStatus) string {
+	var parts []string
+	for _, c := range s.GetCheckpoints() {
+		parts = append(parts, fmt.Sprintf("%s:%d", path.Base(c.Origin), c.Size))
+	}
+	return strings.Join(parts, ",")
 }
 
 func labels(m map[string]string) string {

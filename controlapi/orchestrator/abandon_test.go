@@ -202,6 +202,51 @@ func TestSilentNodeIsWaitedForOnce(t *testing.T) {
 	w.checkLog()
 }
 
+// A node that says that it is on something is waited for some deadlines longer,
+// and not for ever; its word about what it was not assigned counts for nothing.
+func TestWorkingNodeIsWaitedFor(t *testing.T) {
+	w := prepare(t, 1)
+	clock := newClock()
+	w.config = func(c *orchestrator.Config) { c.AttemptDeadline, c.Now = time.Millisecond, clock.now }
+	w.mustOpen()
+	hash := w.register(newContract(func(c *contract.Contract) { c.Nodes, c.Agreement, c.MaxAssigned = 1, 1, 1 }))
+	stream := must[<-chan *pb.Assignment](t)(w.Assignments(ctx(t), "node-1"))
+	id := w.submit(hash, "1", 1)
+	<-stream
+	w.Working("node-1", []digest.Digest{id, {}})
+	w.Working("stranger", []digest.Digest{id})
+	w.awaitState(id, pb.ExecutionState_EXECUTION_STATE_EXPIRED) // its word holds a few deadlines
+	w.checkLog()
+}
+
+// A node that is being stopped gives back what it has not begun: others are asked
+// at once, nothing expires for it while it may be back, and it is told again.
+func TestDrainingNode(t *testing.T) {
+	w := newWorld(t, 2)
+	id := w.submit(w.register(newContract(func(c *contract.Contract) { c.Nodes, c.Agreement, c.MaxAssigned, c.Step = 1, 1, 2, 1 })), "x", 1)
+	first := w.assigned(id)[0]
+	w.worker(first).await(func(a *pb.Assignment) bool { return a.GetExecutionId() == id.String() })
+	if err := w.Abandon(ctx(t), first, id, orchestrator.CodeDraining); err != nil {
+		t.Fatal(err)
+	}
+	s := w.await(id, func(s *pb.ExecutionStatus) bool { return s.GetAttempt() == 1 })
+	second := s.GetAssignedNodes()[1]
+	w.worker(second).await(func(a *pb.Assignment) bool { return a.GetExecutionId() == id.String() })
+	if err := w.Abandon(ctx(t), second, id, orchestrator.CodeDraining); err != nil {
+		t.Fatal(err)
+	}
+	// Both are away, and neither for good.
+	again := must[<-chan *pb.Assignment](t)(w.Assignments(ctx(t), first))
+	if a := <-again; a.GetExecutionId() != id.String() {
+		t.Errorf("the node that is back is told %v", a)
+	}
+	s = must[*pb.ExecutionStatus](t)(w.Status(id, ""))
+	if s.GetState() != pb.ExecutionState_EXECUTION_STATE_OPEN || len(s.GetReports()) != 1 || s.GetReports()[0].GetNode() != second {
+		t.Errorf("the execution is %v", s)
+	}
+	w.checkLog()
+}
+
 // clock stands still until it is advanced, and counts who looks at it.
 type clock struct {
 	mu   sync.Mutex

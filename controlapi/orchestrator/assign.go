@@ -121,7 +121,8 @@ func (o *Orchestrator) Assignments(ctx context.Context, node string) (<-chan *pb
 
 	// The view stays locked from looking at what is open until the stream is
 	// known, so that nothing that begins in between is missed.
-	o.view.mu.RLock()
+	o.view.mu.Lock()
+	o.view.returned(node)
 	st := o.streams.open(node, o.cfg.Now(), end)
 	var todo []*tracked
 	for _, x := range o.view.open {
@@ -133,7 +134,7 @@ func (o *Orchestrator) Assignments(ctx context.Context, node string) (<-chan *pb
 	for _, x := range todo {
 		st.push(x.id)
 	}
-	o.view.mu.RUnlock()
+	o.view.mu.Unlock()
 
 	started := o.start(func() {
 		defer close(out)

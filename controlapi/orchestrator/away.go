@@ -71,6 +71,11 @@ func (o *Orchestrator) overdue(x *tracked, due job) {
 	now, best := o.cfg.Now(), away
 	answered := x.answered(&ex)
 	for _, node := range ex.Assigned() {
+		if at, ok := x.working[node]; ok && !answered[node] && now.Sub(at) <= max(o.cfg.AttemptDeadline, workingFor) && x.stretched < maxStretched {
+			x.stretched++
+			o.await(x, due)
+			return
+		}
 		if opened, connected := o.streams.opened(node); connected && !answered[node] {
 			best = max(best, o.view.paces[node].outlook(x, opened, now, o.cfg.AttemptDeadline))
 		}
@@ -101,12 +106,65 @@ func (x *tracked) answered(ex *provenance.Execution) map[string]bool {
 	return nodes
 }
 
+// Bounds of what a node's word that it is compiling or running an execution is
+// worth. Together they are longer than compiling and running may take, so a node
+// that works is waited for, and one that only says so delays an attempt by
+// minutes.
+const (
+	// workingFor is how long the word holds: several of a node's reports.
+	workingFor = 45 * time.Second
+	// maxStretched is how many further deadlines an attempt gets for it.
+	maxStretched = 4
+)
+
+// Working notes what a node says that it compiles or runs now, so that it is not
+// taken to be away. It decides nothing else. Ids of what the node was not
+// assigned, or of what is decided, have no effect.
+func (o *Orchestrator) Working(node string, ids []digest.Digest) {
+	now := o.cfg.Now()
+	o.view.mu.Lock()
+	defer o.view.mu.Unlock()
+	for _, id := range ids {
+		x, ok := o.view.executions[id]
+		if !ok || !o.view.assignedTo(x, node) {
+			continue
+		}
+		if x.working == nil {
+			x.working = make(map[string]time.Time)
+		}
+		x.working[node] = now
+	}
+}
+
+// CodeDraining is the code by which a node that is being stopped gives back what
+// it has not begun. It is for that process only: the node is told again when it
+// opens its next stream, and nothing expires for it before its deadline.
+const CodeDraining = "draining"
+
+// returned forgets what a node gave back when it was stopped, since it is here
+// again. The view is locked.
+func (v *view) returned(node string) {
+	for _, x := range v.open {
+		if x.abandoned[node] == CodeDraining {
+			delete(x.abandoned, node)
+		}
+	}
+}
+
 // exhausted reports whether an execution is open although every node of the
-// attempts that have begun has answered.
+// attempts that have begun has answered. Nodes that are being stopped may be back
+// before the deadline, which counts where there is nobody else to ask.
 func (v *view) exhausted(x *tracked) bool {
 	ex, _ := v.fold.Execution(x.id)
 	if x.begun == 0 || ex.State != provenance.StateOpen {
 		return false
+	}
+	if ex.Attempt+1 >= ex.Schedule.Attempts() {
+		for _, code := range x.abandoned {
+			if code == CodeDraining {
+				return false
+			}
+		}
 	}
 	return ex.Attempt+1 == x.begun && len(x.answered(&ex)) == len(ex.Assigned())
 }
@@ -124,7 +182,7 @@ func (o *Orchestrator) Abandon(_ context.Context, node string, id digest.Digest,
 	if err := o.usable(); err != nil {
 		return err
 	}
-	if !isAbandonCode(code) {
+	if !IsNodeCode(code) {
 		return refuse(CodeArgument, "code %.80q: want 1 to %d characters of a to z and _", code, maxAbandonCode)
 	}
 	o.view.mu.Lock()
@@ -174,7 +232,9 @@ func (v *view) abandon(node string, id digest.Digest, code string) (*tracked, er
 	return x, nil
 }
 
-func isAbandonCode(s string) bool {
+// IsNodeCode reports whether s has the form of a code by which nodes say why:
+// [a-z_]{1,63}.
+func IsNodeCode(s string) bool {
 	if len(s) < 1 || len(s) > maxAbandonCode {
 		return false
 	}

@@ -69,6 +69,10 @@ type tracked struct {
 	// abandoned holds the codes of the nodes that will not attest, at most one
 	// for each assigned node, none that has attested.
 	abandoned map[string]string
+	// working is when each assigned node last said that it compiles or runs it, and
+	// stretched how often the deadline of this attempt was put off for that.
+	working   map[string]time.Time
+	stretched int
 }
 
 // mark says that an execution is to be looked at once its record is covered.

@@ -1881,8 +1881,11 @@ type ClusterNode struct {
 	Connected          bool      `protobuf:"varint,5,opt,name=connected,proto3" json:"connected,omitempty"`
 	Info               *NodeInfo `protobuf:"bytes,6,opt,name=info,proto3" json:"info,omitempty"`
 	ExecutionsAttested uint64    `protobuf:"varint,7,opt,name=executions_attested,json=executionsAttested,proto3" json:"executions_attested,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// What the node reported last on the stream that it holds, if anything.
+	// working is left out: it is about tenants.
+	Status        *NodeStatus `protobuf:"bytes,8,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterNode) Reset() {
@@ -1964,6 +1967,174 @@ func (x *ClusterNode) GetExecutionsAttested() uint64 {
 	return 0
 }
 
+func (x *ClusterNode) GetStatus() *NodeStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+// NodeStatus is how a node says that it is: information, not trusted.
+type NodeStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Modules that run, assignments that wait for their first turn, and those that
+	// wait for another try.
+	Running uint32 `protobuf:"varint,1,opt,name=running,proto3" json:"running,omitempty"`
+	Queued  uint32 `protobuf:"varint,2,opt,name=queued,proto3" json:"queued,omitempty"`
+	Waiting uint32 `protobuf:"varint,3,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// The node finishes what it runs and takes nothing new.
+	Draining bool `protobuf:"varint,4,opt,name=draining,proto3" json:"draining,omitempty"`
+	// The largest checkpoint of each log that the node has accepted.
+	Checkpoints []*SeenCheckpoint `protobuf:"bytes,5,rep,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	// Why the node is not well, as codes of its closed set, [a-z_]{1,63}; none if
+	// it is. Details are in its own log and health.
+	Problems []string `protobuf:"bytes,6,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Executions whose module it compiles or runs now, the first 32.
+	Working       []string `protobuf:"bytes,7,rep,name=working,proto3" json:"working,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeStatus) Reset() {
+	*x = NodeStatus{}
+	mi := &file_tallystick_v1_control_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeStatus) ProtoMessage() {}
+
+func (x *NodeStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_tallystick_v1_control_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
+func (*NodeStatus) Descriptor() ([]byte, []int) {
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *NodeStatus) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetQueued() uint32 {
+	if x != nil {
+		return x.Queued
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *NodeStatus) GetCheckpoints() []*SeenCheckpoint {
+	if x != nil {
+		return x.Checkpoints
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetWorking() []string {
+	if x != nil {
+		return x.Working
+	}
+	return nil
+}
+
+// SeenCheckpoint is a checkpoint that somebody has accepted.
+type SeenCheckpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Origin        string                 `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`
+	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	RootHash      []byte                 `protobuf:"bytes,3,opt,name=root_hash,json=rootHash,proto3" json:"root_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeenCheckpoint) Reset() {
+	*x = SeenCheckpoint{}
+	mi := &file_tallystick_v1_control_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeenCheckpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeenCheckpoint) ProtoMessage() {}
+
+func (x *SeenCheckpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_tallystick_v1_control_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeenCheckpoint.ProtoReflect.Descriptor instead.
+func (*SeenCheckpoint) Descriptor() ([]byte, []int) {
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SeenCheckpoint) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *SeenCheckpoint) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *SeenCheckpoint) GetRootHash() []byte {
+	if x != nil {
+		return x.RootHash
+	}
+	return nil
+}
+
 // NodeInfo is what a node says about itself: information, not trusted.
 type NodeInfo struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -1979,7 +2150,7 @@ type NodeInfo struct {
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_tallystick_v1_control_proto_msgTypes[28]
+	mi := &file_tallystick_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1991,7 +2162,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_control_proto_msgTypes[28]
+	mi := &file_tallystick_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2004,7 +2175,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NodeInfo) GetSoftwareVersion() string {
@@ -2050,7 +2221,7 @@ type GetClusterRootRequest struct {
 
 func (x *GetClusterRootRequest) Reset() {
 	*x = GetClusterRootRequest{}
-	mi := &file_tallystick_v1_control_proto_msgTypes[29]
+	mi := &file_tallystick_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +2233,7 @@ func (x *GetClusterRootRequest) String() string {
 func (*GetClusterRootRequest) ProtoMessage() {}
 
 func (x *GetClusterRootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_control_proto_msgTypes[29]
+	mi := &file_tallystick_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,7 +2246,7 @@ func (x *GetClusterRootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRootRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRootRequest) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 type GetClusterRootResponse struct {
@@ -2101,7 +2272,7 @@ type GetClusterRootResponse struct {
 
 func (x *GetClusterRootResponse) Reset() {
 	*x = GetClusterRootResponse{}
-	mi := &file_tallystick_v1_control_proto_msgTypes[30]
+	mi := &file_tallystick_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2284,7 @@ func (x *GetClusterRootResponse) String() string {
 func (*GetClusterRootResponse) ProtoMessage() {}
 
 func (x *GetClusterRootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_control_proto_msgTypes[30]
+	mi := &file_tallystick_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2297,7 @@ func (x *GetClusterRootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRootResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterRootResponse) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetClusterRootResponse) GetProtocolVersion() string {
@@ -2222,7 +2393,7 @@ type PutBlobRequest struct {
 
 func (x *PutBlobRequest) Reset() {
 	*x = PutBlobRequest{}
-	mi := &file_tallystick_v1_control_proto_msgTypes[31]
+	mi := &file_tallystick_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2405,7 @@ func (x *PutBlobRequest) String() string {
 func (*PutBlobRequest) ProtoMessage() {}
 
 func (x *PutBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_control_proto_msgTypes[31]
+	mi := &file_tallystick_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2418,7 @@ func (x *PutBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutBlobRequest.ProtoReflect.Descriptor instead.
 func (*PutBlobRequest) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PutBlobRequest) GetData() []byte {
@@ -2267,7 +2438,7 @@ type PutBlobResponse struct {
 
 func (x *PutBlobResponse) Reset() {
 	*x = PutBlobResponse{}
-	mi := &file_tallystick_v1_control_proto_msgTypes[32]
+	mi := &file_tallystick_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2450,7 @@ func (x *PutBlobResponse) String() string {
 func (*PutBlobResponse) ProtoMessage() {}
 
 func (x *PutBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_control_proto_msgTypes[32]
+	mi := &file_tallystick_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2463,7 @@ func (x *PutBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutBlobResponse.ProtoReflect.Descriptor instead.
 func (*PutBlobResponse) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PutBlobResponse) GetProtocolVersion() string {
@@ -2318,7 +2489,7 @@ type GetBlobRequest struct {
 
 func (x *GetBlobRequest) Reset() {
 	*x = GetBlobRequest{}
-	mi := &file_tallystick_v1_control_proto_msgTypes[33]
+	mi := &file_tallystick_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2501,7 @@ func (x *GetBlobRequest) String() string {
 func (*GetBlobRequest) ProtoMessage() {}
 
 func (x *GetBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_control_proto_msgTypes[33]
+	mi := &file_tallystick_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2514,7 @@ func (x *GetBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlobRequest.ProtoReflect.Descriptor instead.
 func (*GetBlobRequest) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetBlobRequest) GetDigest() string {
@@ -2363,7 +2534,7 @@ type GetBlobResponse struct {
 
 func (x *GetBlobResponse) Reset() {
 	*x = GetBlobResponse{}
-	mi := &file_tallystick_v1_control_proto_msgTypes[34]
+	mi := &file_tallystick_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +2546,7 @@ func (x *GetBlobResponse) String() string {
 func (*GetBlobResponse) ProtoMessage() {}
 
 func (x *GetBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_control_proto_msgTypes[34]
+	mi := &file_tallystick_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +2559,7 @@ func (x *GetBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlobResponse.ProtoReflect.Descriptor instead.
 func (*GetBlobResponse) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{34}
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetBlobResponse) GetProtocolVersion() string {
@@ -2405,6 +2576,94 @@ func (x *GetBlobResponse) GetData() []byte {
 	return nil
 }
 
+type ReportNodeStatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Status        *NodeStatus            `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportNodeStatusRequest) Reset() {
+	*x = ReportNodeStatusRequest{}
+	mi := &file_tallystick_v1_control_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportNodeStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportNodeStatusRequest) ProtoMessage() {}
+
+func (x *ReportNodeStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tallystick_v1_control_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportNodeStatusRequest.ProtoReflect.Descriptor instead.
+func (*ReportNodeStatusRequest) Descriptor() ([]byte, []int) {
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ReportNodeStatusRequest) GetStatus() *NodeStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+type ReportNodeStatusResponse struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	ProtocolVersion string                 `protobuf:"bytes,1,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ReportNodeStatusResponse) Reset() {
+	*x = ReportNodeStatusResponse{}
+	mi := &file_tallystick_v1_control_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportNodeStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportNodeStatusResponse) ProtoMessage() {}
+
+func (x *ReportNodeStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tallystick_v1_control_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportNodeStatusResponse.ProtoReflect.Descriptor instead.
+func (*ReportNodeStatusResponse) Descriptor() ([]byte, []int) {
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ReportNodeStatusResponse) GetProtocolVersion() string {
+	if x != nil {
+		return x.ProtocolVersion
+	}
+	return ""
+}
+
 type AbandonAssignmentRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	ExecutionId string                 `protobuf:"bytes,1,opt,name=execution_id,json=executionId,proto3" json:"execution_id,omitempty"`
@@ -2416,7 +2675,7 @@ type AbandonAssignmentRequest struct {
 
 func (x *AbandonAssignmentRequest) Reset() {
 	*x = AbandonAssignmentRequest{}
-	mi := &file_tallystick_v1_control_proto_msgTypes[35]
+	mi := &file_tallystick_v1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +2687,7 @@ func (x *AbandonAssignmentRequest) String() string {
 func (*AbandonAssignmentRequest) ProtoMessage() {}
 
 func (x *AbandonAssignmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_control_proto_msgTypes[35]
+	mi := &file_tallystick_v1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +2700,7 @@ func (x *AbandonAssignmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbandonAssignmentRequest.ProtoReflect.Descriptor instead.
 func (*AbandonAssignmentRequest) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AbandonAssignmentRequest) GetExecutionId() string {
@@ -2467,7 +2726,7 @@ type AbandonAssignmentResponse struct {
 
 func (x *AbandonAssignmentResponse) Reset() {
 	*x = AbandonAssignmentResponse{}
-	mi := &file_tallystick_v1_control_proto_msgTypes[36]
+	mi := &file_tallystick_v1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2479,7 +2738,7 @@ func (x *AbandonAssignmentResponse) String() string {
 func (*AbandonAssignmentResponse) ProtoMessage() {}
 
 func (x *AbandonAssignmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_control_proto_msgTypes[36]
+	mi := &file_tallystick_v1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2492,7 +2751,7 @@ func (x *AbandonAssignmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbandonAssignmentResponse.ProtoReflect.Descriptor instead.
 func (*AbandonAssignmentResponse) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{36}
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AbandonAssignmentResponse) GetProtocolVersion() string {
@@ -2511,7 +2770,7 @@ type WatchAssignmentsRequest struct {
 
 func (x *WatchAssignmentsRequest) Reset() {
 	*x = WatchAssignmentsRequest{}
-	mi := &file_tallystick_v1_control_proto_msgTypes[37]
+	mi := &file_tallystick_v1_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2523,7 +2782,7 @@ func (x *WatchAssignmentsRequest) String() string {
 func (*WatchAssignmentsRequest) ProtoMessage() {}
 
 func (x *WatchAssignmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_control_proto_msgTypes[37]
+	mi := &file_tallystick_v1_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2536,7 +2795,7 @@ func (x *WatchAssignmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchAssignmentsRequest.ProtoReflect.Descriptor instead.
 func (*WatchAssignmentsRequest) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{37}
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WatchAssignmentsRequest) GetInfo() *NodeInfo {
@@ -2556,7 +2815,7 @@ type WatchAssignmentsResponse struct {
 
 func (x *WatchAssignmentsResponse) Reset() {
 	*x = WatchAssignmentsResponse{}
-	mi := &file_tallystick_v1_control_proto_msgTypes[38]
+	mi := &file_tallystick_v1_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2568,7 +2827,7 @@ func (x *WatchAssignmentsResponse) String() string {
 func (*WatchAssignmentsResponse) ProtoMessage() {}
 
 func (x *WatchAssignmentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_control_proto_msgTypes[38]
+	mi := &file_tallystick_v1_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2581,7 +2840,7 @@ func (x *WatchAssignmentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchAssignmentsResponse.ProtoReflect.Descriptor instead.
 func (*WatchAssignmentsResponse) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{38}
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WatchAssignmentsResponse) GetAssignment() *Assignment {
@@ -2620,7 +2879,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_tallystick_v1_control_proto_msgTypes[39]
+	mi := &file_tallystick_v1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2632,7 +2891,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_control_proto_msgTypes[39]
+	mi := &file_tallystick_v1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2645,7 +2904,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{39}
+	return file_tallystick_v1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Assignment) GetExecutionId() string {
@@ -2872,7 +3131,7 @@ const file_tallystick_v1_control_proto_rawDesc = "" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1f\n" +
 	"\vnode_quorum\x18\x03 \x01(\x04R\n" +
 	"nodeQuorum\x120\n" +
-	"\x05nodes\x18\x04 \x03(\v2\x1a.tallystick.v1.ClusterNodeR\x05nodes\"\xc9\x02\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x1a.tallystick.v1.ClusterNodeR\x05nodes\"\xfc\x02\n" +
 	"\vClusterNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1f\n" +
@@ -2881,10 +3140,24 @@ const file_tallystick_v1_control_proto_rawDesc = "" +
 	"\x06labels\x18\x04 \x03(\v2&.tallystick.v1.ClusterNode.LabelsEntryR\x06labels\x12\x1c\n" +
 	"\tconnected\x18\x05 \x01(\bR\tconnected\x12+\n" +
 	"\x04info\x18\x06 \x01(\v2\x17.tallystick.v1.NodeInfoR\x04info\x12/\n" +
-	"\x13executions_attested\x18\a \x01(\x04R\x12executionsAttested\x1a9\n" +
+	"\x13executions_attested\x18\a \x01(\x04R\x12executionsAttested\x121\n" +
+	"\x06status\x18\b \x01(\v2\x19.tallystick.v1.NodeStatusR\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xab\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xeb\x01\n" +
+	"\n" +
+	"NodeStatus\x12\x18\n" +
+	"\arunning\x18\x01 \x01(\rR\arunning\x12\x16\n" +
+	"\x06queued\x18\x02 \x01(\rR\x06queued\x12\x18\n" +
+	"\awaiting\x18\x03 \x01(\rR\awaiting\x12\x1a\n" +
+	"\bdraining\x18\x04 \x01(\bR\bdraining\x12?\n" +
+	"\vcheckpoints\x18\x05 \x03(\v2\x1d.tallystick.v1.SeenCheckpointR\vcheckpoints\x12\x1a\n" +
+	"\bproblems\x18\x06 \x03(\tR\bproblems\x12\x18\n" +
+	"\aworking\x18\a \x03(\tR\aworking\"Y\n" +
+	"\x0eSeenCheckpoint\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x1b\n" +
+	"\troot_hash\x18\x03 \x01(\fR\brootHash\"\xab\x01\n" +
 	"\bNodeInfo\x12)\n" +
 	"\x10software_version\x18\x01 \x01(\tR\x0fsoftwareVersion\x12\"\n" +
 	"\farchitecture\x18\x02 \x01(\tR\farchitecture\x12\x16\n" +
@@ -2917,7 +3190,11 @@ const file_tallystick_v1_control_proto_rawDesc = "" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\"P\n" +
 	"\x0fGetBlobResponse\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\tR\x0fprotocolVersion\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"Q\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"L\n" +
+	"\x17ReportNodeStatusRequest\x121\n" +
+	"\x06status\x18\x01 \x01(\v2\x19.tallystick.v1.NodeStatusR\x06status\"E\n" +
+	"\x18ReportNodeStatusResponse\x12)\n" +
+	"\x10protocol_version\x18\x01 \x01(\tR\x0fprotocolVersion\"Q\n" +
 	"\x18AbandonAssignmentRequest\x12!\n" +
 	"\fexecution_id\x18\x01 \x01(\tR\vexecutionId\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\"F\n" +
@@ -2969,10 +3246,11 @@ const file_tallystick_v1_control_proto_rawDesc = "" +
 	"\x10ListClusterNodes\x12&.tallystick.v1.ListClusterNodesRequest\x1a'.tallystick.v1.ListClusterNodesResponse\x12]\n" +
 	"\x0eGetClusterRoot\x12$.tallystick.v1.GetClusterRootRequest\x1a%.tallystick.v1.GetClusterRootResponse\x12H\n" +
 	"\aPutBlob\x12\x1d.tallystick.v1.PutBlobRequest\x1a\x1e.tallystick.v1.PutBlobResponse\x12H\n" +
-	"\aGetBlob\x12\x1d.tallystick.v1.GetBlobRequest\x1a\x1e.tallystick.v1.GetBlobResponse2\xd5\x01\n" +
+	"\aGetBlob\x12\x1d.tallystick.v1.GetBlobRequest\x1a\x1e.tallystick.v1.GetBlobResponse2\xba\x02\n" +
 	"\x04Node\x12e\n" +
 	"\x10WatchAssignments\x12&.tallystick.v1.WatchAssignmentsRequest\x1a'.tallystick.v1.WatchAssignmentsResponse0\x01\x12f\n" +
-	"\x11AbandonAssignment\x12'.tallystick.v1.AbandonAssignmentRequest\x1a(.tallystick.v1.AbandonAssignmentResponseBCZAgithub.com/tallystick/tallystick/proto/tallystick/v1;tallystickv1b\x06proto3"
+	"\x11AbandonAssignment\x12'.tallystick.v1.AbandonAssignmentRequest\x1a(.tallystick.v1.AbandonAssignmentResponse\x12c\n" +
+	"\x10ReportNodeStatus\x12&.tallystick.v1.ReportNodeStatusRequest\x1a'.tallystick.v1.ReportNodeStatusResponseBCZAgithub.com/tallystick/tallystick/proto/tallystick/v1;tallystickv1b\x06proto3"
 
 var (
 	file_tallystick_v1_control_proto_rawDescOnce sync.Once
@@ -2987,7 +3265,7 @@ func file_tallystick_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_tallystick_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tallystick_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_tallystick_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_tallystick_v1_control_proto_goTypes = []any{
 	(Wait)(0),                              // 0: tallystick.v1.Wait
 	(ExecutionState)(0),                    // 1: tallystick.v1.ExecutionState
@@ -3019,20 +3297,24 @@ var file_tallystick_v1_control_proto_goTypes = []any{
 	(*ListClusterNodesRequest)(nil),        // 27: tallystick.v1.ListClusterNodesRequest
 	(*ListClusterNodesResponse)(nil),       // 28: tallystick.v1.ListClusterNodesResponse
 	(*ClusterNode)(nil),                    // 29: tallystick.v1.ClusterNode
-	(*NodeInfo)(nil),                       // 30: tallystick.v1.NodeInfo
-	(*GetClusterRootRequest)(nil),          // 31: tallystick.v1.GetClusterRootRequest
-	(*GetClusterRootResponse)(nil),         // 32: tallystick.v1.GetClusterRootResponse
-	(*PutBlobRequest)(nil),                 // 33: tallystick.v1.PutBlobRequest
-	(*PutBlobResponse)(nil),                // 34: tallystick.v1.PutBlobResponse
-	(*GetBlobRequest)(nil),                 // 35: tallystick.v1.GetBlobRequest
-	(*GetBlobResponse)(nil),                // 36: tallystick.v1.GetBlobResponse
-	(*AbandonAssignmentRequest)(nil),       // 37: tallystick.v1.AbandonAssignmentRequest
-	(*AbandonAssignmentResponse)(nil),      // 38: tallystick.v1.AbandonAssignmentResponse
-	(*WatchAssignmentsRequest)(nil),        // 39: tallystick.v1.WatchAssignmentsRequest
-	(*WatchAssignmentsResponse)(nil),       // 40: tallystick.v1.WatchAssignmentsResponse
-	(*Assignment)(nil),                     // 41: tallystick.v1.Assignment
-	nil,                                    // 42: tallystick.v1.ClusterNode.LabelsEntry
-	(*ProvenRecord)(nil),                   // 43: tallystick.v1.ProvenRecord
+	(*NodeStatus)(nil),                     // 30: tallystick.v1.NodeStatus
+	(*SeenCheckpoint)(nil),                 // 31: tallystick.v1.SeenCheckpoint
+	(*NodeInfo)(nil),                       // 32: tallystick.v1.NodeInfo
+	(*GetClusterRootRequest)(nil),          // 33: tallystick.v1.GetClusterRootRequest
+	(*GetClusterRootResponse)(nil),         // 34: tallystick.v1.GetClusterRootResponse
+	(*PutBlobRequest)(nil),                 // 35: tallystick.v1.PutBlobRequest
+	(*PutBlobResponse)(nil),                // 36: tallystick.v1.PutBlobResponse
+	(*GetBlobRequest)(nil),                 // 37: tallystick.v1.GetBlobRequest
+	(*GetBlobResponse)(nil),                // 38: tallystick.v1.GetBlobResponse
+	(*ReportNodeStatusRequest)(nil),        // 39: tallystick.v1.ReportNodeStatusRequest
+	(*ReportNodeStatusResponse)(nil),       // 40: tallystick.v1.ReportNodeStatusResponse
+	(*AbandonAssignmentRequest)(nil),       // 41: tallystick.v1.AbandonAssignmentRequest
+	(*AbandonAssignmentResponse)(nil),      // 42: tallystick.v1.AbandonAssignmentResponse
+	(*WatchAssignmentsRequest)(nil),        // 43: tallystick.v1.WatchAssignmentsRequest
+	(*WatchAssignmentsResponse)(nil),       // 44: tallystick.v1.WatchAssignmentsResponse
+	(*Assignment)(nil),                     // 45: tallystick.v1.Assignment
+	nil,                                    // 46: tallystick.v1.ClusterNode.LabelsEntry
+	(*ProvenRecord)(nil),                   // 47: tallystick.v1.ProvenRecord
 }
 var file_tallystick_v1_control_proto_depIdxs = []int32{
 	0,  // 0: tallystick.v1.RegisterContractRequest.wait:type_name -> tallystick.v1.Wait
@@ -3051,51 +3333,56 @@ var file_tallystick_v1_control_proto_depIdxs = []int32{
 	1,  // 13: tallystick.v1.ListExecutionsRequest.state:type_name -> tallystick.v1.ExecutionState
 	20, // 14: tallystick.v1.ListExecutionsResponse.executions:type_name -> tallystick.v1.ExecutionStatus
 	29, // 15: tallystick.v1.ListClusterNodesResponse.nodes:type_name -> tallystick.v1.ClusterNode
-	42, // 16: tallystick.v1.ClusterNode.labels:type_name -> tallystick.v1.ClusterNode.LabelsEntry
-	30, // 17: tallystick.v1.ClusterNode.info:type_name -> tallystick.v1.NodeInfo
-	30, // 18: tallystick.v1.WatchAssignmentsRequest.info:type_name -> tallystick.v1.NodeInfo
-	41, // 19: tallystick.v1.WatchAssignmentsResponse.assignment:type_name -> tallystick.v1.Assignment
-	43, // 20: tallystick.v1.Assignment.contract:type_name -> tallystick.v1.ProvenRecord
-	43, // 21: tallystick.v1.Assignment.request:type_name -> tallystick.v1.ProvenRecord
-	43, // 22: tallystick.v1.Assignment.epochs:type_name -> tallystick.v1.ProvenRecord
-	43, // 23: tallystick.v1.Assignment.reschedules:type_name -> tallystick.v1.ProvenRecord
-	3,  // 24: tallystick.v1.Control.RegisterContract:input_type -> tallystick.v1.RegisterContractRequest
-	5,  // 25: tallystick.v1.Control.RetireContract:input_type -> tallystick.v1.RetireContractRequest
-	7,  // 26: tallystick.v1.Control.GetContract:input_type -> tallystick.v1.GetContractRequest
-	10, // 27: tallystick.v1.Control.ListContracts:input_type -> tallystick.v1.ListContractsRequest
-	12, // 28: tallystick.v1.Control.SubmitExecutionRequest:input_type -> tallystick.v1.SubmitExecutionRequestRequest
-	14, // 29: tallystick.v1.Control.CancelExecution:input_type -> tallystick.v1.CancelExecutionRequest
-	16, // 30: tallystick.v1.Control.QueryExecutionStatus:input_type -> tallystick.v1.QueryExecutionStatusRequest
-	18, // 31: tallystick.v1.Control.WatchExecution:input_type -> tallystick.v1.WatchExecutionRequest
-	23, // 32: tallystick.v1.Control.RetrieveExecutionProof:input_type -> tallystick.v1.RetrieveExecutionProofRequest
-	25, // 33: tallystick.v1.Control.ListExecutions:input_type -> tallystick.v1.ListExecutionsRequest
-	27, // 34: tallystick.v1.Control.ListClusterNodes:input_type -> tallystick.v1.ListClusterNodesRequest
-	31, // 35: tallystick.v1.Control.GetClusterRoot:input_type -> tallystick.v1.GetClusterRootRequest
-	33, // 36: tallystick.v1.Control.PutBlob:input_type -> tallystick.v1.PutBlobRequest
-	35, // 37: tallystick.v1.Control.GetBlob:input_type -> tallystick.v1.GetBlobRequest
-	39, // 38: tallystick.v1.Node.WatchAssignments:input_type -> tallystick.v1.WatchAssignmentsRequest
-	37, // 39: tallystick.v1.Node.AbandonAssignment:input_type -> tallystick.v1.AbandonAssignmentRequest
-	4,  // 40: tallystick.v1.Control.RegisterContract:output_type -> tallystick.v1.RegisterContractResponse
-	6,  // 41: tallystick.v1.Control.RetireContract:output_type -> tallystick.v1.RetireContractResponse
-	8,  // 42: tallystick.v1.Control.GetContract:output_type -> tallystick.v1.GetContractResponse
-	11, // 43: tallystick.v1.Control.ListContracts:output_type -> tallystick.v1.ListContractsResponse
-	13, // 44: tallystick.v1.Control.SubmitExecutionRequest:output_type -> tallystick.v1.SubmitExecutionRequestResponse
-	15, // 45: tallystick.v1.Control.CancelExecution:output_type -> tallystick.v1.CancelExecutionResponse
-	17, // 46: tallystick.v1.Control.QueryExecutionStatus:output_type -> tallystick.v1.QueryExecutionStatusResponse
-	19, // 47: tallystick.v1.Control.WatchExecution:output_type -> tallystick.v1.WatchExecutionResponse
-	24, // 48: tallystick.v1.Control.RetrieveExecutionProof:output_type -> tallystick.v1.RetrieveExecutionProofResponse
-	26, // 49: tallystick.v1.Control.ListExecutions:output_type -> tallystick.v1.ListExecutionsResponse
-	28, // 50: tallystick.v1.Control.ListClusterNodes:output_type -> tallystick.v1.ListClusterNodesResponse
-	32, // 51: tallystick.v1.Control.GetClusterRoot:output_type -> tallystick.v1.GetClusterRootResponse
-	34, // 52: tallystick.v1.Control.PutBlob:output_type -> tallystick.v1.PutBlobResponse
-	36, // 53: tallystick.v1.Control.GetBlob:output_type -> tallystick.v1.GetBlobResponse
-	40, // 54: tallystick.v1.Node.WatchAssignments:output_type -> tallystick.v1.WatchAssignmentsResponse
-	38, // 55: tallystick.v1.Node.AbandonAssignment:output_type -> tallystick.v1.AbandonAssignmentResponse
-	40, // [40:56] is the sub-list for method output_type
-	24, // [24:40] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	46, // 16: tallystick.v1.ClusterNode.labels:type_name -> tallystick.v1.ClusterNode.LabelsEntry
+	32, // 17: tallystick.v1.ClusterNode.info:type_name -> tallystick.v1.NodeInfo
+	30, // 18: tallystick.v1.ClusterNode.status:type_name -> tallystick.v1.NodeStatus
+	31, // 19: tallystick.v1.NodeStatus.checkpoints:type_name -> tallystick.v1.SeenCheckpoint
+	30, // 20: tallystick.v1.ReportNodeStatusRequest.status:type_name -> tallystick.v1.NodeStatus
+	32, // 21: tallystick.v1.WatchAssignmentsRequest.info:type_name -> tallystick.v1.NodeInfo
+	45, // 22: tallystick.v1.WatchAssignmentsResponse.assignment:type_name -> tallystick.v1.Assignment
+	47, // 23: tallystick.v1.Assignment.contract:type_name -> tallystick.v1.ProvenRecord
+	47, // 24: tallystick.v1.Assignment.request:type_name -> tallystick.v1.ProvenRecord
+	47, // 25: tallystick.v1.Assignment.epochs:type_name -> tallystick.v1.ProvenRecord
+	47, // 26: tallystick.v1.Assignment.reschedules:type_name -> tallystick.v1.ProvenRecord
+	3,  // 27: tallystick.v1.Control.RegisterContract:input_type -> tallystick.v1.RegisterContractRequest
+	5,  // 28: tallystick.v1.Control.RetireContract:input_type -> tallystick.v1.RetireContractRequest
+	7,  // 29: tallystick.v1.Control.GetContract:input_type -> tallystick.v1.GetContractRequest
+	10, // 30: tallystick.v1.Control.ListContracts:input_type -> tallystick.v1.ListContractsRequest
+	12, // 31: tallystick.v1.Control.SubmitExecutionRequest:input_type -> tallystick.v1.SubmitExecutionRequestRequest
+	14, // 32: tallystick.v1.Control.CancelExecution:input_type -> tallystick.v1.CancelExecutionRequest
+	16, // 33: tallystick.v1.Control.QueryExecutionStatus:input_type -> tallystick.v1.QueryExecutionStatusRequest
+	18, // 34: tallystick.v1.Control.WatchExecution:input_type -> tallystick.v1.WatchExecutionRequest
+	23, // 35: tallystick.v1.Control.RetrieveExecutionProof:input_type -> tallystick.v1.RetrieveExecutionProofRequest
+	25, // 36: tallystick.v1.Control.ListExecutions:input_type -> tallystick.v1.ListExecutionsRequest
+	27, // 37: tallystick.v1.Control.ListClusterNodes:input_type -> tallystick.v1.ListClusterNodesRequest
+	33, // 38: tallystick.v1.Control.GetClusterRoot:input_type -> tallystick.v1.GetClusterRootRequest
+	35, // 39: tallystick.v1.Control.PutBlob:input_type -> tallystick.v1.PutBlobRequest
+	37, // 40: tallystick.v1.Control.GetBlob:input_type -> tallystick.v1.GetBlobRequest
+	43, // 41: tallystick.v1.Node.WatchAssignments:input_type -> tallystick.v1.WatchAssignmentsRequest
+	41, // 42: tallystick.v1.Node.AbandonAssignment:input_type -> tallystick.v1.AbandonAssignmentRequest
+	39, // 43: tallystick.v1.Node.ReportNodeStatus:input_type -> tallystick.v1.ReportNodeStatusRequest
+	4,  // 44: tallystick.v1.Control.RegisterContract:output_type -> tallystick.v1.RegisterContractResponse
+	6,  // 45: tallystick.v1.Control.RetireContract:output_type -> tallystick.v1.RetireContractResponse
+	8,  // 46: tallystick.v1.Control.GetContract:output_type -> tallystick.v1.GetContractResponse
+	11, // 47: tallystick.v1.Control.ListContracts:output_type -> tallystick.v1.ListContractsResponse
+	13, // 48: tallystick.v1.Control.SubmitExecutionRequest:output_type -> tallystick.v1.SubmitExecutionRequestResponse
+	15, // 49: tallystick.v1.Control.CancelExecution:output_type -> tallystick.v1.CancelExecutionResponse
+	17, // 50: tallystick.v1.Control.QueryExecutionStatus:output_type -> tallystick.v1.QueryExecutionStatusResponse
+	19, // 51: tallystick.v1.Control.WatchExecution:output_type -> tallystick.v1.WatchExecutionResponse
+	24, // 52: tallystick.v1.Control.RetrieveExecutionProof:output_type -> tallystick.v1.RetrieveExecutionProofResponse
+	26, // 53: tallystick.v1.Control.ListExecutions:output_type -> tallystick.v1.ListExecutionsResponse
+	28, // 54: tallystick.v1.Control.ListClusterNodes:output_type -> tallystick.v1.ListClusterNodesResponse
+	34, // 55: tallystick.v1.Control.GetClusterRoot:output_type -> tallystick.v1.GetClusterRootResponse
+	36, // 56: tallystick.v1.Control.PutBlob:output_type -> tallystick.v1.PutBlobResponse
+	38, // 57: tallystick.v1.Control.GetBlob:output_type -> tallystick.v1.GetBlobResponse
+	44, // 58: tallystick.v1.Node.WatchAssignments:output_type -> tallystick.v1.WatchAssignmentsResponse
+	42, // 59: tallystick.v1.Node.AbandonAssignment:output_type -> tallystick.v1.AbandonAssignmentResponse
+	40, // 60: tallystick.v1.Node.ReportNodeStatus:output_type -> tallystick.v1.ReportNodeStatusResponse
+	44, // [44:61] is the sub-list for method output_type
+	27, // [27:44] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_tallystick_v1_control_proto_init() }
@@ -3111,7 +3398,7 @@ func file_tallystick_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tallystick_v1_control_proto_rawDesc), len(file_tallystick_v1_control_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   41,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

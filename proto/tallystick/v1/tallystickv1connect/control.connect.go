@@ -72,6 +72,8 @@ const (
 	NodeWatchAssignmentsProcedure = "/tallystick.v1.Node/WatchAssignments"
 	// NodeAbandonAssignmentProcedure is the fully-qualified name of the Node's AbandonAssignment RPC.
 	NodeAbandonAssignmentProcedure = "/tallystick.v1.Node/AbandonAssignment"
+	// NodeReportNodeStatusProcedure is the fully-qualified name of the Node's ReportNodeStatus RPC.
+	NodeReportNodeStatusProcedure = "/tallystick.v1.Node/ReportNodeStatus"
 )
 
 // ControlClient is a client for the tallystick.v1.Control service.
@@ -505,6 +507,10 @@ type NodeClient interface {
 	// was assigned, and why, so that nobody waits for it. It decides nothing: the
 	// node may still attest later, and the fold never sees it.
 	AbandonAssignment(context.Context, *connect.Request[v1.AbandonAssignmentRequest]) (*connect.Response[v1.AbandonAssignmentResponse], error)
+	// ReportNodeStatus tells how the node is, while it holds a stream. It is a
+	// heartbeat: no operation, never recorded, forgotten with the stream. That an
+	// execution is worked on makes the control plane wait for it a while longer.
+	ReportNodeStatus(context.Context, *connect.Request[v1.ReportNodeStatusRequest]) (*connect.Response[v1.ReportNodeStatusResponse], error)
 }
 
 // NewNodeClient constructs a client for the tallystick.v1.Node service. By default, it uses the
@@ -530,6 +536,12 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 			connect.WithSchema(nodeMethods.ByName("AbandonAssignment")),
 			connect.WithClientOptions(opts...),
 		),
+		reportNodeStatus: connect.NewClient[v1.ReportNodeStatusRequest, v1.ReportNodeStatusResponse](
+			httpClient,
+			baseURL+NodeReportNodeStatusProcedure,
+			connect.WithSchema(nodeMethods.ByName("ReportNodeStatus")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -537,6 +549,7 @@ func NewNodeClient(httpClient connect.HTTPClient, baseURL string, opts ...connec
 type nodeClient struct {
 	watchAssignments  *connect.Client[v1.WatchAssignmentsRequest, v1.WatchAssignmentsResponse]
 	abandonAssignment *connect.Client[v1.AbandonAssignmentRequest, v1.AbandonAssignmentResponse]
+	reportNodeStatus  *connect.Client[v1.ReportNodeStatusRequest, v1.ReportNodeStatusResponse]
 }
 
 // WatchAssignments calls tallystick.v1.Node.WatchAssignments.
@@ -549,6 +562,11 @@ func (c *nodeClient) AbandonAssignment(ctx context.Context, req *connect.Request
 	return c.abandonAssignment.CallUnary(ctx, req)
 }
 
+// ReportNodeStatus calls tallystick.v1.Node.ReportNodeStatus.
+func (c *nodeClient) ReportNodeStatus(ctx context.Context, req *connect.Request[v1.ReportNodeStatusRequest]) (*connect.Response[v1.ReportNodeStatusResponse], error) {
+	return c.reportNodeStatus.CallUnary(ctx, req)
+}
+
 // NodeHandler is an implementation of the tallystick.v1.Node service.
 type NodeHandler interface {
 	// WatchAssignments sends what this node has to do, from the open
@@ -558,6 +576,10 @@ type NodeHandler interface {
 	// was assigned, and why, so that nobody waits for it. It decides nothing: the
 	// node may still attest later, and the fold never sees it.
 	AbandonAssignment(context.Context, *connect.Request[v1.AbandonAssignmentRequest]) (*connect.Response[v1.AbandonAssignmentResponse], error)
+	// ReportNodeStatus tells how the node is, while it holds a stream. It is a
+	// heartbeat: no operation, never recorded, forgotten with the stream. That an
+	// execution is worked on makes the control plane wait for it a while longer.
+	ReportNodeStatus(context.Context, *connect.Request[v1.ReportNodeStatusRequest]) (*connect.Response[v1.ReportNodeStatusResponse], error)
 }
 
 // NewNodeHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -579,12 +601,20 @@ func NewNodeHandler(svc NodeHandler, opts ...connect.HandlerOption) (string, htt
 		connect.WithSchema(nodeMethods.ByName("AbandonAssignment")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeReportNodeStatusHandler := connect.NewUnaryHandler(
+		NodeReportNodeStatusProcedure,
+		svc.ReportNodeStatus,
+		connect.WithSchema(nodeMethods.ByName("ReportNodeStatus")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/tallystick.v1.Node/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NodeWatchAssignmentsProcedure:
 			nodeWatchAssignmentsHandler.ServeHTTP(w, r)
 		case NodeAbandonAssignmentProcedure:
 			nodeAbandonAssignmentHandler.ServeHTTP(w, r)
+		case NodeReportNodeStatusProcedure:
+			nodeReportNodeStatusHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -600,4 +630,8 @@ func (UnimplementedNodeHandler) WatchAssignments(context.Context, *connect.Reque
 
 func (UnimplementedNodeHandler) AbandonAssignment(context.Context, *connect.Request[v1.AbandonAssignmentRequest]) (*connect.Response[v1.AbandonAssignmentResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tallystick.v1.Node.AbandonAssignment is not implemented"))
+}
+
+func (UnimplementedNodeHandler) ReportNodeStatus(context.Context, *connect.Request[v1.ReportNodeStatusRequest]) (*connect.Response[v1.ReportNodeStatusResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tallystick.v1.Node.ReportNodeStatus is not implemented"))
 }
