@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -84,6 +85,24 @@ func lieCmd(ts *testscript.TestScript, _ bool, args []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lie = args[0]
+}
+
+// successionCmd is the command "succession FILE LOG".
+func successionCmd(ts *testscript.TestScript, _ bool, args []string) {
+	f := ts.Value("fake").(map[string]*fakeControl)["control"]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	name := membership.LogName(args[1])
+	last, err := f.signed(name)
+	ts.Check(err)
+	s := succession{Origin: f.history.Current().Logs().Named(name).Origin, Checkpoint: string(last), Size: uint64(len(f.entries)), Lost: 3}
+	s.NewOrigin = s.Origin + "-2"
+	key, err := checkpoint.Vkey(s.NewOrigin, testcluster.Public(s.NewOrigin))
+	ts.Check(err)
+	s.NewKeys = []string{key}
+	data, err := json.Marshal(s)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o600))
 }
 
 // append takes a lawful change. The caller holds the lock, or nobody else knows f.

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"crypto"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"os"
@@ -157,14 +156,7 @@ func loadOrCreate(path string) (crypto.Signer, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	key, err := keyfile.CreateEd25519(path, nil)
-	if err != nil {
-		return nil, err
-	}
-	if err := keyfile.WritePublic(path+".pub", key.Public().(ed25519.PublicKey)); err != nil {
-		return nil, err
-	}
-	return key, nil
+	return createKey(path, nil)
 }
 
 // cosigners are whom the policies of a cluster trust.

@@ -30,8 +30,10 @@ func TestMain(m *testing.M) {
 //	serve DIR           starts a stand-in for the control plane of the cluster in DIR
 //	lie HOW             makes it answer wrongly
 //	runs                makes it have an execution; sets ID
+//	succession FILE LOG writes what `logserver succeed --json` prints about its log
 //
-// and the variables WITNESS, WITNESS2 and WITNESS3, vkeys of witnesses.
+// and the variables WITNESS, WITNESS2 and WITNESS3, vkeys of witnesses, and
+// AUDITKEY, one that the audit log of the cluster example could have next.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -43,6 +45,11 @@ func TestScripts(t *testing.T) {
 				}
 				env.Setenv([]string{"WITNESS", "WITNESS2", "WITNESS3"}[i], w.Key().Vkey())
 			}
+			next, err := checkpoint.Vkey("example/audit", testcluster.Public("the next audit key"))
+			if err != nil {
+				return err
+			}
+			env.Setenv("AUDITKEY", next)
 			env.Values["fake"] = map[string]*fakeControl{}
 			return nil
 		},
@@ -61,9 +68,10 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("tally %s: exit %d, want %d", strings.Join(args[1:], " "), got, want)
 				}
 			},
-			"serve": serveCmd,
-			"lie":   lieCmd,
-			"runs":  runsCmd,
+			"serve":      serveCmd,
+			"lie":        lieCmd,
+			"runs":       runsCmd,
+			"succession": successionCmd,
 			"logs": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), logsOf(ts, args[1]), 0o600))
 			},

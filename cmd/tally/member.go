@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,7 @@ is replayed here from the profile's genesis, so the control plane cannot slip
 anything in.`,
 	}
 	cmd.AddCommand(memberListCommand(a), memberHistoryCommand(a), memberDiffCommand(a), memberShowCommand(a),
-		memberExportCommand(a), memberProposeCommand(a), memberSignCommand(a), memberApplyCommand(a))
+		memberExportCommand(a), memberKeyCommand(a), memberProposeCommand(a), memberSignCommand(a), memberApplyCommand(a))
 	return cmd
 }
 
@@ -151,9 +152,15 @@ func newKey(spec string) (membership.Key, error) {
 	}
 	pub, err := keyfile.LoadPublic(path)
 	if err != nil || inKMS(path) {
+		if errors.Is(err, fs.ErrNotExist) && !inKMS(path) {
+			return membership.Key{}, err
+		}
 		key, perr := loadKey(path)
+		if inKMS(path) && perr != nil {
+			return membership.Key{}, perr
+		}
 		if perr != nil {
-			return membership.Key{}, errors.Join(err, perr)
+			return membership.Key{}, fmt.Errorf("neither a public key (%w) nor a private one (%w)", err, perr)
 		}
 		pub = key.Public().(ed25519.PublicKey)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tallystick/tallystick/internal/strictjson"
 	"github.com/tallystick/tallystick/membership"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
 func memberProposeCommand(a *app) *cobra.Command {
@@ -53,7 +54,7 @@ func memberProposeCommand(a *app) *cobra.Command {
 			func(n uint64) membership.Effect { return membership.SetAdminThreshold{Threshold: n} }),
 		proposeNumber(propose, "node-quorum N", "Set how many nodes must be members for work to be accepted",
 			func(n uint64) membership.Effect { return membership.SetNodeQuorum{Quorum: n} }),
-		proposeLimits(propose), proposeLogKeys(propose),
+		proposeLimits(propose), proposeProtocolVersion(propose), proposeLogKeys(propose), proposeSuccessor(propose),
 	)
 	return cmd
 }
@@ -204,6 +205,20 @@ func proposeLimits(propose proposer) *cobra.Command {
 	}
 }
 
+func proposeProtocolVersion(propose proposer) *cobra.Command {
+	return &cobra.Command{
+		Use:   "protocol-version VERSION",
+		Short: "Move the cluster to another protocol version",
+		Long: `Move the cluster to another protocol version. A program that does not know the
+version stops at this change, so bring every one to a release that knows it first.
+This release knows ` + membership.ProtocolVersion + `.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return propose(cmd, membership.SetProtocolVersion{Version: args[0]})
+		},
+	}
+}
+
 func proposeLogKeys(propose proposer) *cobra.Command {
 	var keys, receipts []string
 	cmd := &cobra.Command{
@@ -218,4 +233,43 @@ func proposeLogKeys(propose proposer) *cobra.Command {
 	cmd.Flags().StringArrayVar(&receipts, "receipt-key", nil, "a receipt key (vkey)")
 	_ = cmd.MarkFlagRequired("key")
 	return cmd
+}
+
+// A succession is what `logserver succeed --json` prints about a log that ended.
+type succession struct {
+	Origin         string   `json:"origin"`
+	NewOrigin      string   `json:"new_origin"`
+	NewKeys        []string `json:"new_keys"`
+	NewReceiptKeys []string `json:"new_receipt_keys,omitempty"`
+	Checkpoint     string   `json:"checkpoint"`
+	Size           uint64   `json:"size"`
+	Lost           uint64   `json:"lost"`
+}
+
+// maxSuccession bounds the file: a checkpoint of at most checkpoint.MaxNoteSize,
+// in which each line break takes one byte more, and some keys.
+const maxSuccession = 2*checkpoint.MaxNoteSize + 16<<10
+
+func proposeSuccessor(propose proposer) *cobra.Command {
+	return &cobra.Command{
+		Use:   "successor audit|membership FILE",
+		Short: "Confirm the log that goes on after one that ended",
+		Long: `Confirm that a log of the cluster ended and which log goes on after it. FILE is what
+"logserver succeed --json" printed, or - for standard input. The old log's last
+cosigned checkpoint in it becomes part of the change: compare it with what your
+witnesses have, since entries beyond it are lost.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			data, err := readInput(args[1])
+			if err != nil {
+				return err
+			}
+			var s succession
+			if err := strictjson.Unmarshal(data, &s, maxSuccession); err != nil {
+				return withHint(fmt.Errorf("%q: %w", args[1], err), "give it the output of `logserver succeed --json`")
+			}
+			return propose(cmd, membership.ConfirmSuccessorLog{Log: membership.LogName(args[0]), Checkpoint: s.Checkpoint,
+				NewOrigin: s.NewOrigin, NewKeys: s.NewKeys, NewReceiptKeys: s.NewReceiptKeys})
+		},
+	}
 }
