@@ -46,8 +46,8 @@ func TestRandomIsRepeatable(t *testing.T) {
 			t.Errorf("seed %d makes other functions when NaNs are canonical", seed)
 		}
 	}
-	short := wasmtest.Random(wasmtest.ByteSource([]byte("abc")), wasmtest.RandomConfig{})
-	if bytes.Equal(short.Bytes, wasmtest.Random(wasmtest.ByteSource([]byte("abd")), wasmtest.RandomConfig{}).Bytes) {
+	short := wasmtest.Random(wasmtest.ByteSource([]byte("abc\x00")), wasmtest.RandomConfig{})
+	if bytes.Equal(short.Bytes, wasmtest.Random(wasmtest.ByteSource([]byte("\xf0bd\xff")), wasmtest.RandomConfig{}).Bytes) {
 		t.Error("other bytes make the same module")
 	}
 }
