@@ -26,6 +26,7 @@ const (
 type machine struct {
 	name    string
 	runtime wazero.Runtime
+	meter   *meter // of the run, nil if the module is not rewritten
 }
 
 func newMachines(t testing.TB) (compiler, interpreter *machine) {
@@ -54,6 +55,7 @@ func newMachine(t testing.TB, name string, config wazero.RuntimeConfig) *machine
 	if _, err := b.Instantiate(ctx); err != nil {
 		t.Fatal(err)
 	}
+	m.exportRefill(t)
 	return m
 }
 
@@ -73,6 +75,9 @@ func (m *machine) run(module *wasmtest.RandomModule, bytes []byte, seed uint64) 
 		return "start: " + cause(err), nil
 	}
 	defer i.Close(ctx)
+	if m.meter != nil && !m.start(i, &s) {
+		return s.String(), nil
+	}
 	r := rand.New(rand.NewPCG(seed, 1))
 	for range 2 {
 		for _, f := range module.Funcs {
@@ -88,12 +93,17 @@ func (m *machine) run(module *wasmtest.RandomModule, bytes []byte, seed uint64) 
 	return s.String(), nil
 }
 
-// call makes one call with fresh fuel.
+// call makes one call with fresh fuel and a full tank.
 func (m *machine) call(i api.Module, f wasmtest.RandomFunc, args []uint64, s *strings.Builder) {
 	i.ExportedGlobal(wasmtest.Fuel).(api.MutableGlobal).Set(wasmtest.RandomFuel)
+	if m.meter != nil {
+		m.meter.fill(i)
+	}
 	results, err := i.ExportedFunction(f.Name).Call(context.Background(), args...)
 	fmt.Fprintf(s, "%s%x", f.Name, args)
 	switch {
+	case m.meter != nil && m.meter.exhausted() != "":
+		fmt.Fprintf(s, " %s", m.meter.exhausted())
 	case err != nil:
 		fmt.Fprintf(s, " trap: %s", cause(err))
 	default:
@@ -103,6 +113,9 @@ func (m *machine) call(i api.Module, f wasmtest.RandomFunc, args []uint64, s *st
 			}
 		}
 		fmt.Fprintf(s, " = %x", results)
+	}
+	if m.meter != nil {
+		s.WriteString(m.meter.reading())
 	}
 	s.WriteByte('\n')
 }

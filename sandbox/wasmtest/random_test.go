@@ -8,9 +8,6 @@ import (
 	"github.com/tallystick/tallystick/sandbox/wasmtest"
 )
 
-// seeds is the number of random modules of a default run.
-const seeds = uint64(300)
-
 // TestModesAgree runs random modules that canonicalise their own NaNs in both
 // modes of the engine: they validate, and have one meaning. It is what makes
 // them a reference for rewritten modules.

@@ -1,0 +1,5 @@
+//go:build slow
+
+package wasmtest_test
+
+const seeds = uint64(2000)
