@@ -2,4 +2,4 @@
 
 package wasmtest_test
 
-const seeds = uint64(2000)
+const seeds = uint64(1000)
