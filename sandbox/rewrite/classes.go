@@ -9,36 +9,35 @@ type class uint8
 // it: canonicalisation, helper functions, and the charge itself.
 const (
 	classNone         class = iota // shapes the code and does nothing: nop, block, loop, else, end, drop, unreachable
-	classSimple                    // one step of an integer unit: constants, locals, arithmetic, comparison
+	classSimple                    // a step of an integer unit: constants, locals, arithmetic, comparison, ref.null
+	classMultiply                  // integer multiplication
+	classCount                     // counting bits: clz, ctz, popcnt
+	classDivide                    // integer division
+	classRemainder                 // integer remainder, by way of a helper function
 	classSelect                    // select
-	classBranch                    // br, br_if, if, return
+	classBranch                    // br, return
+	classCondition                 // br_if, if
 	classBranchTable               // br_table
 	classCall                      // call; of an imported function, besides what the host charges
 	classCallIndirect              // call_indirect
 	classGlobal                    // global.get and global.set
 	classLoad                      // loads of every width
 	classStore                     // stores of every width
-	classMultiply                  // integer multiplication
-	classDivide                    // integer division and remainder
-	classCount                     // counting bits: clz, ctz, popcnt
-	classFloat                     // abs, neg, copysign, comparison of floats
-	classFloatArith                // float operations that may make a NaN, but those below
-	classFloatDivide               // float division and square root
+	classSign                      // abs, neg, copysign
+	classCompare                   // comparison of floats
+	classFloat                     // float operations that may make a NaN, but those of the next two
+	classFloatDivide               // float division
+	classRoot                      // square root
 	classConvert                   // conversions between integers and floats
-	classTable                     // table.get, table.set, table.size
-	classReference                 // ref.null, ref.is_null, ref.func
-	classMemorySize                // memory.size
-	classMemoryGrow                // memory.grow, besides the pages
-	classBulk                      // bulk operations, besides the length
-	classDrop                      // data.drop and elem.drop
+	classReinterpret               // reinterpretations
+	classMemorySize                // memory.size and table.size
+	classGrow                      // memory.grow and table.grow, besides what is added
+	classBulk                      // the other bulk operations, besides the length; data.drop, elem.drop
+	classTableGet                  // table.get
+	classTableSet                  // table.set
+	classFuncRef                   // ref.func
 	numClasses
 )
-
-var classNames = [numClasses]string{
-	"none", "simple", "select", "branch", "branch_table", "call", "call_indirect", "global", "load", "store",
-	"multiply", "divide", "count", "float", "float_arith", "float_divide", "convert", "table", "reference",
-	"memory_size", "memory_grow", "bulk", "drop",
-}
 
 // classOf is the class of each instruction of one byte; those of two begin
 // with 0xfc and are in prefixedClassOf.
@@ -50,29 +49,35 @@ var classOf = func() (c [256]class) {
 			}
 		}
 	}
-	set(classSimple, wasm.OpLocalGet, wasm.OpLocalTee, wasm.OpI32Const, wasm.OpF64Const, wasm.OpI32Eqz, wasm.OpI64Extend32S)
+	set(classSimple, wasm.OpLocalGet, wasm.OpLocalTee, wasm.OpI32Const, wasm.OpF64Const,
+		wasm.OpI32Eqz, wasm.OpI64Extend32S, wasm.OpRefNull, wasm.OpRefIsNull)
+	set(classMultiply, wasm.OpI32Mul, wasm.OpI32Mul, wasm.OpI64Mul, wasm.OpI64Mul)
+	set(classCount, wasm.OpI32Clz, wasm.OpI32Popcnt, wasm.OpI64Clz, wasm.OpI64Popcnt)
+	set(classDivide, wasm.OpI32DivS, wasm.OpI32DivU, wasm.OpI64DivS, wasm.OpI64DivU)
+	set(classRemainder, wasm.OpI32RemS, wasm.OpI32RemU, wasm.OpI64RemS, wasm.OpI64RemU)
 	set(classSelect, wasm.OpSelect, wasm.OpSelectTyped)
-	set(classBranch, wasm.OpIf, wasm.OpIf, wasm.OpBr, wasm.OpBrIf, wasm.OpReturn, wasm.OpReturn)
+	set(classBranch, wasm.OpBr, wasm.OpBr, wasm.OpReturn, wasm.OpReturn)
+	set(classCondition, wasm.OpIf, wasm.OpIf, wasm.OpBrIf, wasm.OpBrIf)
 	set(classBranchTable, wasm.OpBrTable, wasm.OpBrTable)
 	set(classCall, wasm.OpCall, wasm.OpCall)
 	set(classCallIndirect, wasm.OpCallIndirect, wasm.OpCallIndirect)
 	set(classGlobal, wasm.OpGlobalGet, wasm.OpGlobalSet)
 	set(classLoad, wasm.OpI32Load, wasm.OpI32Store-1)
 	set(classStore, wasm.OpI32Store, wasm.OpI64Store32)
-	set(classMultiply, wasm.OpI32Mul, wasm.OpI32Mul, wasm.OpI64Mul, wasm.OpI64Mul)
-	set(classDivide, wasm.OpI32DivS, wasm.OpI32RemU, wasm.OpI64DivS, wasm.OpI64RemU)
-	set(classCount, wasm.OpI32Clz, wasm.OpI32Popcnt, wasm.OpI64Clz, wasm.OpI64Popcnt)
-	set(classFloat, wasm.OpF32Eq, wasm.OpF64Ge, wasm.OpF32Abs, wasm.OpF64Copysign)
-	set(classFloatArith, wasm.OpF32Ceil, wasm.OpF32Max, wasm.OpF64Ceil, wasm.OpF64Max,
-		wasm.OpF32DemoteF64, wasm.OpF32DemoteF64, wasm.OpF64PromoteF32, wasm.OpF64PromoteF32)
-	set(classFloatDivide, wasm.OpF32Sqrt, wasm.OpF32Sqrt, wasm.OpF32Div, wasm.OpF32Div,
-		wasm.OpF64Sqrt, wasm.OpF64Sqrt, wasm.OpF64Div, wasm.OpF64Div)
-	set(classConvert, wasm.OpI32TruncF32S, wasm.OpI32TruncF64U, wasm.OpI64TruncF32S, wasm.OpF32DemoteF64-1,
-		wasm.OpF32DemoteF64+1, wasm.OpF64PromoteF32-1)
-	set(classTable, wasm.OpTableGet, wasm.OpTableSet)
-	set(classReference, wasm.OpRefNull, wasm.OpRefFunc)
+	set(classSign, wasm.OpF32Abs, wasm.OpF32Neg, wasm.OpF32Copysign, wasm.OpF32Copysign,
+		wasm.OpF64Abs, wasm.OpF64Neg, wasm.OpF64Copysign, wasm.OpF64Copysign)
+	set(classCompare, wasm.OpF32Eq, wasm.OpF64Ge)
+	set(classFloat, wasm.OpF32Ceil, wasm.OpF32Max, wasm.OpF64Ceil, wasm.OpF64Max)
+	set(classFloatDivide, wasm.OpF32Div, wasm.OpF32Div, wasm.OpF64Div, wasm.OpF64Div)
+	set(classRoot, wasm.OpF32Sqrt, wasm.OpF32Sqrt, wasm.OpF64Sqrt, wasm.OpF64Sqrt)
+	set(classConvert, wasm.OpI32TruncF32S, wasm.OpI32TruncF64U, wasm.OpI64TruncF32S, wasm.OpF64PromoteF32)
+	set(classFloat, wasm.OpF32DemoteF64, wasm.OpF32DemoteF64, wasm.OpF64PromoteF32, wasm.OpF64PromoteF32)
+	set(classReinterpret, wasm.OpI32Reinterpret, wasm.OpF64Reinterpret)
 	set(classMemorySize, wasm.OpMemorySize, wasm.OpMemorySize)
-	set(classMemoryGrow, wasm.OpMemoryGrow, wasm.OpMemoryGrow)
+	set(classGrow, wasm.OpMemoryGrow, wasm.OpMemoryGrow)
+	set(classTableGet, wasm.OpTableGet, wasm.OpTableGet)
+	set(classTableSet, wasm.OpTableSet, wasm.OpTableSet)
+	set(classFuncRef, wasm.OpRefFunc, wasm.OpRefFunc)
 	return c
 }()
 
@@ -80,13 +85,13 @@ var classOf = func() (c [256]class) {
 // its second number.
 var prefixedClassOf = [...]class{
 	classConvert, classConvert, classConvert, classConvert, classConvert, classConvert, classConvert, classConvert,
-	classBulk, classDrop, classBulk, classBulk, // memory.init, data.drop, memory.copy, memory.fill
-	classBulk, classDrop, classBulk, // table.init, elem.drop, table.copy
-	classBulk, classTable, classBulk, // table.grow, table.size, table.fill
+	classBulk, classBulk, classBulk, classBulk, // memory.init, data.drop, memory.copy, memory.fill
+	classBulk, classBulk, classBulk, // table.init, elem.drop, table.copy
+	classGrow, classMemorySize, classBulk, // table.grow, table.size, table.fill
 }
 
 // cost is what an instruction costs, lengths aside.
-func cost(op wasm.Opcode) uint8 {
+func cost(op wasm.Opcode) uint16 {
 	if op > 0xff {
 		return costs[prefixedClassOf[op&0xff]]
 	}

@@ -11,6 +11,7 @@ type helper = wasm.Opcode
 const (
 	chargeBytes   = wasm.OpMemoryInit
 	chargeEntries = wasm.OpTableInit
+	chargeGrowth  = wasm.OpTableGrow
 	chargePages   = wasm.OpMemoryGrow
 )
 
@@ -22,8 +23,10 @@ func helperOf(op wasm.Opcode) (h helper, follows, ok bool) {
 		return op, false, true
 	case wasm.OpMemoryInit, wasm.OpMemoryCopy, wasm.OpMemoryFill:
 		return chargeBytes, true, true
-	case wasm.OpTableInit, wasm.OpTableCopy, wasm.OpTableFill, wasm.OpTableGrow:
+	case wasm.OpTableInit, wasm.OpTableCopy, wasm.OpTableFill:
 		return chargeEntries, true, true
+	case wasm.OpTableGrow:
+		return chargeGrowth, true, true
 	case wasm.OpMemoryGrow:
 		return chargePages, true, true
 	}
@@ -68,11 +71,15 @@ func (w *writer) helperBody(h helper) []byte {
 	case chargeBytes:
 		a.index(wasm.OpLocalGet, length).op(wasm.OpI64ExtendI32U)
 		a.i64(bytesShift).op(wasm.OpI64ShrU)
-	case chargeEntries:
+	case chargeEntries, chargeGrowth:
 		// A length above the most entries of a table is charged as that: it fails.
 		a.index(wasm.OpLocalGet, length).i32(MaxTableEntries)
 		a.index(wasm.OpLocalGet, length).i32(MaxTableEntries).op(wasm.OpI32LtU).op(wasm.OpSelect)
-		a.op(wasm.OpI64ExtendI32U).i64(costEntry).op(wasm.OpI64Mul)
+		each := int64(costEntry)
+		if h == chargeGrowth {
+			each = costGrowEntry
+		}
+		a.op(wasm.OpI64ExtendI32U).i64(each).op(wasm.OpI64Mul)
 	case chargePages:
 		// Growing beyond the maximum fails at once and is charged nothing.
 		a.index(wasm.OpLocalGet, length).op(wasm.OpI64ExtendI32U).i64(costPage).op(wasm.OpI64Mul)

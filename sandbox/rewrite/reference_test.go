@@ -83,6 +83,35 @@ func (r *reference) ends(f int) map[int]int {
 	return m
 }
 
+// targeted reports whether a branch that can be reached goes back to the loop
+// at a place.
+func (r *reference) targeted(f, loop int) bool {
+	depth, dead := 0, -1 // blocks open since the loop; where unreachable code ends
+	for _, in := range r.bodies[f][loop+1 : r.ends(f)[loop]] {
+		switch in.Op {
+		case wasm.OpBlock, wasm.OpLoop, wasm.OpIf:
+			depth++
+		case wasm.OpElse:
+			if dead == depth {
+				dead = -1
+			}
+		case wasm.OpEnd:
+			if dead == depth {
+				dead = -1
+			}
+			depth--
+		case wasm.OpBr, wasm.OpBrIf, wasm.OpBrTable:
+			if dead < 0 && (int(in.Index) == depth || slices.Contains(in.Labels, uint32(depth))) {
+				return true
+			}
+		}
+		if dead < 0 && (in.Op == wasm.OpBr || in.Op == wasm.OpBrTable || in.Op == wasm.OpReturn || in.Op == wasm.OpUnreachable) {
+			dead = depth
+		}
+	}
+	return false
+}
+
 // A label is where a branch goes.
 type label struct {
 	pc     int // of the loop, or of the end
@@ -110,7 +139,7 @@ func (r *reference) call(index uint32, args []uint64) ([]uint64, error) {
 	f := int(index - r.m.ImportedFuncs())
 	typ := r.m.Types[r.m.Funcs[f]]
 	code, ends := r.bodies[f], r.ends(f)
-	r.gas += costFunction + int64(r.locals[f]-uint64(len(typ.Params))+localsPerGas-1)/localsPerGas
+	r.gas += costFunction + int64(r.locals[f]-uint64(len(typ.Params)))*costLocal
 	if slices.ContainsFunc(code, func(in wasm.Instr) bool { return in.Op == wasm.OpCall || in.Op == wasm.OpCallIndirect }) {
 		r.depth++
 		r.most = max(r.most, r.depth)
@@ -131,6 +160,7 @@ func (r *reference) call(index uint32, args []uint64) ([]uint64, error) {
 		if l.loop {
 			labels = labels[:len(labels)-int(depth)]
 			pc = l.pc
+			r.gas += costLoop
 		} else {
 			labels = labels[:len(labels)-1-int(depth)]
 			pc = l.pc
@@ -151,6 +181,9 @@ func (r *reference) call(index uint32, args []uint64) ([]uint64, error) {
 			labels = append(labels, label{ends[pc], false, len(stack) - params, results})
 		case wasm.OpLoop:
 			params, _ := r.blockArity(in.Block)
+			if r.targeted(f, pc) {
+				r.gas += costLoop
+			}
 			labels = append(labels, label{pc, true, len(stack) - params, params})
 		case wasm.OpIf:
 			c := pop()

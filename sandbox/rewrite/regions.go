@@ -145,6 +145,9 @@ func (f *function) finish() {
 		in := &f.instrs[k]
 		if in.marks&leads != 0 {
 			in.region, sum = sum, 0
+			if in.marks&checks != 0 {
+				in.region += costLoop
+			}
 		}
 		sum += int64(cost(in.op))
 		if t := opensNaN(in.op); t != 0 && !hidesNaN(f.instrs[k+1].op) {
@@ -154,7 +157,7 @@ func (f *function) finish() {
 		}
 	}
 	declared := f.numLocal - uint64(len(f.typ.Params))
-	f.entry = sum + costFunction + int64((declared+localsPerGas-1)/localsPerGas)
+	f.entry = sum + costFunction + int64(declared)*costLocal
 }
 
 // slotsPerFrame is the number of values on the native stack that a frame

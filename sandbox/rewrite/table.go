@@ -29,8 +29,8 @@ func CostText() string {
 		name string
 		n    int
 	}{
-		{"function", costFunction}, {"locals_per_gas", localsPerGas}, {"bytes_per_gas", 1 << bytesShift},
-		{"entry", costEntry}, {"page", costPage}, {"host_call", HostCallCost}, {"host_bytes_per_gas", HostBytesPerGas},
+		{"function", costFunction}, {"local", costLocal}, {"loop", costLoop}, {"bytes_per_gas", 1 << bytesShift},
+		{"entry", costEntry}, {"grow_entry", costGrowEntry}, {"page", costPage}, {"host_call", HostCallCost}, {"host_bytes_per_gas", HostBytesPerGas},
 	} {
 		fmt.Fprintf(&b, "%s %d\n", line.name, line.n)
 	}

@@ -118,6 +118,7 @@ const (
 	OpI32Popcnt      Opcode = 0x69
 	OpI32Mul         Opcode = 0x6c
 	OpI32DivS        Opcode = 0x6d
+	OpI32DivU        Opcode = 0x6e
 	OpI32RemS        Opcode = 0x6f
 	OpI32RemU        Opcode = 0x70
 	OpI64Clz         Opcode = 0x79
@@ -126,16 +127,19 @@ const (
 	OpI64Sub         Opcode = 0x7d
 	OpI64Mul         Opcode = 0x7e
 	OpI64DivS        Opcode = 0x7f
+	OpI64DivU        Opcode = 0x80
 	OpI64RemS        Opcode = 0x81
 	OpI64RemU        Opcode = 0x82
 	OpI64ShrU        Opcode = 0x88
 	OpF32Abs         Opcode = 0x8b
+	OpF32Neg         Opcode = 0x8c
 	OpF32Ceil        Opcode = 0x8d // f32: ceil, floor, trunc, nearest, sqrt, add, sub, mul, div, min, max
 	OpF32Sqrt        Opcode = 0x91
 	OpF32Div         Opcode = 0x95
 	OpF32Max         Opcode = 0x97
 	OpF32Copysign    Opcode = 0x98
 	OpF64Abs         Opcode = 0x99
+	OpF64Neg         Opcode = 0x9a
 	OpF64Ceil        Opcode = 0x9b // f64, in the same order
 	OpF64Sqrt        Opcode = 0x9f
 	OpF64Div         Opcode = 0xa3
