@@ -16,9 +16,13 @@ import (
 const (
 	// MaxBundleSize is the largest bundle file, in bytes.
 	MaxBundleSize = 64 << 20
-	// MaxBundleRecords bounds the records of one execution: contract, request,
-	// provenance, 64 attempts, 128 attestations, and what remains for epochs.
+	// MaxBundleRecords bounds the records of a bundle. One execution has a
+	// contract, a request, a closing record, up to 64 attempts and 128
+	// attestations; what remains is for epochs, and for ancestors.
 	MaxBundleRecords = 4096
+	// MaxBundleAncestors bounds the ancestors of a bundle: a pipeline of some ten
+	// stages with joins. A longer lineage is proven bundle by bundle.
+	MaxBundleAncestors = 256
 	// MaxBundleChanges bounds the membership log that a bundle carries inline.
 	MaxBundleChanges = 100_000
 
@@ -36,7 +40,7 @@ const (
 // record.
 var bundleLimits = record.Limits{
 	Bytes:    maxBundleBody,
-	Elements: MaxBundleChanges + MaxBundleRecords*(maxProof+1) + maxProof,
+	Elements: MaxBundleChanges + MaxBundleRecords*(maxProof+1) + MaxBundleAncestors*(maxProof+1) + maxProof,
 }
 
 // The outcomes of reading a bundle. Errors of ParseBundle match one of them, or
@@ -116,21 +120,16 @@ func checkBundle(b *pb.ProofBundle) error {
 	switch {
 	case !contract.ValidIdentifier(b.GetCluster()):
 		return bad("cluster %.80q is not an identifier", b.GetCluster())
-	case len(b.GetExecutionId()) != digest.Size:
-		return bad("execution id of %d bytes", len(b.GetExecutionId()))
 	case b.GetExternalMembership() && len(b.GetMembershipChanges()) != 0:
 		return bad("external membership, and %d changes", len(b.GetMembershipChanges()))
 	case !b.GetExternalMembership() && len(b.GetMembershipChanges()) == 0:
 		return bad("no membership changes")
 	case len(b.GetMembershipChanges()) > MaxBundleChanges:
 		return bad("%d membership changes, at most %d", len(b.GetMembershipChanges()), MaxBundleChanges)
-	case len(b.GetRecords()) == 0 || len(b.GetRecords()) > MaxBundleRecords:
-		return bad("%d records, want 1 to %d", len(b.GetRecords()), MaxBundleRecords)
-	case !validProof(b.GetConsistencyProof()):
-		return bad("consistency proof is not up to %d hashes", maxProof)
+	case len(b.GetAncestors()) > MaxBundleAncestors:
+		return bad("%d ancestors, at most %d", len(b.GetAncestors()), MaxBundleAncestors)
 	}
-	for name, note := range map[string][]byte{"audit": b.GetAuditCheckpoint(), "request": b.GetRequestCheckpoint(),
-		"membership": b.GetMembershipCheckpoint()} {
+	for name, note := range map[string][]byte{"audit": b.GetAuditCheckpoint(), "membership": b.GetMembershipCheckpoint()} {
 		if len(note) == 0 || len(note) > maxNote {
 			return bad("%s checkpoint of %d bytes, want 1 to %d", name, len(note), maxNote)
 		}
@@ -140,17 +139,58 @@ func checkBundle(b *pb.ProofBundle) error {
 			return bad("membership change %d has %d bytes, want 1 to %d", i, len(change), maxChange)
 		}
 	}
-	for i, r := range b.GetRecords() {
-		switch {
-		case i > 0 && r.GetIndex() <= b.GetRecords()[i-1].GetIndex():
-			return bad("records are not ascending at index %d", r.GetIndex())
-		case len(r.GetOpening()) <= record.SaltSize || len(r.GetOpening()) > record.MaxOpeningSize:
-			return bad("record %d has an opening of %d bytes", r.GetIndex(), len(r.GetOpening()))
-		case !validProof(r.GetInclusionProof()):
-			return bad("record %d has a proof that is not up to %d hashes", r.GetIndex(), maxProof)
+	if detail := checkProvenExecution(b); detail != "" {
+		return bad("%s", detail)
+	}
+	records, last := len(b.GetRecords()), uint64(0)
+	for i, a := range b.GetAncestors() {
+		if detail := checkProvenExecution(a); detail != "" {
+			return bad("ancestor %d: %s", i, detail)
 		}
+		index := a.GetRecords()[len(a.GetRecords())-1].GetIndex()
+		if i > 0 && index <= last {
+			return bad("ancestors are not ascending by their last record at index %d", index)
+		}
+		records, last = records+len(a.GetRecords()), index
+	}
+	if records > MaxBundleRecords {
+		return bad("%d records with those of the ancestors, at most %d", records, MaxBundleRecords)
 	}
 	return nil
+}
+
+// provenExecution is what a bundle and an ancestor in it have in common.
+type provenExecution interface {
+	GetExecutionId() []byte
+	GetRequestCheckpoint() []byte
+	GetConsistencyProof() [][]byte
+	GetRecords() []*pb.ProvenRecord
+}
+
+// checkProvenExecution names the first field out of its range, "" if none is.
+func checkProvenExecution(e provenExecution) string {
+	records := e.GetRecords()
+	switch {
+	case len(e.GetExecutionId()) != digest.Size:
+		return fmt.Sprintf("execution id of %d bytes", len(e.GetExecutionId()))
+	case len(e.GetRequestCheckpoint()) == 0 || len(e.GetRequestCheckpoint()) > maxNote:
+		return fmt.Sprintf("request checkpoint of %d bytes, want 1 to %d", len(e.GetRequestCheckpoint()), maxNote)
+	case !validProof(e.GetConsistencyProof()):
+		return fmt.Sprintf("consistency proof is not up to %d hashes", maxProof)
+	case len(records) == 0 || len(records) > MaxBundleRecords:
+		return fmt.Sprintf("%d records, want 1 to %d", len(records), MaxBundleRecords)
+	}
+	for i, r := range records {
+		switch {
+		case i > 0 && r.GetIndex() <= records[i-1].GetIndex():
+			return fmt.Sprintf("records are not ascending at index %d", r.GetIndex())
+		case len(r.GetOpening()) <= record.SaltSize || len(r.GetOpening()) > record.MaxOpeningSize:
+			return fmt.Sprintf("record %d has an opening of %d bytes", r.GetIndex(), len(r.GetOpening()))
+		case !validProof(r.GetInclusionProof()):
+			return fmt.Sprintf("record %d has a proof that is not up to %d hashes", r.GetIndex(), maxProof)
+		}
+	}
+	return ""
 }
 
 func validProof(hashes [][]byte) bool {
@@ -165,11 +205,11 @@ type BundleContent struct {
 	Epoch uint64
 }
 
-// BundleContent returns what the bundle of a complete execution holds, false
-// while the provenance record is not in the log. It needs a whole fold.
+// BundleContent returns what the bundle of an execution holds, false while its
+// closing record is not in the log. It needs a whole fold.
 func (f *Fold) BundleContent(id digest.Digest) (BundleContent, bool) {
 	ex, ok := f.executions[id]
-	if !ok || f.partial || ex.State != StateComplete || !ex.Recorded {
+	if !ok || f.partial || !ex.closed() {
 		return BundleContent{}, false
 	}
 	content := BundleContent{Records: []int64{ex.ContractIndex}, Epoch: ex.Epoch}
@@ -183,4 +223,42 @@ func (f *Fold) BundleContent(id digest.Digest) (BundleContent, bool) {
 	}
 	slices.Sort(content.Records)
 	return content, true
+}
+
+// closed reports whether the chain has its last record: the one that the fold
+// derived, or the cancellation or expiry that decided.
+func (e *execution) closed() bool {
+	switch e.State {
+	case StateComplete, StateDiverged:
+		return e.Recorded
+	case StateCancelled, StateExpired:
+		return true
+	}
+	return false
+}
+
+// Ancestors returns the executions whose outputs went into the input of another,
+// directly or not, without repetition and in no particular order; false if there
+// are more than MaxBundleAncestors. Parents are complete before a request that
+// names them is valid, so there are no cycles.
+func (f *Fold) Ancestors(id digest.Digest) ([]digest.Digest, bool) {
+	var found []digest.Digest
+	seen := map[digest.Digest]bool{id: true}
+	for queue := []digest.Digest{id}; len(queue) > 0; queue = queue[1:] {
+		ex, ok := f.executions[queue[0]]
+		if !ok {
+			continue
+		}
+		for _, parent := range ex.Submission.Parents {
+			if seen[parent] {
+				continue
+			}
+			if len(found) == MaxBundleAncestors {
+				return nil, false
+			}
+			seen[parent] = true
+			found, queue = append(found, parent), append(queue, parent)
+		}
+	}
+	return found, true
 }

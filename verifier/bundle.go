@@ -6,13 +6,11 @@ import (
 	"fmt"
 
 	"golang.org/x/mod/sumdb/note"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
-	"github.com/tallystick/tallystick/record"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
@@ -44,51 +42,60 @@ type verification struct {
 	report *Report
 
 	bundle     *pb.ProofBundle
-	execution  digest.Digest
 	audit      checkpoint.Checkpoint
-	request    checkpoint.Checkpoint
 	membership checkpoint.Checkpoint
 	history    *membership.History
-	records    []opened
-	fold       *provenance.Fold
-}
-
-// opened is a record that was proven to stand at its index.
-type opened struct {
-	index  int64
-	entry  [record.EntrySize]byte
-	record *pb.Record
+	known      map[logKey]bool // keys of the logs that membership names
+	main       part            // the execution that the bundle is about
 }
 
 // VerifyBundle checks a proof bundle file. It returns a report in any case, and
-// a nil error only if every step succeeded; otherwise the error is an [*Error].
+// a nil error only if every step succeeded and the execution is complete;
+// otherwise the error is an [*Error]. One with [CodeNoResult] says that all of it
+// is proven, and that what it proves is an end without a result.
+//
 // It takes time and memory in proportion to the file, which is at most
 // provenance.MaxBundleSize bytes.
 func VerifyBundle(file []byte, trust Trust, opts Options) (*Report, error) {
 	v := &verification{trust: trust, opts: opts, report: &Report{}}
-	for _, step := range []struct {
-		name, title string
-		run         func() (found string, err *Error)
-	}{
+	for _, step := range []step{
 		{"bundle", "the file is whole and is the bundle asked for", func() (string, *Error) { return v.readFile(file) }},
 		{"checkpoints", "the checkpoints are signed by their logs and cosigned as the policies ask", v.checkCheckpoints},
 		{"membership", "the members are those that lawful changes made of the pinned genesis", v.replayMembership},
 		{"consistency", "the audit root that the nodes saw is part of the audit log", v.checkConsistency},
 		{"inclusion", "every record is in the audit log", v.checkInclusion},
 		{"execution", "contract, submission and attestations are signed by members, and enough nodes agree", v.foldRecords},
-		{"provenance", "the provenance record says what was attested", v.checkProvenance},
+		{"provenance", "the closing record says what follows from the others", v.checkProvenance},
 	} {
-		found, err := step.run()
-		if err != nil {
-			err.Step = step.name
-			v.report.Steps = append(v.report.Steps, Step{Name: step.name, Title: step.title, Detail: err.Detail})
-			v.report.Failure = &Failure{Code: err.Code, Step: err.Step, Rule: err.Rule, Detail: err.Detail, Hint: err.Hint()}
+		if err := v.take(step); err != nil {
 			return v.report, err
 		}
-		v.report.Steps = append(v.report.Steps, Step{Name: step.name, Title: step.title, OK: true, Detail: found})
 	}
-	v.conclude()
-	return v.report, nil
+	if len(v.bundle.GetAncestors()) > 0 {
+		if err := v.take(step{"ancestors", "every execution that the input comes from is proven, and its output is the one named", v.checkAncestors}); err != nil {
+			return v.report, err
+		}
+	}
+	return v.report, v.conclude()
+}
+
+// step is one step of a verification.
+type step struct {
+	name, title string
+	run         func() (found string, err *Error)
+}
+
+// take runs a step and reports it.
+func (v *verification) take(s step) error {
+	found, err := s.run()
+	if err != nil {
+		err.Step = s.name
+		v.report.Steps = append(v.report.Steps, Step{Name: s.name, Title: s.title, Detail: err.Detail})
+		v.report.Failure = failureOf(err)
+		return err
+	}
+	v.report.Steps = append(v.report.Steps, Step{Name: s.name, Title: s.title, OK: true, Detail: found})
+	return nil
 }
 
 // readFile is step 1. It also refuses a Trust that nothing could satisfy.
@@ -110,12 +117,12 @@ func (v *verification) readFile(file []byte) (string, *Error) {
 	case err != nil:
 		return "", refuse(CodeFormat, "%w", err)
 	}
-	v.bundle, v.execution = b, digest.Digest(b.GetExecutionId())
+	v.bundle, v.main = b, part{id: digest.Digest(b.GetExecutionId()), proven: b}
 	v.report.Cluster = b.GetCluster()
-	if want := v.opts.Execution; want != "" && want != v.execution.String() {
-		return "", refuse(CodeOtherExecution, "bundle of execution %s, asked for was %s", v.execution, want)
+	if want := v.opts.Execution; want != "" && want != v.main.id.String() {
+		return "", refuse(CodeOtherExecution, "bundle of execution %s, asked for was %s", v.main.id, want)
 	}
-	return fmt.Sprintf("%d bytes, execution %s of cluster %q", len(file), v.execution, b.GetCluster()), nil
+	return fmt.Sprintf("%d bytes, execution %s of cluster %q", len(file), v.main.id, b.GetCluster()), nil
 }
 
 // checkCheckpoints is step 2.
@@ -129,7 +136,7 @@ func (v *verification) checkCheckpoints() (string, *Error) {
 	}{
 		{CodeAuditCheckpoint, v.trust.AuditPolicy, v.bundle.GetAuditCheckpoint(), &v.audit, &v.report.AuditCheckpoint},
 		{CodeMembershipCheckpoint, v.trust.MembershipPolicy, v.bundle.GetMembershipCheckpoint(), &v.membership, &v.report.MembershipCheckpoint},
-		{CodeRequestCheckpoint, v.trust.AuditPolicy, v.bundle.GetRequestCheckpoint(), &v.request, &v.report.RequestCheckpoint},
+		{CodeRequestCheckpoint, v.trust.AuditPolicy, v.bundle.GetRequestCheckpoint(), &v.main.request, &v.report.RequestCheckpoint},
 	} {
 		verified, err := c.policy.Verify(c.signed)
 		if err != nil {
@@ -138,7 +145,7 @@ func (v *verification) checkCheckpoints() (string, *Error) {
 		*c.to, *c.report = verified.Checkpoint, checkpointOf(verified)
 	}
 	found := fmt.Sprintf("%q at size %d, %q at size %d; audit root at size %d", v.audit.Origin, v.audit.Size,
-		v.membership.Origin, v.membership.Size, v.request.Size)
+		v.membership.Origin, v.membership.Size, v.main.request.Size)
 	if v.trust.AuditPolicy.QuorumNone() || v.trust.MembershipPolicy.QuorumNone() {
 		found += "; a policy asks for no witness"
 	}
@@ -195,11 +202,10 @@ func admins(s *membership.State) (n int) {
 	return n
 }
 
-// checkLogKeys checks that each checkpoint is signed by a key that both the
-// policy and some epoch of the membership name for its log.
+// checkLogKeys checks the keys of the bundle's three checkpoints.
 func (v *verification) checkLogKeys() *Error {
-	known, err := v.knownKeys()
-	if err != nil {
+	var err error
+	if v.known, err = v.knownKeys(); err != nil {
 		return refuse(CodeMembership, "%w", err)
 	}
 	for _, c := range []struct {
@@ -209,19 +215,28 @@ func (v *verification) checkLogKeys() *Error {
 		signed []byte
 	}{
 		{membership.LogAudit, v.trust.AuditPolicy, v.audit.Origin, v.bundle.GetAuditCheckpoint()},
-		{membership.LogAudit, v.trust.AuditPolicy, v.request.Origin, v.bundle.GetRequestCheckpoint()},
+		{membership.LogAudit, v.trust.AuditPolicy, v.main.request.Origin, v.bundle.GetRequestCheckpoint()},
 		{membership.LogMembership, v.trust.MembershipPolicy, v.membership.Origin, v.bundle.GetMembershipCheckpoint()},
 	} {
-		var keys []note.Verifier
-		for _, key := range c.policy.Logs() {
-			if known[logKey{c.log, c.origin, key.Vkey}] {
-				keys = append(keys, key.Key)
-			}
+		if err := v.checkLogKey(c.log, c.policy, c.origin, c.signed); err != nil {
+			return err
 		}
-		if _, err := checkpoint.Open(c.signed, c.origin, keys); err != nil {
-			return refuse(CodeLogKeys, "%s checkpoint of %q is not signed by a key that policy and membership both name: %w",
-				c.log, c.origin, err)
+	}
+	return nil
+}
+
+// checkLogKey checks that a checkpoint is signed by a key that both the policy
+// and some epoch of the membership name for its log.
+func (v *verification) checkLogKey(log membership.LogName, policy *checkpoint.Policy, origin string, signed []byte) *Error {
+	var keys []note.Verifier
+	for _, key := range policy.Logs() {
+		if v.known[logKey{log, origin, key.Vkey}] {
+			keys = append(keys, key.Key)
 		}
+	}
+	if _, err := checkpoint.Open(signed, origin, keys); err != nil {
+		return refuse(CodeLogKeys, "%s checkpoint of %q is not signed by a key that policy and membership both name: %w",
+			log, origin, err)
 	}
 	return nil
 }
@@ -251,41 +266,23 @@ func (v *verification) knownKeys() (map[logKey]bool, error) {
 	return known, nil
 }
 
-// checkConsistency is step 4.
-func (v *verification) checkConsistency() (string, *Error) {
-	if err := checkpoint.VerifyConsistency(v.request.Tree(), v.audit.Tree(), hashes(v.bundle.GetConsistencyProof())); err != nil {
-		return "", refuse(CodeConsistency, "from size %d to %d: %w", v.request.Size, v.audit.Size, err)
-	}
-	return fmt.Sprintf("size %d is a prefix of size %d", v.request.Size, v.audit.Size), nil
+// Steps 4 to 7 are about one execution, the bundle's own; for ancestors see
+// checkAncestors.
+
+func (v *verification) checkConsistency() (string, *Error) { return v.main.checkConsistency(v.audit) }
+func (v *verification) checkInclusion() (string, *Error)   { return v.main.checkInclusion(v.audit) }
+func (v *verification) foldRecords() (string, *Error) {
+	return v.main.foldRecords(v.bundle.GetCluster(), v.history)
 }
 
-// checkInclusion is step 5.
-func (v *verification) checkInclusion() (string, *Error) {
-	for _, proven := range v.bundle.GetRecords() {
-		index := int64(proven.GetIndex())
-		opening, err := record.ParseOpening(proven.GetOpening())
-		if err != nil {
-			return "", refuse(CodeRecord, "record %d: %w", index, err)
-		}
-		entry := opening.Entry()
-		leaf := tlog.RecordHash(entry[:])
-		if err := checkpoint.VerifyInclusion(v.audit.Tree(), index, leaf, hashes(proven.GetInclusionProof())); err != nil {
-			return "", refuse(CodeInclusion, "record %d: %w", index, err)
-		}
-		r, err := record.Parse(opening.Record())
-		if err != nil {
-			return "", refuse(CodeRecord, "record %d: %w", index, err)
-		}
-		v.records = append(v.records, opened{index, entry, r})
+func (v *verification) checkProvenance() (string, *Error) {
+	ex, err := v.main.checkClosing(v.history)
+	if err != nil {
+		return "", err
 	}
-	return fmt.Sprintf("%d records, indexes %d to %d", len(v.records), v.records[0].index, v.records[len(v.records)-1].index), nil
-}
-
-// hashes were checked for their length when the bundle was read.
-func hashes(list [][]byte) []tlog.Hash {
-	out := make([]tlog.Hash, len(list))
-	for i, b := range list {
-		out[i] = tlog.Hash(b)
+	v.report.Execution = ex
+	if ex.State != provenance.StateComplete {
+		return fmt.Sprintf("the execution ended as %s, chain of %d records", ex.State, ex.ChainLength), nil
 	}
-	return out
+	return fmt.Sprintf("execution proof %s, chain of %d records", ex.ExecutionProof, ex.ChainLength), nil
 }

@@ -76,7 +76,7 @@ func TestVerifyBundle(t *testing.T) {
 	if !report.Verified || len(report.Steps) != 7 || report.Failure != nil || len(report.NotProven) != 5 {
 		t.Errorf("report %+v", report)
 	}
-	if e.ID != id.String() || e.ChainHead != ex.ChainHead().String() || e.Outcome != *ex.Outcome || len(e.Nodes) != 2 ||
+	if e.ID != id.String() || e.ChainHead != ex.ChainHead().String() || *e.Outcome != *ex.Outcome || len(e.Nodes) != 2 ||
 		e.Attempt != 1 || e.Contract.Name != "inventory" || e.Parents[0].OutputDigest != digest.Of([]byte("parent output")).String() {
 		t.Errorf("execution %+v", e)
 	}
@@ -471,7 +471,10 @@ var refusals = []refusal{
 }
 
 func TestRefusals(t *testing.T) {
-	seen := map[verifier.Code]bool{verifier.CodeFormat: true, verifier.CodeDamaged: true, verifier.CodeVersion: true} // TestRefusesFiles
+	seen := map[verifier.Code]bool{
+		verifier.CodeFormat: true, verifier.CodeDamaged: true, verifier.CodeVersion: true, // TestRefusesFiles
+		verifier.CodeAncestor: true, verifier.CodeNoResult: true, // TestRefusesAncestors, TestEndsWithoutResult
+	}
 	for _, test := range refusals {
 		t.Run(test.name, func(t *testing.T) {
 			c, id := story(t)
@@ -577,14 +580,17 @@ func TestRotatedLogKey(t *testing.T) {
 // which the note specification says to ignore.
 func TestEveryByteMatters(t *testing.T) {
 	c := testcluster.New(t, testcluster.Options{})
-	id := c.Submit(c.Register(nil), []byte("input"))
+	hash := c.Register(nil)
+	parent := c.Submit(hash, []byte("input of the parent"))
+	c.Run(parent, testcluster.OK("output of the parent"))
+	id := c.Submit(hash, []byte("input"), parent)
 	c.Run(id, testcluster.OK("output"))
-	b := c.Bundle(id)
+	b := c.BundleWithAncestors(id)
 	trust := trustOf(c)
 	file := format(t, b)
 	_, body, _ := bytes.Cut(file, []byte("\n"))
 	spare := spareBytes(body, b)
-	step := 61 // every byte takes minutes; run with -every before a release
+	step := 127 // every byte takes minutes; run with -every before a release
 	if *every {
 		step = 1
 	}
@@ -612,7 +618,11 @@ func TestEveryByteMatters(t *testing.T) {
 // spareBytes marks the names and key IDs of cosignatures: "— name keyID…".
 func spareBytes(body []byte, b *pb.ProofBundle) map[int]bool {
 	spare := map[int]bool{}
-	for _, signed := range [][]byte{b.AuditCheckpoint, b.RequestCheckpoint, b.MembershipCheckpoint} {
+	notes := [][]byte{b.AuditCheckpoint, b.RequestCheckpoint, b.MembershipCheckpoint}
+	for _, a := range b.Ancestors {
+		notes = append(notes, a.RequestCheckpoint)
+	}
+	for _, signed := range notes {
 		start := bytes.Index(body, signed)
 		for offset := 0; ; {
 			n := bytes.Index(signed[offset:], []byte("— witness-"))
@@ -634,10 +644,15 @@ func spareBytes(body []byte, b *pb.ProofBundle) map[int]bool {
 // the report agrees with the error.
 func FuzzVerifyBundle(f *testing.F) {
 	c := testcluster.New(f, testcluster.Options{})
-	id := c.Submit(c.Register(nil), []byte("input"))
+	hash := c.Register(nil)
+	parent := c.Submit(hash, []byte("input of the parent"))
+	c.Run(parent, testcluster.OK("output of the parent"))
+	id := c.Submit(hash, []byte("input"), parent)
 	c.Run(id, testcluster.OK("output"))
-	_, body, _ := bytes.Cut(format(f, c.Bundle(id)), []byte("\n"))
-	f.Add(body)
+	for _, b := range []*pb.ProofBundle{c.Bundle(id), c.BundleWithAncestors(id)} {
+		_, body, _ := bytes.Cut(format(f, b), []byte("\n"))
+		f.Add(body)
+	}
 	trust := trustOf(c)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		report, err := verifier.VerifyBundle(provenance.SealBundle(body), trust, verifier.Options{})

@@ -31,7 +31,9 @@ const (
 	CodeRecord               Code = "record"                // an opening does not hold a record
 	CodeRules                Code = "rules"                 // a record is void, evidence only, or out of place
 	CodeIncomplete           Code = "incomplete"            // the attestations do not agree on a result
-	CodeProvenance           Code = "provenance"            // the provenance record differs from what was attested
+	CodeProvenance           Code = "provenance"            // the closing record differs from what was attested
+	CodeAncestor             Code = "ancestor"              // an ancestor is missing, superfluous, or not what its child names
+	CodeNoResult             Code = "no_result"             // proven, but the execution ended without a result
 )
 
 // Error returns the code as text.
@@ -85,11 +87,18 @@ var hints = map[Code]string{
 	CodeRules:                "the records do not make an execution by the rules; do not rely on the result",
 	CodeIncomplete:           "too few nodes agree; do not rely on the result",
 	CodeProvenance:           "the server claims what the nodes did not attest; do not rely on the result",
+	CodeAncestor:             "the ancestors in the bundle are not those of the execution; do not rely on where its input comes from",
+	CodeNoResult:             "the bundle is good: it proves that there is no result; submit the work again with another nonce",
 }
 
 func refuse(code Code, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
 	return &Error{Code: code, Detail: printable(err.Error()), cause: errors.Unwrap(err)}
+}
+
+// failureOf is an error in the form of a report.
+func failureOf(err *Error) *Failure {
+	return &Failure{Code: err.Code, Step: err.Step, Rule: err.Rule, Detail: err.Detail, Hint: err.Hint()}
 }
 
 // printable replaces what a terminal might act on.

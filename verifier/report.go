@@ -1,6 +1,10 @@
 package verifier
 
 import (
+	"crypto/ed25519"
+	"slices"
+	"strings"
+
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/provenance"
@@ -23,6 +27,9 @@ type Report struct {
 	RequestCheckpoint    *Checkpoint `json:"request_checkpoint,omitempty"` // the audit root
 	MembershipCheckpoint *Checkpoint `json:"membership_checkpoint,omitempty"`
 	Execution            *Execution  `json:"execution,omitempty"`
+	// Ancestors are the executions that the input descends from, if the bundle has
+	// them; all of them then, ascending by their last record.
+	Ancestors []*Execution `json:"ancestors,omitempty"`
 	// Proven and NotProven say in words what a verified bundle shows and what it
 	// leaves to others.
 	Proven    []string `json:"proven,omitempty"`
@@ -31,7 +38,7 @@ type Report struct {
 
 // Step is one step of the verification.
 type Step struct {
-	Name   string `json:"name"`   // bundle, checkpoints, membership, consistency, inclusion, execution, provenance
+	Name   string `json:"name"`   // bundle, checkpoints, membership, consistency, inclusion, execution, provenance, ancestors
 	Title  string `json:"title"`  // what the step checks, in words
 	OK     bool   `json:"ok"`     // false in the step that failed
 	Detail string `json:"detail"` // what was found
@@ -63,6 +70,7 @@ type Cosignature struct {
 // Execution is the execution that a bundle proves.
 type Execution struct {
 	ID              string           `json:"id"`
+	State           provenance.State `json:"state"` // as which it ended
 	Tenant          string           `json:"tenant"`
 	ContractHash    string           `json:"contract_hash"`
 	ContractName    string           `json:"contract_name"`
@@ -76,15 +84,17 @@ type Execution struct {
 	Attempt         uint64           `json:"attempt"`  // the last that had begun
 	Assigned        []string         `json:"assigned"` // nodes, in rank order
 	Agreement       uint64           `json:"agreement"`
-	Nodes           []Node           `json:"nodes"` // that agree, ascending by id
-	Outcome         contract.Outcome `json:"outcome"`
-	ResultDigest    string           `json:"result_digest"`
-	ExecutionProof  string           `json:"execution_proof"`
-	ChainHead       string           `json:"chain_head"`
-	ChainLength     int              `json:"chain_length"`
-	RequestIndex    int64            `json:"request_index"`
-	CompletedAt     int64            `json:"completed_at"`     // index of the completing attestation
-	ProvenanceIndex int64            `json:"provenance_index"` // of the provenance record
+	Nodes           []Node           `json:"nodes"`             // that agree, ascending by id
+	Dissent         []Dissent        `json:"dissent,omitempty"` // in log order
+	// Outcome, ResultDigest and ExecutionProof exist for complete executions only.
+	Outcome         *contract.Outcome `json:"outcome,omitempty"`
+	ResultDigest    string            `json:"result_digest,omitempty"`
+	ExecutionProof  string            `json:"execution_proof,omitempty"`
+	ChainHead       string            `json:"chain_head"`
+	ChainLength     int               `json:"chain_length"`
+	RequestIndex    int64             `json:"request_index"`
+	CompletedAt     int64             `json:"completed_at"`     // index of the record that decided it
+	ProvenanceIndex int64             `json:"provenance_index"` // of the closing record
 
 	// Contract is the contract itself. It must not be changed.
 	Contract *contract.Contract `json:"-"`
@@ -93,8 +103,9 @@ type Execution struct {
 // Parent is an execution whose output was part of the input.
 type Parent struct {
 	ID string `json:"id"`
-	// OutputDigest is what the attesting nodes say that its output was.
-	OutputDigest string `json:"output_digest"`
+	// OutputDigest is what the attesting nodes say that its output was; "" if none
+	// attested.
+	OutputDigest string `json:"output_digest,omitempty"`
 }
 
 // Node is a node whose attestation agrees.
@@ -102,6 +113,23 @@ type Node struct {
 	ID                string `json:"id"`
 	AttestationDigest string `json:"attestation_digest"`
 	Index             int64  `json:"index"` // of its record
+	// RewrittenModule is the digest of what the node ran; "" under rewriter 0.
+	RewrittenModule string `json:"rewritten_module,omitempty"`
+
+	// Envelope is the attestation itself, a DSSE envelope with one signature, and
+	// Key the node's key that made it. They must not be changed.
+	Envelope []byte            `json:"-"`
+	Key      ed25519.PublicKey `json:"-"`
+}
+
+// Dissent is an attestation, before the execution was decided, that is no part
+// of an agreement.
+type Dissent struct {
+	Node
+	Outcome      contract.Outcome `json:"outcome"`
+	ResultDigest string           `json:"result_digest"`
+	// Void says that the node attested twice with different results.
+	Void bool `json:"void,omitempty"`
 }
 
 func checkpointOf(v *checkpoint.Verified) *Checkpoint {
@@ -112,10 +140,11 @@ func checkpointOf(v *checkpoint.Verified) *Checkpoint {
 	return c
 }
 
-func executionOf(ex provenance.Execution, provenanceIndex int64) *Execution {
-	p := ex.Provenance()
+// executionOf reports an execution, whose closing record is at an index.
+func executionOf(ex provenance.Execution, closed int64) *Execution {
 	e := &Execution{
 		ID:              ex.ID.String(),
+		State:           ex.State,
 		Tenant:          ex.Tenant,
 		ContractHash:    ex.ContractHash.String(),
 		ContractName:    ex.Contract.Name,
@@ -128,27 +157,38 @@ func executionOf(ex provenance.Execution, provenanceIndex int64) *Execution {
 		Attempt:         ex.Attempt,
 		Assigned:        ex.Assigned(),
 		Agreement:       ex.Contract.Agreement,
-		Outcome:         *ex.Outcome,
-		ResultDigest:    ex.Outcome.ResultDigest().String(),
-		ExecutionProof:  digest.Digest(p.GetExecutionProof()).String(),
+		Nodes:           []Node{},
+		Outcome:         ex.Outcome,
 		ChainHead:       ex.ChainHead().String(),
 		ChainLength:     len(ex.Chain),
 		RequestIndex:    ex.RequestIndex,
 		CompletedAt:     ex.DecidedAt,
-		ProvenanceIndex: provenanceIndex,
+		ProvenanceIndex: closed,
 		Contract:        ex.Contract,
 	}
+	if ex.Outcome != nil {
+		e.ResultDigest = ex.Outcome.ResultDigest().String()
+		e.ExecutionProof = digest.Digest(ex.Provenance().GetExecutionProof()).String()
+	}
 	for i, id := range ex.Submission.Parents {
-		e.Parents = append(e.Parents, Parent{ID: id.String(), OutputDigest: ex.ParentOutputs[i].String()})
-	}
-	for i, node := range p.GetNodes() {
-		n := Node{ID: node, AttestationDigest: digest.Digest(p.GetAttestationDigests()[i]).String()}
-		for _, a := range ex.Attestations {
-			if a.Node == node {
-				n.Index = a.Index
-			}
+		p := Parent{ID: id.String()}
+		if i < len(ex.ParentOutputs) {
+			p.OutputDigest = ex.ParentOutputs[i].String()
 		}
-		e.Nodes = append(e.Nodes, n)
+		e.Parents = append(e.Parents, p)
 	}
+	for _, a := range ex.Attestations {
+		n := Node{ID: a.Node, AttestationDigest: a.Digest.String(), Index: a.Index}
+		if a.Statement.RewrittenModule != nil {
+			n.RewrittenModule = a.Statement.RewrittenModule.String()
+		}
+		switch {
+		case a.Agrees:
+			e.Nodes = append(e.Nodes, n)
+		case !a.Evidence:
+			e.Dissent = append(e.Dissent, Dissent{n, a.Statement.Outcome, a.Statement.Outcome.ResultDigest().String(), a.Void})
+		}
+	}
+	slices.SortFunc(e.Nodes, func(a, b Node) int { return strings.Compare(a.ID, b.ID) })
 	return e
 }

@@ -33,6 +33,7 @@ const (
 	exitUnproven   = 14
 	exitApart      = 15
 	exitAbsent     = 16
+	exitNoResult   = 17
 )
 
 var exitMeanings = []string{
@@ -53,6 +54,7 @@ var exitMeanings = []string{
 	exitUnproven:   "the evidence does not prove anything against the log",
 	exitApart:      "views of the log could not be compared: nobody serves the tree of the larger one",
 	exitAbsent:     "the principal is no member at that epoch (or with --absent: is one)",
+	exitNoResult:   "proven: the execution ended without a result (diverged, cancelled or expired)",
 }
 
 // exitTable is the table of the package comment, for --help.
@@ -85,6 +87,8 @@ var bundleExits = map[verifier.Code]int{
 	verifier.CodeRules:                exitRules,
 	verifier.CodeIncomplete:           exitRules,
 	verifier.CodeProvenance:           exitRules,
+	verifier.CodeAncestor:             exitRules,
+	verifier.CodeNoResult:             exitNoResult,
 }
 
 // logExits has every outcome of package tiles, the most telling first, since an

@@ -35,6 +35,7 @@
 //	14  the evidence does not prove anything against the log
 //	15  views of the log could not be compared: nobody serves the tree of the larger one
 //	16  the principal is no member at that epoch (or with --absent: is one)
+//	17  proven: the execution ended without a result (diverged, cancelled or expired)
 package main
 
 import (

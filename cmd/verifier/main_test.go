@@ -124,6 +124,13 @@ func clusterCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	format("run.tallyproof", id)
 	format("parent.tallyproof", parent)
+	whole, err := provenance.FormatBundle(c.BundleWithAncestors(id))
+	ts.Check(err)
+	write("descent.tallyproof", whole)
+	stopped := c.Submit(hash, []byte("cancelled"))
+	c.RequestCheckpoint(stopped)
+	c.Append(c.CancellationRecord(stopped))
+	format("cancelled.tallyproof", stopped)
 	changes := bundle.MembershipChanges
 	bundle.MembershipChanges, bundle.ExternalMembership = nil, true
 	external, err := provenance.FormatBundle(bundle)

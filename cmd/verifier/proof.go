@@ -2,9 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -77,10 +77,16 @@ func (f *trustFlags) verify(cmd *cobra.Command, name string) (*verifier.Report, 
 
 func proofCommand() *cobra.Command {
 	var f trustFlags
+	var attestations string
 	cmd := &cobra.Command{
 		Use:   "proof BUNDLE",
 		Short: "Check a proof bundle, offline",
 		Long: `Check that a proof bundle proves an execution. No network connection is made.
+
+With --attestations the nodes' attestations are written to a folder, for tools
+that know in-toto and DSSE and nothing of logs: for each node NODE.intoto.json, the
+envelope, and NODE.pem, the public key that signed it, which the membership in the
+bundle names.
 
 ` + exitTable(),
 		Example: "  verifier proof run.tallyproof --policy audit.policy --membership-policy membership.policy --genesis genesis.json",
@@ -90,20 +96,30 @@ func proofCommand() *cobra.Command {
 			if report == nil {
 				return err
 			}
+			if attestations != "" && proven(err) {
+				if err := writeAttestations(attestations, report); err != nil {
+					return err
+				}
+			}
 			w := cmd.OutOrStdout()
 			if f.json {
 				return firstError(err, printJSON(w, report))
 			}
 			printSteps(w, report.Steps)
-			if err == nil {
+			if proven(err) {
 				printSummary(w, report)
 			}
 			return err
 		},
 	}
 	f.register(cmd)
+	cmd.Flags().StringVar(&attestations, "attestations", "", "`FOLDER` to write the attestations and the nodes' public keys to")
 	return cmd
 }
+
+// proven reports whether everything in a bundle was proven, be it that there is
+// no result.
+func proven(err error) bool { return err == nil || errors.Is(err, verifier.CodeNoResult) }
 
 func firstError(errs ...error) error {
 	for _, err := range errs {
@@ -129,53 +145,5 @@ func printSteps(w io.Writer, steps []verifier.Step) {
 		}
 		fmt.Fprintf(w, "%d. %-12s %-6s  %s\n", i+1, step.Name, verdict, step.Title)
 		fmt.Fprintf(w, "                        %s\n", step.Detail)
-	}
-}
-
-func printSummary(w io.Writer, r *verifier.Report) {
-	e := r.Execution
-	fmt.Fprintf(w, "\nVERIFIED\n\n")
-	row := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%-16s %s\n", name, fmt.Sprintf(format, args...))
-	}
-	row("execution", "%s", e.ID)
-	row("cluster", "%s, epoch %d, membership hash %s", r.Cluster, e.Epoch, e.MembershipHash)
-	row("tenant", "%s", e.Tenant)
-	row("contract", "%s %s, hash %s", e.ContractName, e.ContractVersion, e.ContractHash)
-	row("module", "%s", e.ModuleDigest)
-	row("input", "%s", e.InputDigest)
-	for _, p := range e.Parents {
-		row("parent", "%s, output %s", p.ID, p.OutputDigest)
-	}
-	outcome := string(e.Outcome.Kind)
-	if e.Outcome.ExitCode != 0 {
-		outcome += fmt.Sprintf(" %d", e.Outcome.ExitCode)
-	}
-	row("outcome", "%s, %d bytes of output", outcome, e.Outcome.OutputLength)
-	row("output", "%s", e.Outcome.OutputDigest)
-	row("result", "%s", e.ResultDigest)
-	row("schedule", "%s", e.ScheduleHash)
-	for _, n := range e.Nodes {
-		row("node", "%s, attestation %s at index %d", n.ID, n.AttestationDigest, n.Index)
-	}
-	row("execution proof", "%s", e.ExecutionProof)
-	row("chain", "%s, %d records", e.ChainHead, e.ChainLength)
-	for _, c := range []struct {
-		name string
-		c    *verifier.Checkpoint
-	}{{"audit root", r.RequestCheckpoint}, {"audit log", r.AuditCheckpoint}, {"membership log", r.MembershipCheckpoint}} {
-		row(c.name, "%s, size %d, root hash %s", c.c.Origin, c.c.Size, c.c.RootHash)
-		for _, s := range c.c.Cosignatures {
-			row("", "  cosigned by %s at %s", s.Witness, time.Unix(s.Timestamp, 0).UTC().Format(time.RFC3339))
-		}
-	}
-	printList(w, "Proven", r.Proven)
-	printList(w, "Not proven by a bundle", r.NotProven)
-}
-
-func printList(w io.Writer, title string, lines []string) {
-	fmt.Fprintf(w, "\n%s:\n", title)
-	for _, line := range lines {
-		fmt.Fprintf(w, "  - %s\n", line)
 	}
 }

@@ -1,7 +1,9 @@
 package testcluster
 
 import (
+	"cmp"
 	"encoding/binary"
+	"slices"
 
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
@@ -204,8 +206,8 @@ func (c *Cluster) Proven(index, size int64) *pb.ProvenRecord {
 	return &pb.ProvenRecord{Index: uint64(index), Opening: c.Audit.Openings[index], InclusionProof: c.Audit.Inclusion(index, size)}
 }
 
-// Bundle returns the proof bundle of a complete execution, as a message that a
-// test may change before it formats it.
+// Bundle returns the proof bundle of an execution that has ended, as a message
+// that a test may change before it formats it.
 func (c *Cluster) Bundle(id digest.Digest) *pb.ProofBundle {
 	c.t.Helper()
 	content, ok := c.Fold.BundleContent(id)
@@ -236,6 +238,63 @@ func (c *Cluster) BundleOf(id digest.Digest, content provenance.BundleContent) *
 		b.Records = append(b.Records, c.Proven(index, size))
 	}
 	return b
+}
+
+// BundleWithAncestors is Bundle with the executions that it descends from.
+func (c *Cluster) BundleWithAncestors(id digest.Digest) *pb.ProofBundle {
+	c.t.Helper()
+	ids, ok := c.Fold.Ancestors(id)
+	if !ok {
+		c.t.Fatal("too many ancestors")
+	}
+	whole, _ := c.Fold.BundleContent(id)
+	contents := map[digest.Digest]provenance.BundleContent{}
+	size := whole.Records[len(whole.Records)-1] + 1
+	for _, id := range ids {
+		content, ok := c.Fold.BundleContent(id)
+		if !ok {
+			c.t.Fatalf("no bundle for execution %s yet", id)
+		}
+		contents[id] = content
+		size = max(size, content.Records[len(content.Records)-1]+1)
+		whole.Epoch = max(whole.Epoch, content.Epoch)
+	}
+	slices.SortFunc(ids, func(a, b digest.Digest) int {
+		return cmp.Compare(slices.Max(contents[a].Records), slices.Max(contents[b].Records))
+	})
+	b := c.BundleOf(id, whole)
+	main := c.ProvenExecution(id, whole, size)
+	b.AuditCheckpoint, b.ConsistencyProof, b.Records = c.Audit.Signed(size), main.ConsistencyProof, main.Records
+	for _, id := range ids {
+		b.Ancestors = append(b.Ancestors, c.ProvenExecution(id, contents[id], size))
+	}
+	return b
+}
+
+// ProvenExecution returns an execution as an ancestor in a bundle, its records
+// proven in the tree of a size.
+func (c *Cluster) ProvenExecution(id digest.Digest, content provenance.BundleContent, size int64) *pb.ProvenExecution {
+	c.t.Helper()
+	request, err := c.AuditPolicy.Verify(c.RequestCheckpoint(id))
+	c.must(err)
+	e := &pb.ProvenExecution{ExecutionId: id[:], RequestCheckpoint: c.RequestCheckpoint(id),
+		ConsistencyProof: c.Audit.Consistency(request.Checkpoint.Size, size)}
+	for _, index := range content.Records {
+		e.Records = append(e.Records, c.Proven(index, size))
+	}
+	return e
+}
+
+// CancellationRecord returns the record by which the tenant cancels an execution
+// now.
+func (c *Cluster) CancellationRecord(id digest.Digest) *pb.Record {
+	c.t.Helper()
+	ex := c.Execution(id)
+	envelope, _, err := contract.Sign(&contract.Cancellation{Cluster: c.Name, Execution: id, ProtocolVersion: record.Version, Tenant: ex.Tenant},
+		Key(ex.Tenant+"/submission"))
+	c.must(err)
+	return c.Fill(&pb.Record{Body: &pb.Record_Cancellation{Cancellation: &pb.CancellationRecord{Tenant: ex.Tenant, ExecutionId: id[:],
+		Epoch: c.Fold.Epoch(), Envelope: envelope}}})
 }
 
 // valid ends the test when a record that should count is void.

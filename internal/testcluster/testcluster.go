@@ -198,6 +198,23 @@ func (c *Cluster) Append(r *pb.Record) (int64, provenance.Effect) {
 	return index, c.Fold.Apply(index, entry, r)
 }
 
+// Refold folds the audit log again, by the rules of a whole fold or by those of
+// a partial one, which takes more: what a server writes that breaks the rules.
+func (c *Cluster) Refold(partial bool) {
+	c.t.Helper()
+	c.Fold = provenance.NewFold(c.Name, c.History)
+	if partial {
+		c.Fold = provenance.NewPartialFold(c.Name, c.History)
+	}
+	for index, data := range c.Audit.Openings {
+		opening, err := record.ParseOpening(data)
+		c.must(err)
+		r, err := record.Parse(opening.Record())
+		c.must(err)
+		c.Fold.Apply(int64(index), opening.Entry(), r)
+	}
+}
+
 // Fill completes the header of a record: version, cluster and, where the kind
 // wants one, the actor.
 func (c *Cluster) Fill(r *pb.Record) *pb.Record {

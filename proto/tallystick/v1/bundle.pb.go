@@ -39,8 +39,11 @@ type ProofBundle struct {
 	// Entries 0 to size-1 of the membership log, verbatim.
 	MembershipChanges [][]byte        `protobuf:"bytes,9,rep,name=membership_changes,json=membershipChanges,proto3" json:"membership_changes,omitempty"`
 	Records           []*ProvenRecord `protobuf:"bytes,10,rep,name=records,proto3" json:"records,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// All executions whose outputs went into the input, directly or not, or none;
+	// ascending by the index of their last record.
+	Ancestors     []*ProvenExecution `protobuf:"bytes,11,rep,name=ancestors,proto3" json:"ancestors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProofBundle) Reset() {
@@ -143,6 +146,85 @@ func (x *ProofBundle) GetRecords() []*ProvenRecord {
 	return nil
 }
 
+func (x *ProofBundle) GetAncestors() []*ProvenExecution {
+	if x != nil {
+		return x.Ancestors
+	}
+	return nil
+}
+
+// ProvenExecution is an execution without what it shares with the bundle that it
+// is part of: its records are proven against the bundle's audit checkpoint, and
+// its membership is the bundle's.
+type ProvenExecution struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	ExecutionId       []byte                 `protobuf:"bytes,1,opt,name=execution_id,json=executionId,proto3" json:"execution_id,omitempty"`
+	RequestCheckpoint []byte                 `protobuf:"bytes,2,opt,name=request_checkpoint,json=requestCheckpoint,proto3" json:"request_checkpoint,omitempty"`
+	// From the request checkpoint to the bundle's audit checkpoint.
+	ConsistencyProof [][]byte        `protobuf:"bytes,3,rep,name=consistency_proof,json=consistencyProof,proto3" json:"consistency_proof,omitempty"`
+	Records          []*ProvenRecord `protobuf:"bytes,4,rep,name=records,proto3" json:"records,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ProvenExecution) Reset() {
+	*x = ProvenExecution{}
+	mi := &file_tallystick_v1_bundle_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProvenExecution) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProvenExecution) ProtoMessage() {}
+
+func (x *ProvenExecution) ProtoReflect() protoreflect.Message {
+	mi := &file_tallystick_v1_bundle_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProvenExecution.ProtoReflect.Descriptor instead.
+func (*ProvenExecution) Descriptor() ([]byte, []int) {
+	return file_tallystick_v1_bundle_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ProvenExecution) GetExecutionId() []byte {
+	if x != nil {
+		return x.ExecutionId
+	}
+	return nil
+}
+
+func (x *ProvenExecution) GetRequestCheckpoint() []byte {
+	if x != nil {
+		return x.RequestCheckpoint
+	}
+	return nil
+}
+
+func (x *ProvenExecution) GetConsistencyProof() [][]byte {
+	if x != nil {
+		return x.ConsistencyProof
+	}
+	return nil
+}
+
+func (x *ProvenExecution) GetRecords() []*ProvenRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
 // ProvenRecord is an opening with its place in the audit log.
 type ProvenRecord struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -156,7 +238,7 @@ type ProvenRecord struct {
 
 func (x *ProvenRecord) Reset() {
 	*x = ProvenRecord{}
-	mi := &file_tallystick_v1_bundle_proto_msgTypes[1]
+	mi := &file_tallystick_v1_bundle_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -168,7 +250,7 @@ func (x *ProvenRecord) String() string {
 func (*ProvenRecord) ProtoMessage() {}
 
 func (x *ProvenRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_tallystick_v1_bundle_proto_msgTypes[1]
+	mi := &file_tallystick_v1_bundle_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -181,7 +263,7 @@ func (x *ProvenRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvenRecord.ProtoReflect.Descriptor instead.
 func (*ProvenRecord) Descriptor() ([]byte, []int) {
-	return file_tallystick_v1_bundle_proto_rawDescGZIP(), []int{1}
+	return file_tallystick_v1_bundle_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ProvenRecord) GetIndex() uint64 {
@@ -209,7 +291,7 @@ var File_tallystick_v1_bundle_proto protoreflect.FileDescriptor
 
 const file_tallystick_v1_bundle_proto_rawDesc = "" +
 	"\n" +
-	"\x1atallystick/v1/bundle.proto\x12\rtallystick.v1\"\xc8\x03\n" +
+	"\x1atallystick/v1/bundle.proto\x12\rtallystick.v1\"\x86\x04\n" +
 	"\vProofBundle\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\tR\x0fprotocolVersion\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12!\n" +
@@ -221,7 +303,13 @@ const file_tallystick_v1_bundle_proto_rawDesc = "" +
 	"\x13external_membership\x18\b \x01(\bR\x12externalMembership\x12-\n" +
 	"\x12membership_changes\x18\t \x03(\fR\x11membershipChanges\x125\n" +
 	"\arecords\x18\n" +
-	" \x03(\v2\x1b.tallystick.v1.ProvenRecordR\arecords\"g\n" +
+	" \x03(\v2\x1b.tallystick.v1.ProvenRecordR\arecords\x12<\n" +
+	"\tancestors\x18\v \x03(\v2\x1e.tallystick.v1.ProvenExecutionR\tancestors\"\xc7\x01\n" +
+	"\x0fProvenExecution\x12!\n" +
+	"\fexecution_id\x18\x01 \x01(\fR\vexecutionId\x12-\n" +
+	"\x12request_checkpoint\x18\x02 \x01(\fR\x11requestCheckpoint\x12+\n" +
+	"\x11consistency_proof\x18\x03 \x03(\fR\x10consistencyProof\x125\n" +
+	"\arecords\x18\x04 \x03(\v2\x1b.tallystick.v1.ProvenRecordR\arecords\"g\n" +
 	"\fProvenRecord\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x18\n" +
 	"\aopening\x18\x02 \x01(\fR\aopening\x12'\n" +
@@ -239,18 +327,21 @@ func file_tallystick_v1_bundle_proto_rawDescGZIP() []byte {
 	return file_tallystick_v1_bundle_proto_rawDescData
 }
 
-var file_tallystick_v1_bundle_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_tallystick_v1_bundle_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_tallystick_v1_bundle_proto_goTypes = []any{
-	(*ProofBundle)(nil),  // 0: tallystick.v1.ProofBundle
-	(*ProvenRecord)(nil), // 1: tallystick.v1.ProvenRecord
+	(*ProofBundle)(nil),     // 0: tallystick.v1.ProofBundle
+	(*ProvenExecution)(nil), // 1: tallystick.v1.ProvenExecution
+	(*ProvenRecord)(nil),    // 2: tallystick.v1.ProvenRecord
 }
 var file_tallystick_v1_bundle_proto_depIdxs = []int32{
-	1, // 0: tallystick.v1.ProofBundle.records:type_name -> tallystick.v1.ProvenRecord
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	2, // 0: tallystick.v1.ProofBundle.records:type_name -> tallystick.v1.ProvenRecord
+	1, // 1: tallystick.v1.ProofBundle.ancestors:type_name -> tallystick.v1.ProvenExecution
+	2, // 2: tallystick.v1.ProvenExecution.records:type_name -> tallystick.v1.ProvenRecord
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_tallystick_v1_bundle_proto_init() }
@@ -264,7 +355,7 @@ func file_tallystick_v1_bundle_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tallystick_v1_bundle_proto_rawDesc), len(file_tallystick_v1_bundle_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

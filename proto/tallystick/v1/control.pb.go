@@ -1549,8 +1549,10 @@ func (x *Outcome) GetResultDigest() string {
 }
 
 type RetrieveExecutionProofRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ExecutionId   string                 `protobuf:"bytes,1,opt,name=execution_id,json=executionId,proto3" json:"execution_id,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ExecutionId string                 `protobuf:"bytes,1,opt,name=execution_id,json=executionId,proto3" json:"execution_id,omitempty"`
+	// Include the proofs of all executions that it descends from.
+	WithAncestors bool `protobuf:"varint,2,opt,name=with_ancestors,json=withAncestors,proto3" json:"with_ancestors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1590,6 +1592,13 @@ func (x *RetrieveExecutionProofRequest) GetExecutionId() string {
 		return x.ExecutionId
 	}
 	return ""
+}
+
+func (x *RetrieveExecutionProofRequest) GetWithAncestors() bool {
+	if x != nil {
+		return x.WithAncestors
+	}
+	return false
 }
 
 type RetrieveExecutionProofResponse struct {
@@ -3108,9 +3117,10 @@ const file_tallystick_v1_control_proto_rawDesc = "" +
 	"\rresult_digest\x18\t \x01(\tR\fresultDigestB\f\n" +
 	"\n" +
 	"_exit_codeB\x06\n" +
-	"\x04_gas\"B\n" +
+	"\x04_gas\"i\n" +
 	"\x1dRetrieveExecutionProofRequest\x12!\n" +
-	"\fexecution_id\x18\x01 \x01(\tR\vexecutionId\"c\n" +
+	"\fexecution_id\x18\x01 \x01(\tR\vexecutionId\x12%\n" +
+	"\x0ewith_ancestors\x18\x02 \x01(\bR\rwithAncestors\"c\n" +
 	"\x1eRetrieveExecutionProofResponse\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\tR\x0fprotocolVersion\x12\x16\n" +
 	"\x06bundle\x18\x02 \x01(\fR\x06bundle\"\x88\x01\n" +
