@@ -171,7 +171,7 @@ func (s controlService) RetrieveExecutionProof(ctx context.Context, req *connect
 	if err != nil {
 		return nil, err
 	}
-	bundle, err := s.cfg.Core.Bundle(ctx, id, op.sees())
+	bundle, err := s.cfg.Core.Bundle(ctx, id, op.sees(), req.Msg.GetWithAncestors())
 	if err != nil {
 		return nil, err
 	}

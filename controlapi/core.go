@@ -55,7 +55,7 @@ type Executions interface {
 	Status(id digest.Digest, tenant string) (*pb.ExecutionStatus, error)
 	Watch(ctx context.Context, id digest.Digest, tenant string) (<-chan *pb.ExecutionStatus, error)
 	ListExecutions(tenant string, state pb.ExecutionState, page orchestrator.Page) ([]*pb.ExecutionStatus, string, error)
-	Bundle(ctx context.Context, id digest.Digest, tenant string) ([]byte, error)
+	Bundle(ctx context.Context, id digest.Digest, tenant string, ancestors bool) ([]byte, error)
 }
 
 // Provenance shows what was executed and takes nodes' attestations.

@@ -276,7 +276,7 @@ func (f *fakeCore) ListExecutions(tenant string, _ pb.ExecutionState, _ orchestr
 	return []*pb.ExecutionStatus{{ExecutionId: execution.String()}}, "more", nil
 }
 
-func (f *fakeCore) Bundle(_ context.Context, id digest.Digest, tenant string) ([]byte, error) {
+func (f *fakeCore) Bundle(_ context.Context, id digest.Digest, tenant string, _ bool) ([]byte, error) {
 	return []byte("bundle"), f.owned(id, execution, tenant, orchestrator.CodeExecutionUnknown)
 }
 

@@ -3,11 +3,13 @@ package provenance_test
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/testcluster"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
@@ -157,4 +159,72 @@ func FuzzParseBundle(f *testing.F) {
 			t.Fatalf("formats differently: %v", err)
 		}
 	})
+}
+
+// Ancestors are found once each, and only so many.
+func TestFoldAncestors(t *testing.T) {
+	c := testcluster.New(t, testcluster.Options{})
+	hash := c.Register(nil)
+	run := func(parents ...digest.Digest) digest.Digest {
+		id := c.Submit(hash, nil, parents...)
+		c.Run(id, testcluster.OK("output"))
+		return id
+	}
+	first := run()
+	last := run(run(first), run(first))
+	if ids, ok := c.Fold.Ancestors(last); !ok || len(ids) != 3 || slices.Contains(ids, last) {
+		t.Errorf("%d ancestors, %v", len(ids), ok)
+	}
+	if ids, ok := c.Fold.Ancestors(first); !ok || len(ids) != 0 {
+		t.Errorf("%d ancestors of the first, %v", len(ids), ok)
+	}
+	last = first
+	for range provenance.MaxBundleAncestors {
+		last = run(last)
+	}
+	if ids, ok := c.Fold.Ancestors(last); !ok || len(ids) != provenance.MaxBundleAncestors {
+		t.Errorf("%d ancestors, %v", len(ids), ok)
+	}
+	if _, ok := c.Fold.Ancestors(run(last)); ok {
+		t.Error("more ancestors than a bundle may have")
+	}
+}
+
+// The form of ancestors is held like that of the execution itself.
+func TestParseBundleAncestors(t *testing.T) {
+	c := testcluster.New(t, testcluster.Options{})
+	hash := c.Register(nil)
+	first := c.Submit(hash, nil)
+	c.Run(first, testcluster.OK("1"))
+	second := c.Submit(hash, nil, first)
+	c.Run(second, testcluster.OK("2"))
+	third := c.Submit(hash, nil, second)
+	c.Run(third, testcluster.OK("3"))
+	for name, edit := range map[string]func(b *pb.ProofBundle){
+		"out of order":    func(b *pb.ProofBundle) { slices.Reverse(b.Ancestors) },
+		"twice":           func(b *pb.ProofBundle) { b.Ancestors[1] = b.Ancestors[0] },
+		"no records":      func(b *pb.ProofBundle) { b.Ancestors[0].Records = nil },
+		"no checkpoint":   func(b *pb.ProofBundle) { b.Ancestors[0].RequestCheckpoint = nil },
+		"no id":           func(b *pb.ProofBundle) { b.Ancestors[1].ExecutionId = nil },
+		"short hash":      func(b *pb.ProofBundle) { b.Ancestors[1].ConsistencyProof[0] = []byte{1} },
+		"records swapped": func(b *pb.ProofBundle) { slices.Reverse(b.Ancestors[1].Records) },
+		"too many": func(b *pb.ProofBundle) {
+			b.Ancestors = slices.Repeat(b.Ancestors[:1], provenance.MaxBundleAncestors+1)
+		},
+		"too many records": func(b *pb.ProofBundle) {
+			for i := range b.Ancestors {
+				r := b.Ancestors[i].Records[0]
+				b.Ancestors[i].Records = nil
+				for n := range provenance.MaxBundleRecords/2 + i {
+					b.Ancestors[i].Records = append(b.Ancestors[i].Records, &pb.ProvenRecord{Index: uint64(n), Opening: r.Opening})
+				}
+			}
+		},
+	} {
+		b := c.BundleWithAncestors(third)
+		edit(b)
+		if _, err := provenance.FormatBundle(b); !errors.Is(err, provenance.ErrBundleField) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

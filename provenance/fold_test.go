@@ -128,8 +128,9 @@ func TestDivergedExecution(t *testing.T) {
 	if chain := s.Execution(s.id).Chain; chain[len(chain)-1].Kind != record.KindDivergence {
 		t.Errorf("the chain ends with %s", chain[len(chain)-1].Kind)
 	}
-	if _, ok := s.Fold.BundleContent(s.id); ok {
-		t.Error("a diverged execution has a bundle")
+	content, ok := s.Fold.BundleContent(s.id)
+	if !ok || content.Records[len(content.Records)-1] != s.Audit.Size()-1 {
+		t.Errorf("a bundle of the divergence has %v, %v", content, ok)
 	}
 }
 
@@ -258,8 +259,8 @@ func TestRandomHistories(t *testing.T) {
 func checkPartial(t *testing.T, s *scene, id digest.Digest) {
 	t.Helper()
 	content, ok := s.Fold.BundleContent(id)
-	if ok != (s.Execution(id).State == provenance.StateComplete) {
-		t.Fatalf("bundle %v for an execution that is %s", ok, s.Execution(id).State)
+	if ex := s.Execution(id); ok != (ex.State != provenance.StateOpen && (ex.Derived == nil || ex.Recorded)) {
+		t.Fatalf("bundle %v for an execution that is %s", ok, ex.State)
 	}
 	if !ok {
 		return
@@ -282,7 +283,7 @@ func checkPartial(t *testing.T, s *scene, id digest.Digest) {
 	if part, ok = partial.Execution(id); !ok {
 		t.Fatal("the bundle has no request")
 	}
-	if part.ChainHead() != whole.ChainHead() || part.DecidedAt != whole.DecidedAt || !part.Recorded ||
+	if part.ChainHead() != whole.ChainHead() || part.DecidedAt != whole.DecidedAt || part.State != whole.State || part.Recorded != whole.Recorded ||
 		part.Derived.String() != whole.Derived.String() {
 		t.Fatalf("partial fold: %+v, whole fold: %+v", part, whole)
 	}

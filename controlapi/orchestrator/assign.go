@@ -270,7 +270,7 @@ func (o *Orchestrator) assignment(ctx context.Context, id digest.Digest, node st
 		return nil, err
 	}
 	for _, parent := range ex.Submission.Parents {
-		bundle, err := o.bundle(ctx, parent)
+		bundle, err := o.bundle(ctx, bundleKey{id: parent})
 		if CodeOf(err) == CodeProofNotReady {
 			return nil, ErrNotYet
 		}

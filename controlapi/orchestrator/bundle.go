@@ -1,8 +1,10 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -26,27 +28,33 @@ const (
 // bundleCache keeps bundles, which never change, the latest made.
 type bundleCache struct {
 	mu    sync.Mutex
-	files map[digest.Digest][]byte
-	order []digest.Digest // as made
+	files map[bundleKey][]byte
+	order []bundleKey // as made
 	bytes int
 }
 
-func newBundleCache() *bundleCache { return &bundleCache{files: make(map[digest.Digest][]byte)} }
+// bundleKey names a bundle.
+type bundleKey struct {
+	id        digest.Digest
+	ancestors bool
+}
 
-func (c *bundleCache) get(id digest.Digest) ([]byte, bool) {
+func newBundleCache() *bundleCache { return &bundleCache{files: make(map[bundleKey][]byte)} }
+
+func (c *bundleCache) get(key bundleKey) ([]byte, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	file, ok := c.files[id]
+	file, ok := c.files[key]
 	return file, ok
 }
 
-func (c *bundleCache) put(id digest.Digest, file []byte) {
+func (c *bundleCache) put(key bundleKey, file []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.files[id]; ok || len(file) > bundleCacheBytes {
+	if _, ok := c.files[key]; ok || len(file) > bundleCacheBytes {
 		return
 	}
-	c.files[id], c.order, c.bytes = file, append(c.order, id), c.bytes+len(file)
+	c.files[key], c.order, c.bytes = file, append(c.order, key), c.bytes+len(file)
 	for c.bytes > bundleCacheBytes {
 		oldest := c.order[0]
 		c.order, c.bytes = c.order[1:], c.bytes-len(c.files[oldest])
@@ -54,13 +62,15 @@ func (c *bundleCache) put(id digest.Digest, file []byte) {
 	}
 }
 
-// Bundle returns the proof bundle of a complete execution, always the same
-// bytes. It is CodeProofNotReady until a checkpoint covers the provenance record.
-func (o *Orchestrator) Bundle(ctx context.Context, id digest.Digest, tenant string) ([]byte, error) {
+// Bundle returns the proof bundle of an execution that has ended, with the
+// executions that it descends from if they are asked for; always the same bytes.
+// It is CodeProofNotReady until a checkpoint covers the closing record, and
+// CodeTooLarge if there are more ancestors than a bundle may have.
+func (o *Orchestrator) Bundle(ctx context.Context, id digest.Digest, tenant string, ancestors bool) ([]byte, error) {
 	if _, err := o.execution(id, tenant); err != nil {
 		return nil, err
 	}
-	return o.bundle(ctx, id)
+	return o.bundle(ctx, bundleKey{id, ancestors})
 }
 
 // execution returns an execution that the tenant may see.
@@ -75,63 +85,116 @@ func (o *Orchestrator) execution(id digest.Digest, tenant string) (provenance.Ex
 }
 
 // bundle makes or finds a bundle (docs/formats/bundle.md).
-func (o *Orchestrator) bundle(ctx context.Context, id digest.Digest) ([]byte, error) {
-	if file, ok := o.bundles.get(id); ok {
+func (o *Orchestrator) bundle(ctx context.Context, key bundleKey) ([]byte, error) {
+	if file, ok := o.bundles.get(key); ok {
 		return file, nil
 	}
-	o.view.mu.RLock()
-	content, ok := o.view.fold.BundleContent(id)
-	ex, _ := o.view.fold.Execution(id)
-	o.view.mu.RUnlock()
-	if !ok {
-		return nil, refuse(CodeProofNotReady, "the execution is %s: there is a proof once it is complete and recorded", ex.State)
+	plan, err := o.planBundle(key)
+	if err != nil {
+		return nil, err
 	}
-	b := &pb.ProofBundle{ProtocolVersion: record.Version, Cluster: o.cfg.Cluster, ExecutionId: id[:]}
-	if err := o.fillBundle(ctx, b, &ex, content); err != nil {
+	b, err := o.fillBundle(ctx, plan)
+	if err != nil {
 		if errors.Is(err, ErrNotYet) {
-			return nil, refuse(CodeProofNotReady, "no witnessed checkpoint covers the provenance record yet: try again shortly")
+			return nil, refuse(CodeProofNotReady, "no witnessed checkpoint covers the closing record yet: try again shortly")
 		}
 		return nil, err
 	}
 	file, err := provenance.FormatBundle(b)
+	if errors.Is(err, record.ErrTooLarge) || errors.Is(err, provenance.ErrBundleField) && key.ancestors {
+		return nil, refuseCause(CodeTooLarge, err, "with its ancestors the bundle is over what one may hold: fetch theirs one by one")
+	}
 	if err != nil {
-		o.log.Error("formatting a proof bundle", "execution", id, "err", err)
+		o.log.Error("formatting a proof bundle", "execution", key.id, "err", err)
 		return nil, refuseCause(CodeUnavailable, err, "the proof bundle could not be written: tell the operator")
 	}
-	o.bundles.put(id, file)
+	o.bundles.put(key, file)
 	return file, nil
+}
+
+// bundlePlan says which records a bundle holds.
+type bundlePlan struct {
+	main      planned
+	ancestors []planned // ascending by their last record
+	last      int64     // index of the last record of all
+	epoch     uint64    // the last that the membership checkpoint has to cover
+}
+
+// planned is one execution of a bundle.
+type planned struct {
+	id      digest.Digest
+	request int64   // index of the request record
+	records []int64 // ascending
+}
+
+func (p planned) last() int64 { return p.records[len(p.records)-1] }
+
+// planBundle reads from the view what a bundle takes.
+func (o *Orchestrator) planBundle(key bundleKey) (*bundlePlan, error) {
+	o.view.mu.RLock()
+	defer o.view.mu.RUnlock()
+	fold, plan := o.view.fold, &bundlePlan{}
+	add := func(id digest.Digest) (planned, error) {
+		ex, _ := fold.Execution(id)
+		content, ok := fold.BundleContent(id)
+		if !ok {
+			return planned{}, refuse(CodeProofNotReady, "execution %s is %s: there is a proof once it has ended and its end is recorded", id, ex.State)
+		}
+		p := planned{id, ex.RequestIndex, content.Records}
+		plan.last, plan.epoch = max(plan.last, p.last()), max(plan.epoch, content.Epoch)
+		return p, nil
+	}
+	var err error
+	if plan.main, err = add(key.id); err != nil || !key.ancestors {
+		return plan, err
+	}
+	ids, ok := fold.Ancestors(key.id)
+	if !ok {
+		return nil, refuse(CodeTooLarge, "the execution has more than %d ancestors: fetch their bundles one by one", provenance.MaxBundleAncestors)
+	}
+	for _, id := range ids {
+		p, err := add(id)
+		if err != nil {
+			return nil, err
+		}
+		plan.ancestors = append(plan.ancestors, p)
+	}
+	slices.SortFunc(plan.ancestors, func(a, b planned) int { return cmp.Compare(a.last(), b.last()) })
+	return plan, nil
 }
 
 // fillBundle adds checkpoints, proofs, records and changes. Each checkpoint is
 // the first that serves, so the bundle is the same whenever it is made.
-func (o *Orchestrator) fillBundle(ctx context.Context, b *pb.ProofBundle, ex *provenance.Execution, content provenance.BundleContent) error {
-	last := content.Records[len(content.Records)-1] // the provenance record
-	note, audit, err := firstCovering(o.cfg.Audit, last)
+func (o *Orchestrator) fillBundle(ctx context.Context, plan *bundlePlan) (*pb.ProofBundle, error) {
+	b := &pb.ProofBundle{ProtocolVersion: record.Version, Cluster: o.cfg.Cluster}
+	note, audit, err := firstCovering(o.cfg.Audit, plan.last)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	b.AuditCheckpoint = note
-	note, request, err := firstCovering(o.cfg.Audit, ex.RequestIndex)
+	main, err := o.provenExecution(ctx, plan.main, audit.Size)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	b.RequestCheckpoint = note
-	hashes, err := o.cfg.Audit.ConsistencyProof(request.Size, audit.Size)
-	if err != nil {
-		return o.readError(ctx, err)
+	b.ExecutionId, b.RequestCheckpoint, b.ConsistencyProof, b.Records = main.ExecutionId, main.RequestCheckpoint, main.ConsistencyProof, main.Records
+	for _, p := range plan.ancestors {
+		a, err := o.provenExecution(ctx, p, audit.Size)
+		if err != nil {
+			return nil, err
+		}
+		b.Ancestors = append(b.Ancestors, a)
 	}
-	b.ConsistencyProof = rawHashes(hashes)
 
-	note, members, err := firstCovering(o.cfg.Membership, int64(content.Epoch)-1)
+	note, members, err := firstCovering(o.cfg.Membership, int64(plan.epoch)-1)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	b.MembershipCheckpoint = note
 	size := 0
 	for epoch := uint64(1); epoch <= uint64(members.Size); epoch++ {
 		_, envelope, err := o.history.Change(epoch)
 		if err != nil {
-			return o.readError(ctx, err)
+			return nil, o.readError(ctx, err)
 		}
 		b.MembershipChanges = append(b.MembershipChanges, envelope)
 		size += len(envelope)
@@ -139,8 +202,25 @@ func (o *Orchestrator) fillBundle(ctx context.Context, b *pb.ProofBundle, ex *pr
 	if size > inlineChanges || len(b.MembershipChanges) > provenance.MaxBundleChanges {
 		b.MembershipChanges, b.ExternalMembership = nil, true
 	}
-	b.Records, err = o.provenAll(ctx, content.Records, audit.Size)
-	return err
+	return b, nil
+}
+
+// provenExecution proves the records of an execution in the tree of the given
+// size, and its request checkpoint to be one of that tree.
+func (o *Orchestrator) provenExecution(ctx context.Context, p planned, size int64) (*pb.ProvenExecution, error) {
+	note, request, err := firstCovering(o.cfg.Audit, p.request)
+	if err != nil {
+		return nil, err
+	}
+	hashes, err := o.cfg.Audit.ConsistencyProof(request.Size, size)
+	if err != nil {
+		return nil, o.readError(ctx, err)
+	}
+	records, err := o.provenAll(ctx, p.records, size)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.ProvenExecution{ExecutionId: p.id[:], RequestCheckpoint: note, ConsistencyProof: rawHashes(hashes), Records: records}, nil
 }
 
 // proven returns a record of the audit log with its proof in the tree of the

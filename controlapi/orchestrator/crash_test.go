@@ -133,9 +133,9 @@ func TestExecutionInterrupted(t *testing.T) {
 				t.Errorf("acknowledged at index %d, found at %d", a.Index, again.Index)
 			}
 			w.await(id, proofReady)
-			bundle := must[[]byte](t)(w.Bundle(ctx(t), id, "acme"))
+			bundle := must[[]byte](t)(w.Bundle(ctx(t), id, "acme", false))
 			w.restart()
-			if !bytes.Equal(bundle, must[[]byte](t)(w.Bundle(ctx(t), id, "acme"))) {
+			if !bytes.Equal(bundle, must[[]byte](t)(w.Bundle(ctx(t), id, "acme", false))) {
 				t.Error("the bundle changed with a restart")
 			}
 			w.checkLog()
@@ -176,7 +176,7 @@ func TestPoisoned(t *testing.T) {
 		"Contract":         func() error { _, _, err := w.Contract(hash, "acme"); return err },
 		"ListContracts":    func() error { _, _, err := w.ListContracts("", orchestrator.Page{}); return err },
 		"ClusterRoot":      func() error { _, err := w.ClusterRoot(); return err },
-		"Bundle":           func() error { _, err := w.Bundle(c, id, "acme"); return err },
+		"Bundle":           func() error { _, err := w.Bundle(c, id, "acme", false); return err },
 		"Provenance":       func() error { _, err := w.Provenance(c, id, "acme"); return err },
 		"Chain":            func() error { _, err := w.Chain(c, id, "acme"); return err },
 		"Records":          func() error { _, _, err := w.Records(c, "", 0, 10); return err },

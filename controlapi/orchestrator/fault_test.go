@@ -21,7 +21,7 @@ func TestUnreadableLogs(t *testing.T) {
 	w.complete(id)
 	envelope := w.newSubmission(hash, "x", 1)
 	calls := map[string]func() error{
-		"Bundle":           func() error { return second(w.Bundle(ctx(t), id, "acme")) },
+		"Bundle":           func() error { return second(w.Bundle(ctx(t), id, "acme", false)) },
 		"Provenance":       func() error { return second(w.Provenance(ctx(t), id, "acme")) },
 		"Chain":            func() error { return second(w.Chain(ctx(t), id, "acme")) },
 		"Records":          func() error { _, _, err := w.Records(ctx(t), "", 0, 10); return err },

@@ -25,7 +25,7 @@ func TestExecution(t *testing.T) {
 		t.Errorf("after two attestations: %v", got)
 	}
 	s = w.await(id, proofReady)
-	file, err := w.Bundle(ctx(t), id, "acme")
+	file, err := w.Bundle(ctx(t), id, "acme", false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func TestTenantsAreApart(t *testing.T) {
 	for what, call := range map[string]func(id digest.Digest) error{
 		"Status":     func(id digest.Digest) error { _, err := w.Status(id, "rival"); return err },
 		"Watch":      func(id digest.Digest) error { _, err := w.Watch(ctx(t), id, "rival"); return err },
-		"Bundle":     func(id digest.Digest) error { _, err := w.Bundle(ctx(t), id, "rival"); return err },
+		"Bundle":     func(id digest.Digest) error { _, err := w.Bundle(ctx(t), id, "rival", false); return err },
 		"Provenance": func(id digest.Digest) error { _, err := w.Provenance(ctx(t), id, "rival"); return err },
 		"Chain":      func(id digest.Digest) error { _, err := w.Chain(ctx(t), id, "rival"); return err },
 	} {
@@ -335,7 +335,7 @@ func TestIdle(t *testing.T) {
 		if _, err := w.Status(id, "acme"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Bundle(ctx(t), id, "acme"); err != nil {
+		if _, err := w.Bundle(ctx(t), id, "acme", false); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -33,8 +33,7 @@ func TestExpires(t *testing.T) {
 	if s.GetAttempt() != 2 || len(s.GetAssignedNodes()) != 5 {
 		t.Errorf("expired in attempt %d with %d nodes", s.GetAttempt(), len(s.GetAssignedNodes()))
 	}
-	_, err := w.Bundle(ctx(t), id, "acme")
-	wantCode(t, "bundle of what expired", err, orchestrator.CodeProofNotReady)
+	w.checkNoResult(id)
 	w.checkLog()
 }
 
@@ -66,7 +65,7 @@ func TestReschedules(t *testing.T) {
 	}
 	n.work()
 	w.await(id, proofReady)
-	b := must[*pb.ProofBundle](t)(provenance.ParseBundle(must[[]byte](t)(w.Bundle(ctx(t), id, "acme"))))
+	b := must[*pb.ProofBundle](t)(provenance.ParseBundle(must[[]byte](t)(w.Bundle(ctx(t), id, "acme", false))))
 	var kinds []record.Kind
 	for _, r := range b.GetRecords() {
 		kinds = append(kinds, record.KindOf(openingRecord(t, r.GetOpening())))
@@ -103,6 +102,7 @@ func TestDisagreementReschedules(t *testing.T) {
 	if ex, _ := w.checkLog().Execution(id); ex.Derived.GetDivergence() == nil || !ex.Recorded {
 		t.Errorf("derived %v", ex.Derived)
 	}
+	w.checkNoResult(id)
 }
 
 // A child reads its parents' outputs, in order, before its own input.
@@ -222,7 +222,7 @@ func TestEpochsAfterThePin(t *testing.T) {
 	w.change(membership.SetNodeQuorum{Quorum: 1})
 	w.worker(nodes[1]).work()
 	w.await(id, proofReady)
-	b := must[*pb.ProofBundle](t)(provenance.ParseBundle(must[[]byte](t)(w.Bundle(ctx(t), id, "acme"))))
+	b := must[*pb.ProofBundle](t)(provenance.ParseBundle(must[[]byte](t)(w.Bundle(ctx(t), id, "acme", false))))
 	if len(b.GetMembershipChanges()) != 3 || verified(t, w.members.policy, b.GetMembershipCheckpoint()).Size != 3 {
 		t.Errorf("%d changes in the bundle", len(b.GetMembershipChanges()))
 	}

@@ -93,18 +93,12 @@ func outcomeMessage(out contract.Outcome) *pb.Outcome {
 
 // final reports whether the status will not change any more.
 func final(s *pb.ExecutionStatus) bool {
-	switch s.GetState() {
-	case pb.ExecutionState_EXECUTION_STATE_OPEN:
-		return false
-	case pb.ExecutionState_EXECUTION_STATE_COMPLETE:
-		return s.GetProofReady()
-	}
-	return true
+	return s.GetState() != pb.ExecutionState_EXECUTION_STATE_OPEN && s.GetProofReady()
 }
 
 // Watch sends the status now and after every change, skipping intermediate ones
 // if the receiver is slow. The channel is closed after the last one (terminal,
-// with the proof ready if there is one to come) and when ctx ends.
+// with the proof ready) and when ctx ends.
 func (o *Orchestrator) Watch(ctx context.Context, id digest.Digest, tenant string) (<-chan *pb.ExecutionStatus, error) {
 	// Nothing is kept for an id before it is known to exist.
 	if _, err := o.Status(id, tenant); err != nil {

@@ -57,7 +57,7 @@ type tracked struct {
 	tenant    string
 	index     int64  // of the request record
 	submitted uint64 // milliseconds, by the writer's clock
-	closed    int64  // index of the provenance record; -1 before
+	closed    int64  // index of the record that closes the chain; -1 before
 	// begun is how many attempts may be worked on: those whose request or
 	// reschedule record is covered.
 	begun uint64
@@ -126,7 +126,7 @@ func (v *view) applyRecord(index int64, entry [record.EntrySize]byte, r *pb.Reco
 		v.attested[body.Attestation.GetNode()]++
 	case *pb.Record_Reschedule:
 		v.marks = append(v.marks, mark{index, v.executions[*effect.Execution]})
-	case *pb.Record_Provenance:
+	case *pb.Record_Provenance, *pb.Record_Divergence, *pb.Record_Cancellation, *pb.Record_Expired:
 		x := v.executions[*effect.Execution]
 		x.closed = index
 		v.marks = append(v.marks, mark{index, x})
