@@ -76,7 +76,7 @@ func TestVerifyBundle(t *testing.T) {
 	if !report.Verified || len(report.Steps) != 7 || report.Failure != nil || len(report.NotProven) != 5 {
 		t.Errorf("report %+v", report)
 	}
-	if e.ID != id.String() || e.ChainHead != ex.ChainHead().String() || *e.Outcome != *ex.Outcome || len(e.Nodes) != 2 ||
+	if e.ID != id.String() || e.ChainHead != ex.ChainHead().String() || e.Outcome != *ex.Outcome || len(e.Nodes) != 2 ||
 		e.Attempt != 1 || e.Contract.Name != "inventory" || e.Parents[0].OutputDigest != digest.Of([]byte("parent output")).String() {
 		t.Errorf("execution %+v", e)
 	}

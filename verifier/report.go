@@ -87,14 +87,14 @@ type Execution struct {
 	Nodes           []Node           `json:"nodes"`             // that agree, ascending by id
 	Dissent         []Dissent        `json:"dissent,omitempty"` // in log order
 	// Outcome, ResultDigest and ExecutionProof exist for complete executions only.
-	Outcome         *contract.Outcome `json:"outcome,omitempty"`
-	ResultDigest    string            `json:"result_digest,omitempty"`
-	ExecutionProof  string            `json:"execution_proof,omitempty"`
-	ChainHead       string            `json:"chain_head"`
-	ChainLength     int               `json:"chain_length"`
-	RequestIndex    int64             `json:"request_index"`
-	CompletedAt     int64             `json:"completed_at"`     // index of the record that decided it
-	ProvenanceIndex int64             `json:"provenance_index"` // of the closing record
+	Outcome         contract.Outcome `json:"outcome,omitzero"`
+	ResultDigest    string           `json:"result_digest,omitempty"`
+	ExecutionProof  string           `json:"execution_proof,omitempty"`
+	ChainHead       string           `json:"chain_head"`
+	ChainLength     int              `json:"chain_length"`
+	RequestIndex    int64            `json:"request_index"`
+	CompletedAt     int64            `json:"completed_at"`     // index of the record that decided it
+	ProvenanceIndex int64            `json:"provenance_index"` // of the closing record
 
 	// Contract is the contract itself. It must not be changed.
 	Contract *contract.Contract `json:"-"`
@@ -158,7 +158,6 @@ func executionOf(ex provenance.Execution, closed int64) *Execution {
 		Assigned:        ex.Assigned(),
 		Agreement:       ex.Contract.Agreement,
 		Nodes:           []Node{},
-		Outcome:         ex.Outcome,
 		ChainHead:       ex.ChainHead().String(),
 		ChainLength:     len(ex.Chain),
 		RequestIndex:    ex.RequestIndex,
@@ -167,6 +166,7 @@ func executionOf(ex provenance.Execution, closed int64) *Execution {
 		Contract:        ex.Contract,
 	}
 	if ex.Outcome != nil {
+		e.Outcome = *ex.Outcome
 		e.ResultDigest = ex.Outcome.ResultDigest().String()
 		e.ExecutionProof = digest.Digest(ex.Provenance().GetExecutionProof()).String()
 	}

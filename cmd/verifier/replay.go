@@ -61,7 +61,7 @@ digests, so their order does not matter.
 				out.Outcome, err = replay(cmd.Context(), report.Execution, blobs, timeout)
 			}
 			if err == nil {
-				out.Difference = difference(*report.Execution.Outcome, *out.Outcome)
+				out.Difference = difference(report.Execution.Outcome, *out.Outcome)
 				out.Same = out.Difference == ""
 			}
 			if f.json {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/verifier"
 )
 
@@ -35,8 +36,8 @@ func printSummary(w io.Writer, r *verifier.Report) {
 		}
 		row("parent", "%s, %s", p.ID, output)
 	}
-	if o := e.Outcome; o != nil {
-		row("outcome", "%s", outcomeText(*o))
+	if o := e.Outcome; e.State == provenance.StateComplete {
+		row("outcome", "%s", outcomeText(o))
 		row("output", "%s", o.OutputDigest)
 		row("result", "%s", e.ResultDigest)
 	}
@@ -57,7 +58,7 @@ func printSummary(w io.Writer, r *verifier.Report) {
 	}
 	row("chain", "%s, %d records", e.ChainHead, e.ChainLength)
 	for _, a := range r.Ancestors {
-		row("ancestor", "%s, %s, %s, output %s", a.ID, a.ContractName+" "+a.ContractVersion, outcomeText(*a.Outcome), a.Outcome.OutputDigest)
+		row("ancestor", "%s, %s, %s, output %s", a.ID, a.ContractName+" "+a.ContractVersion, outcomeText(a.Outcome), a.Outcome.OutputDigest)
 	}
 	for _, c := range []struct {
 		name string
