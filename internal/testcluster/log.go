@@ -1,7 +1,9 @@
 package testcluster
 
 import (
+	"encoding/binary"
 	"fmt"
+	"strings"
 	"testing"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -15,6 +17,9 @@ type Log struct {
 	Origin   string
 	Entries  [][]byte
 	Openings [][]byte // nil for the membership log
+	// Now, if not nil, is what the witnesses cosign as the time, in seconds since
+	// 1970, for programs that read the real clock.
+	Now func() int64
 
 	t         testing.TB
 	hashes    []tlog.Hash // as tlog stores them
@@ -105,11 +110,42 @@ func (l *Log) Sign(c checkpoint.Checkpoint, n int) []byte {
 	signed, err := checkpoint.Sign(c, signer)
 	l.must(err)
 	for i, w := range l.witnesses[:n] {
-		sig, err := w.Cosign(c.Body(), 1_767_225_600+c.Size*60+int64(i))
+		at := 1_767_225_600 + c.Size*60 + int64(i)
+		if l.Now != nil {
+			at = l.Now()
+		}
+		sig, err := w.Cosign(c.Body(), at)
 		l.must(err)
 		signed = append(signed, sig.Line()...)
 	}
 	return signed
+}
+
+// Tile returns the tile or entry bundle of a c2sp.org/tlog-tiles path. There is
+// none, false, beyond the tree, nor a partial one once the full one exists, as in
+// a log that drops them.
+func (l *Log) Tile(path string) ([]byte, bool) {
+	l.t.Helper()
+	text := strings.Replace(path, "tile/", "tile/8/", 1)
+	tile, err := tlog.ParseTilePath(strings.Replace(text, "/entries/", "/data/", 1))
+	if err != nil {
+		return nil, false
+	}
+	first := tile.N << tile.H
+	have := l.Size()>>(max(tile.L, 0)*tile.H) - first
+	if have < int64(tile.W) || tile.W < 1<<tile.H && have >= 1<<tile.H {
+		return nil, false
+	}
+	if tile.L >= 0 {
+		data, err := tlog.ReadTileData(tile, l)
+		l.must(err)
+		return data, true
+	}
+	var bundle []byte
+	for _, e := range l.Entries[first : first+int64(tile.W)] {
+		bundle = append(binary.BigEndian.AppendUint16(bundle, uint16(len(e))), e...)
+	}
+	return bundle, true
 }
 
 // Inclusion returns the proof of an entry in the tree of a size.
