@@ -22,6 +22,7 @@ import (
 // evidenceFlags are the flags of verifier evidence.
 type evidenceFlags struct {
 	vkey, policy, genesis string
+	receiptVkeys          []string
 	json                  bool
 }
 
@@ -83,6 +84,10 @@ evidence of an unlawful change by the cluster's --genesis. Without them the file
 says itself whose key or which genesis it is about: then it proves what the holder
 of that key has signed, and whether it is the log's is for you to know.
 
+A receipt's head binds the log as a checkpoint does. When one of the two is a
+receipt head, name the log's receipt key with --receipt-vkey too; genesis and later
+changes of the membership have it. A file never names it itself.
+
 ` + exitTable(),
 		Example: "  verifier evidence fork.json --policy audit.policy\n" +
 			"  verifier evidence unlawful.json --genesis genesis.json",
@@ -90,6 +95,7 @@ of that key has signed, and whether it is the log's is for you to know.
 		RunE: func(cmd *cobra.Command, args []string) error { return runEvidence(cmd, f, args[0]) },
 	}
 	cmd.Flags().StringVar(&f.vkey, "vkey", "", "verifier `KEY` of the log")
+	cmd.Flags().StringArrayVar(&f.receiptVkeys, "receipt-vkey", nil, "verifier `KEY` of the log for receipt heads, named ORIGIN/receipt; may be repeated")
 	cmd.Flags().StringVar(&f.policy, "policy", "", "trust policy `FILE` of the log; it also says who cosigned")
 	cmd.Flags().StringVar(&f.genesis, "genesis", "", "genesis `FILE` of the cluster, for evidence of an unlawful change")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print the report as JSON")
@@ -148,18 +154,57 @@ func (f *evidenceFlags) fork(cmd *cobra.Command, text []byte) (*evidenceReport, 
 	if len(keys) == 0 {
 		return nil, fail(exitOther, "name the key of the log that the evidence is about", "the evidence is about %q, which the policy or key does not name", origin)
 	}
-	v, err := e.Examine(keys)
+	receipts, err := f.receiptKeys(cmd, origin)
+	if err != nil {
+		return nil, err
+	}
+	v, err := e.Examine(append(slices.Clone(keys), verifiers(receipts)...))
+	if errors.Is(err, checkpoint.ErrLogSignature) && len(receipts) == 0 && (isReceiptHead(e.Known, origin) || isReceiptHead(e.Submitted, origin)) {
+		return nil, fail(exitPolicy, "name the log's receipt key with --receipt-vkey: its genesis has it, under receipt_keys", "evidence: one of the two is a receipt head: %w", err)
+	}
 	if err != nil {
 		return nil, classifyEvidence(err)
 	}
 	r := &evidenceReport{Kind: kindFork, Finding: "proven", Origin: origin, Pinned: f.policy != "" || f.vkey != "",
-		Checkpoints: []signedCheckpoint{describeNote("known", e.Known, v.Known, policy), describeNote("submitted", e.Submitted, v.Submitted, policy)}}
+		Checkpoints: []signedCheckpoint{describeNote("known", e.Known, v.Known, policy, receipts...),
+			describeNote("submitted", e.Submitted, v.Submitted, policy, receipts...)}}
 	r.judgeFork(v)
 	if v.Finding != checkpoint.Fork {
 		return r, fail(exitUnproven, "ask the log: verifier compare URL --note FILE takes the proof from its tiles",
 			"nothing is proven: the log signed both checkpoints, but the proof in the file does not say that they contradict each other")
 	}
 	return r, nil
+}
+
+// receiptSuffix ends the name of the keys that sign receipt heads.
+const receiptSuffix = "/receipt"
+
+// receiptKeys are the keys for receipt heads that the caller named.
+func (f *evidenceFlags) receiptKeys(cmd *cobra.Command, origin string) (list []checkpoint.LogKey, err error) {
+	for _, vkey := range f.receiptVkeys {
+		key, err := checkpoint.ParseVkey(vkey)
+		if err == nil && key.Name() != origin+receiptSuffix {
+			err = fmt.Errorf("the evidence is about %q, whose receipt keys are named %q", origin, origin+receiptSuffix)
+		}
+		if err != nil {
+			return nil, usage(cmd, fmt.Errorf("--receipt-vkey %q: %w", vkey, err))
+		}
+		list = append(list, checkpoint.LogKey{Vkey: vkey, Origin: origin, Key: key})
+	}
+	return list, nil
+}
+
+func verifiers(keys []checkpoint.LogKey) (list []note.Verifier) {
+	for _, k := range keys {
+		list = append(list, k.Key)
+	}
+	return list
+}
+
+// isReceiptHead reports whether a note claims to be signed by a receipt key.
+func isReceiptHead(signed []byte, origin string) bool {
+	n, err := checkpoint.ParseNote(signed)
+	return err == nil && slices.ContainsFunc(n.Signatures, func(s checkpoint.Signature) bool { return s.Name == origin+receiptSuffix })
 }
 
 // judgeFork puts into words what a verdict proves.
@@ -281,14 +326,15 @@ func classifyEvidence(err error) error {
 	return fail(exitMalformed, "", "evidence: %w", err)
 }
 
-// describeNote says who signed a checkpoint that was verified already.
-func describeNote(role string, signed []byte, c checkpoint.Checkpoint, policy *checkpoint.Policy) signedCheckpoint {
+// describeNote says who signed a checkpoint that was verified already. Receipts
+// are keys of the log beside those of the policy.
+func describeNote(role string, signed []byte, c checkpoint.Checkpoint, policy *checkpoint.Policy, receipts ...checkpoint.LogKey) signedCheckpoint {
 	out := signedCheckpoint{Role: role, Size: c.Size, RootHash: c.Root.String()}
 	n, err := checkpoint.ParseNote(signed)
 	if err != nil {
 		return out
 	}
-	logs := policy.Logs()
+	logs := slices.Concat(policy.Logs(), receipts)
 	for _, sig := range n.Signatures {
 		switch log, w := findLog(logs, sig), findWitness(policy.Witnesses(), sig); {
 		case log != nil && log.Key.Verify(n.Text, sig.Bytes):

@@ -21,6 +21,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/tallystick/tallystick/contract"
@@ -58,6 +59,8 @@ func TestMain(m *testing.M) {
 //	note FILE LOG N      writes a checkpoint of LOG at size N
 //	honest FILE LOG A B  writes "evidence" of two sizes of one log, with the proof
 //	unproof FILE         takes the proof out of an evidence file
+//	receipt FILE         has what was submitted in an evidence file signed as a receipt
+//	                     head; sets RECEIPTKEY.
 //	unlawful FILE        writes evidence of an unlawful change, and genesis.json
 //	damage PATH          flips a bit of a resource of the log; again repairs it
 func TestScripts(t *testing.T) {
@@ -83,6 +86,7 @@ func TestScripts(t *testing.T) {
 			"unlawful": unlawfulCmd,
 			"honest":   honestCmd,
 			"unproof":  unproofCmd,
+			"receipt":  receiptCmd,
 		},
 	})
 }
@@ -420,6 +424,25 @@ func unproofCmd(ts *testscript.TestScript, neg bool, args []string) {
 	e, err := checkpoint.ParseEvidence(text)
 	ts.Check(err)
 	e.RootAt, e.Hashes = nil, nil
+	writeEvidence(ts, args[0], e)
+}
+
+// receiptCmd is the command "receipt FILE": it has what was submitted in an evidence
+// file signed as a receipt head, and not by the log's key.
+func receiptCmd(ts *testscript.TestScript, neg bool, args []string) {
+	text, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	e, err := checkpoint.ParseEvidence(text)
+	ts.Check(err)
+	n, err := checkpoint.ParseNote(e.Submitted)
+	ts.Check(err)
+	signer, err := checkpoint.NewSigner(logOrigin+"/receipt", testcluster.Key("receipt"))
+	ts.Check(err)
+	e.Submitted, err = note.Sign(&note.Note{Text: string(n.Text)}, signer)
+	ts.Check(err)
+	vkey, err := checkpoint.Vkey(logOrigin+"/receipt", testcluster.Public("receipt"))
+	ts.Check(err)
+	ts.Setenv("RECEIPTKEY", vkey)
 	writeEvidence(ts, args[0], e)
 }
 
