@@ -21,7 +21,7 @@ const (
 	// its inputs go. Of a small file system the default is reserveShare.
 	DefaultDiskReserve = 1 << 30
 	reserveShare       = 10 // a tenth
-	// maxBallast is the size of the largest ballast file, in bytes: two
+	// maxBallast is the size of the largest ballast file, in bytes: all
 	// memtables can be flushed into what it frees. On a small disk it is
 	// ballastShare of the reserve.
 	maxBallast   = 64 << 20

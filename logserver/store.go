@@ -11,11 +11,17 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 )
 
-// Sizes of Pebble's memory, chosen so that a log stays below 250 MiB under
-// write load.
+// Sizes of Pebble's memory, in bytes, chosen so that a log stays below 250 MiB
+// under write load.
 const (
-	memTableSize   = 32 << 20
-	blockCacheSize = 32 << 20
+	// memTableSize bounds what a flush writes in one go, and so how long it keeps
+	// a processor and the disk from those who wait for an answer.
+	memTableSize = 8 << 20
+	// memTables is how many there may be: one is written to, the others wait for
+	// their flush.
+	memTables = 4
+	// blockCacheSize includes the memtables: Pebble takes them out of its cache.
+	blockCacheSize = 32<<20 + memTables*memTableSize
 )
 
 // store is the Pebble database of one log. Its bytes are trusted for
@@ -80,7 +86,7 @@ func openStore(o *Options, faults *faults) (s *store, err error) {
 		EventListener:               faults.listener(),
 		FormatMajorVersion:          pebble.FormatValueSeparation,
 		MemTableSize:                memTableSize,
-		MemTableStopWritesThreshold: 4,
+		MemTableStopWritesThreshold: memTables,
 		L0CompactionThreshold:       2,
 		L0StopWritesThreshold:       1000,
 	}
@@ -134,7 +140,7 @@ func (s *store) close() error {
 }
 
 // maxCloseFlush bounds how long closing waits for the memtables to be flushed.
-// 32 MiB take less than a second on any disk that a log is run on.
+// They take less than a second on any disk that a log is run on.
 const maxCloseFlush = 10 * time.Second
 
 // flush moves what only the write-ahead log holds into tables. The end of a
@@ -207,6 +213,36 @@ func (r reader) getUint(key []byte) (uint64, error) {
 	}
 	n := binary.BigEndian.Uint64(v)
 	return n, storeError(closer.Close())
+}
+
+// readEach calls visit with the value of each of n keys that is there. The keys
+// come in ascending order; a value is valid during the call only.
+func (r reader) readEach(n int, key func(i int) []byte, visit func(i int, value []byte) error) (err error) {
+	if n == 0 {
+		return nil
+	}
+	// Few of the keys will be there, so that filters tell more than blocks do.
+	it, err := r.from.NewIter(&pebble.IterOptions{UseL6Filters: true})
+	if err != nil {
+		return fmt.Errorf("reading the store: %w", storeError(err))
+	}
+	defer func() { err = errors.Join(err, storeError(it.Close())) }()
+	for i := range n {
+		if !it.SeekPrefixGE(key(i)) { // the prefix is the whole key
+			if err := it.Error(); err != nil {
+				return fmt.Errorf("reading the store: %w", storeError(err))
+			}
+			continue
+		}
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return fmt.Errorf("reading the store: %w", storeError(err))
+		}
+		if err := visit(i, v); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // scan calls visit for every key in [from, to), in order. The slices are valid

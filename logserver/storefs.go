@@ -2,6 +2,7 @@ package logserver
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -39,7 +40,10 @@ func (s storeFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, 
 		}
 	}
 	if err == nil && strings.HasSuffix(name, ".blob") {
-		return blobFile{f, s}, nil
+		return blobFile{tableFile{f}, s}, nil
+	}
+	if err == nil && strings.HasSuffix(name, ".sst") {
+		return tableFile{f}, nil
 	}
 	return s.file(name, f, err)
 }
@@ -86,15 +90,27 @@ type storeDir struct {
 // Sync implements vfs.File.
 func (d storeDir) Sync() error { return d.fs.check(d.File.Sync()) }
 
+// tableFile is a file that a flush or a compaction writes. Those work for tens of
+// milliseconds at a time, in which whoever waits for a processor would wait until
+// the runtime takes it away from them: so they offer it with every block.
+type tableFile struct{ vfs.File }
+
+// Write implements vfs.File.
+func (f tableFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	runtime.Gosched()
+	return n, err
+}
+
 // blobFile is a blob file that is being written.
 type blobFile struct {
-	vfs.File
+	tableFile
 	fs storeFS
 }
 
 // Write implements vfs.File.
 func (f blobFile) Write(p []byte) (int, error) {
-	n, err := f.File.Write(p)
+	n, err := f.tableFile.Write(p)
 	return n, f.fs.check(err)
 }
 
