@@ -63,6 +63,7 @@ func saturate(ctx context.Context, j job) (r report, err error) {
 			}
 		})
 	}
+	r.Scan, r.ScanOperations = scanned(ctx, e, total)
 	wait(ctx, j.Warm)
 	watch, start, first := watchCPU(0), time.Now(), total()
 	if j.Until > 0 {
@@ -90,6 +91,23 @@ func saturate(ctx context.Context, j job) (r report, err error) {
 		return r, err
 	}
 	return r, e.close(ctx)
+}
+
+// scanner is an engine that goes through stored keys when it has been opened.
+type scanner interface{ scanning() bool }
+
+// scanned waits until the engine has gone through its keys, while it is appended
+// to, and returns how long that took and how many entries there were meanwhile.
+func scanned(ctx context.Context, e engine, total func() int64) (time.Duration, int64) {
+	s, ok := e.(scanner)
+	if !ok || !s.scanning() {
+		return 0, 0
+	}
+	start := time.Now()
+	for s.scanning() && ctx.Err() == nil {
+		wait(ctx, 10*time.Millisecond)
+	}
+	return time.Since(start), total()
 }
 
 // wait returns after a time, or when ctx ends.

@@ -165,6 +165,8 @@ func (e *logEngine) caller(n int) func(uint64) error {
 
 func (e *logEngine) size() (int64, error) { return e.log.Size(), nil }
 
+func (e *logEngine) scanning() bool { return e.log.Status().ScanningKeys }
+
 func (e *logEngine) close(ctx context.Context) error { return e.log.Close(ctx) }
 
 // Tessera's best settings: larger batches and more writers gained nothing.

@@ -229,6 +229,10 @@ func (b *bench) grown(dir string, small int64, row string, callers, batch int) e
 				name = "small: " + row
 			}
 			b.note(name, r, figure(r.rate())+" entries/s")
+			if r.Scan > time.Second {
+				fmt.Printf("  %-36s %v, %s entries/s meanwhile\n", "its keys were scanned in", r.Scan.Round(time.Millisecond),
+					figure(float64(r.ScanOperations)/r.Scan.Seconds()))
+			}
 			b.addSide(d == dir, r.rate(), row)
 		}
 	}

@@ -53,6 +53,10 @@ type report struct {
 	Value      float64
 	Missing    string
 	CPU        cores
+	// Scan is how long an opened log went through its deduplication keys, and
+	// ScanOperations how many entries were appended meanwhile.
+	Scan           time.Duration
+	ScanOperations int64
 }
 
 func (r report) rate() float64 {

@@ -24,12 +24,16 @@ type conditions struct {
 	key       []byte            // scratch: the store's key of a deduplication key
 
 	// filter knows every key that was consumed since the log was opened, and
-	// once warm is set every key of the store: then a fresh key costs no look
+	// once scan is nil every key of the store: then a fresh key costs no look
 	// into the store.
 	filter *keyFilter
-	warm   bool
-	// warmed brings the filter of the keys that were in the store at the start.
-	warmed chan *keyFilter
+	// scan knows the keys that were in the store at the start. It ends by itself
+	// and is nil when filter has taken what it found.
+	scan *keyScan
+	// While scan is not nil, stored is for each entry of the batch what the store
+	// has under its deduplication key, and order is scratch.
+	stored []int64
+	order  []int32
 }
 
 // consumedKey is a deduplication key that an entry of the batch has consumed.
@@ -39,60 +43,39 @@ type consumedKey struct {
 	index int64 // of the entry in the log
 }
 
-// newConditions returns conditions with a filter of at most so many bytes.
+// newConditions returns conditions with a filter of at most so many bytes, and
+// the scan that is to fill most of it.
 func newConditions(s *store, filterBytes int) *conditions {
+	// A quarter for what comes while the store is scanned, or just after.
+	filter := newKeyFilter(maphash.MakeSeed(), filterBytes/4)
 	return &conditions{
-		store: s, registers: make(map[string]uint64),
-		// A quarter for what comes while the store is scanned, or just after.
-		filter: newKeyFilter(maphash.MakeSeed(), filterBytes/4),
-		warmed: make(chan *keyFilter, 1),
+		store: s, registers: make(map[string]uint64), filter: filter,
+		scan: &keyScan{filter: newKeyFilter(filter.seed, filterBytes-filterBytes/4)},
 	}
 }
 
-// scanKeys fills a filter with all keys of the store for begin to find, unless
-// stop is closed before the end. It runs beside the sequencer; the iterator was
-// made before the sequencer applied anything, so that each key is in the scan or
-// in the sequencer's own filter.
-func (c *conditions) scanKeys(it *pebble.Iterator, filterBytes int, stop <-chan struct{}) error {
-	f := newKeyFilter(c.filter.seed, filterBytes-filterBytes/4)
-	n := 0
-	for ok := it.First(); ok; ok = it.Next() {
-		f.add(f.hash(it.Key()[1:]))
-		if n++; n%4096 != 0 {
-			continue
-		}
-		select {
-		case <-stop:
-			return it.Close()
-		default:
-		}
-	}
-	if err := it.Close(); err != nil {
-		return err
-	}
-	c.warmed <- f
-	return nil
-}
-
-// begin forgets the last batch and turns to the next.
-func (c *conditions) begin(b *batch) {
+// begin forgets the last batch and turns to the next. An error is a failure of
+// the store.
+func (c *conditions) begin(b *batch) error {
 	c.batch = b
 	clear(c.registers)
 	c.undo = c.undo[:0]
-	if c.keys = 0; !b.plain {
-		for len(c.consumed) < 2*len(b.entries) {
-			c.consumed = make([]consumedKey, max(1024, 2*len(c.consumed)))
-		}
-		clear(c.consumed)
+	c.keys = 0
+	if b.plain {
+		return nil
 	}
-	if !c.warm {
-		select {
-		case f := <-c.warmed:
-			c.filter.absorb(f)
-			c.warm = true
-		default:
-		}
+	for len(c.consumed) < 2*len(b.entries) {
+		c.consumed = make([]consumedKey, max(1024, 2*len(c.consumed)))
 	}
+	clear(c.consumed)
+	if c.scan != nil && c.scan.hasEnded() {
+		c.filter.absorb(c.scan.filter)
+		c.scan, c.stored, c.order = nil, nil, nil
+	}
+	if c.scan == nil {
+		return nil
+	}
+	return c.lookUp(b)
 }
 
 // decide fills in the results of one unit, n entries of the batch from first on,
@@ -109,7 +92,7 @@ func (c *conditions) decide(first, n int, results []Result, next int64) (fresh i
 		var hash uint64
 		if len(key) > 0 {
 			hash = c.filter.hash(key)
-			index, found, err := c.lookupDedup(key, hash)
+			index, found, err := c.lookupDedup(first+i, key, hash)
 			if err != nil {
 				return 0, err
 			}
@@ -166,13 +149,16 @@ func (c *conditions) checkGuards(guards []Guard) (refused, err error) {
 	return nil, nil
 }
 
-// lookupDedup returns the index of the entry that consumed a key, in this batch
-// or before.
-func (c *conditions) lookupDedup(key []byte, hash uint64) (index int64, found bool, err error) {
+// lookupDedup returns the index of the entry that consumed the key of the i-th
+// entry of the batch, in this batch or before.
+func (c *conditions) lookupDedup(i int, key []byte, hash uint64) (index int64, found bool, err error) {
 	if k := c.place(key, hash); k.place != 0 {
 		return k.index, true, nil
 	}
-	if c.warm && !c.filter.has(hash) {
+	if c.scan != nil {
+		return c.stored[i] - 1, c.stored[i] != 0, nil
+	}
+	if !c.filter.has(hash) {
 		return 0, false, nil
 	}
 	c.key = append(append(c.key[:0], kindDedup), key...)

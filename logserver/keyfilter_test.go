@@ -8,7 +8,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -73,11 +72,13 @@ func TestKeysDuringTheScan(t *testing.T) {
 			b.add(&Entry{Dedup: fmt.Appendf(nil, "key %d", i)}, &Hash{})
 		}
 		results := make([]Result, stored+n)
-		c.begin(b)
+		if err := c.begin(b); err != nil {
+			t.Fatal(err)
+		}
 		for i := range results {
 			fresh, err := c.decide(i, 1, results[i:i+1], int64(i))
 			if err != nil || results[i] != (Result{Index: int64(i), Duplicate: i < stored}) || fresh == 1 == (i < stored) {
-				t.Fatalf("key %d of %d, warm %v: %+v, %v", i, stored, c.warm, results[i], err)
+				t.Fatalf("key %d of %d, warm %v: %+v, %v", i, stored, c.scan == nil, results[i], err)
 			}
 		}
 		commit := s.db.NewBatch()
@@ -91,19 +92,19 @@ func TestKeysDuringTheScan(t *testing.T) {
 	}
 	consume(500)
 	c = newConditions(s, 1<<20) // as when the log is opened
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{kindDedup}, UpperBound: []byte{kindDedup + 1}})
+	it, err := s.db.NewIter(&allKeys)
 	if err != nil {
 		t.Fatal(err)
 	}
 	consume(100) // after the iterator was made, before the scan
-	if c.warm {
+	if c.scan == nil {
 		t.Fatal("warm before the scan")
 	}
-	if err := c.scanKeys(it, 1<<20, nil); err != nil {
+	if err := c.scan.run(it, nil); err != nil {
 		t.Fatal(err)
 	}
 	consume(100)
-	if !c.warm {
+	if c.scan != nil {
 		t.Fatal("not warm after the scan")
 	}
 	for _, key := range []string{"key 0", "key 499", "key 500", "key 599", "key 699"} {

@@ -61,8 +61,11 @@ type Log struct {
 
 	publisher     *publisher
 	sequencerDone chan struct{}
-	closing       sync.Once
-	closed        error
+	// scanning says that not all deduplication keys of the store are in the
+	// sequencer's filter.
+	scanning atomic.Bool
+	closing  sync.Once
+	closed   error
 }
 
 // newLog validates the options and opens the store, without reading it.

@@ -126,13 +126,16 @@ func (s *sequencer) answered() {
 // scanKeys begins to fill the filter of deduplication keys from the store, and
 // returns what ends that. A scan that fails leaves every look-up to the store.
 func (s *sequencer) scanKeys() (stop func()) {
-	it, err := s.log.store.db.NewIter(&pebble.IterOptions{LowerBound: []byte{kindDedup}, UpperBound: []byte{kindDedup + 1}})
+	it, err := s.log.store.db.NewIter(&allKeys)
 	stopped, done := make(chan struct{}), make(chan struct{})
+	scan := s.conds.scan // which the sequencer lets go of
+	s.log.scanning.Store(true)
 	go func() {
 		defer close(done)
 		if err == nil {
-			err = s.conds.scanKeys(it, s.log.opts.DedupFilterBytes, stopped)
+			err = scan.run(it, stopped)
 		}
+		s.log.scanning.Store(err != nil)
 		if err != nil {
 			s.log.opts.Logger.Warn("scanning deduplication keys, each is looked up in the store", "origin", s.log.opts.Origin, "err", err)
 		}
@@ -249,7 +252,9 @@ func (s *sequencer) settle(g *commitGroup) error {
 // fills in the results, unless every entry is sequenced.
 func (s *sequencer) sequence(a *answer, b *batch, w batchWriter) error {
 	a.entries, a.first = len(b.entries), s.edge.size
-	s.conds.begin(b)
+	if err := s.conds.begin(b); err != nil {
+		return err
+	}
 	if b.plain {
 		for i := range b.entries {
 			if err := s.integrate(b, &b.entries[i], w); err != nil {

@@ -59,6 +59,10 @@ type Status struct {
 	// for a stopped log.
 	Memory MemoryStatus `json:"memory,omitzero"`
 
+	// ScanningKeys says that the log has not gone through the deduplication keys
+	// of its store since it was opened. Until then fresh keys cost more time.
+	ScanningKeys bool `json:"scanning_dedup_keys,omitempty"`
+
 	// DiskFree is what the log may still fill and DiskReserve below what free
 	// space appends are refused, both in bytes; DiskFree is nil if the file
 	// system does not say.
@@ -102,9 +106,10 @@ func (l *Log) Status() Status {
 		Publication:   "fail-closed",
 		QueuedEntries: entries, QueuedBytes: bytes,
 		MaxQueuedEntries: l.opts.QueueEntries, MaxQueuedBytes: l.opts.QueueBytes,
-		Memory:      l.memory(),
-		DiskReserve: l.space.reserve,
-		Copy:        l.copyStatus(),
+		Memory:       l.memory(),
+		ScanningKeys: l.scanning.Load(),
+		DiskReserve:  l.space.reserve,
+		Copy:         l.copyStatus(),
 	}
 	if age, ok := l.cosignedAge(); ok {
 		seconds := age.Seconds()

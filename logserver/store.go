@@ -221,8 +221,7 @@ func (r reader) readEach(n int, key func(i int) []byte, visit func(i int, value 
 	if n == 0 {
 		return nil
 	}
-	// Few of the keys will be there, so that filters tell more than blocks do.
-	it, err := r.from.NewIter(&pebble.IterOptions{UseL6Filters: true})
+	it, err := r.from.NewIter(nil)
 	if err != nil {
 		return fmt.Errorf("reading the store: %w", storeError(err))
 	}
