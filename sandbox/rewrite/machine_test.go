@@ -17,8 +17,24 @@ const features = api.CoreFeaturesV2 &^ api.CoreFeatureSIMD
 // An engine compiles and runs modules; it has the refill import, and a host
 // function "env.log" (i32) that notes its argument.
 type engine struct {
-	name string
-	r    wazero.Runtime
+	name     string
+	r        wazero.Runtime
+	compiled map[string]wazero.CompiledModule // by the module's bytes
+}
+
+// compile compiles a module that must be valid, or returns what it compiled
+// before.
+func (e *engine) compile(t testing.TB, module []byte) wazero.CompiledModule {
+	t.Helper()
+	c := e.compiled[string(module)]
+	if c == nil {
+		var err error
+		if c, err = e.r.CompileModule(context.Background(), module); err != nil {
+			t.Fatalf("%s: rewritten module: %v", e.name, err)
+		}
+		e.compiled[string(module)] = c
+	}
+	return c
 }
 
 // engines returns the compiler and the interpreter.
@@ -77,7 +93,7 @@ func newEngine(t testing.TB, name string, config wazero.RuntimeConfig) *engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &engine{name, r}
+	return &engine{name, r, make(map[string]wazero.CompiledModule)}
 }
 
 // A limit is what a run may use.
@@ -101,12 +117,7 @@ type report struct {
 func (e *engine) run(t testing.TB, module []byte, l limit, name string, args ...uint64) report {
 	t.Helper()
 	ctx := context.Background()
-	compiled, err := e.r.CompileModule(ctx, module)
-	if err != nil {
-		t.Fatalf("%s: rewritten module: %v", e.name, err)
-	}
-	defer compiled.Close(ctx)
-	m, err := e.r.InstantiateModule(ctx, compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+	m, err := e.r.InstantiateModule(ctx, e.compile(t, module), wazero.NewModuleConfig().WithName("").WithStartFunctions())
 	if err != nil {
 		t.Fatalf("%s: %v", e.name, err)
 	}
