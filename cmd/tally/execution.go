@@ -54,8 +54,8 @@ func query(ctx context.Context, c *client.Client, id string) (*pb.ExecutionStatu
 	return res.Msg.Status, nil
 }
 
-// await follows an execution until it has ended, complete or not, and if
-// complete until its proof can be retrieved. A broken stream is taken up again.
+// await follows an execution until it has ended, complete or not, and its proof
+// can be retrieved. A broken stream is taken up again.
 func await(ctx context.Context, c *client.Client, id string) (*pb.ExecutionStatus, error) {
 	bar := newProgress()
 	defer bar.done()
@@ -86,14 +86,13 @@ func await(ctx context.Context, c *client.Client, id string) (*pb.ExecutionStatu
 	}
 }
 
+// ended reports whether nothing more comes: the proof is there too.
 func ended(s *pb.ExecutionStatus) bool {
 	switch s.State {
-	case pb.ExecutionState_EXECUTION_STATE_COMPLETE:
-		return s.ProofReady
 	case pb.ExecutionState_EXECUTION_STATE_OPEN, pb.ExecutionState_EXECUTION_STATE_UNSPECIFIED:
 		return false
 	}
-	return true
+	return s.ProofReady
 }
 
 func endedWell(s *pb.ExecutionStatus) error {
@@ -113,6 +112,8 @@ func describe(s *pb.ExecutionStatus) string {
 	switch {
 	case s.State == pb.ExecutionState_EXECUTION_STATE_COMPLETE && !s.ProofReady:
 		return "agreed; waiting for witnesses to cosign the provenance record"
+	case s.State != pb.ExecutionState_EXECUTION_STATE_OPEN && !s.ProofReady:
+		return stateName(s.State) + "; waiting for witnesses to cosign the record of it"
 	case s.State != pb.ExecutionState_EXECUTION_STATE_OPEN:
 		return stateName(s.State)
 	case !s.Witnessed:
@@ -206,12 +207,16 @@ func executionsCommand(a *app) *cobra.Command {
 
 func proofCommand(a *app) *cobra.Command {
 	var output string
-	var wait bool
+	var wait, ancestors bool
 	cmd := &cobra.Command{
 		Use:   "proof EXECUTION",
 		Short: "Fetch the proof bundle of an execution",
 		Long: `Fetch the proof bundle: one file that "verifier proof" checks offline with the
-two policies and the genesis.`,
+two policies and the genesis. An execution that diverged, was cancelled or expired
+has one too, which proves that.
+
+With --with-ancestors the file also proves every execution whose output went into
+the input, and the ones before it.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, c, err := a.client()
@@ -219,27 +224,31 @@ two policies and the genesis.`,
 				return err
 			}
 			id := args[0]
+			var noResult error
 			if wait {
 				status, err := await(cmd.Context(), c, id)
 				if err != nil {
 					return err
 				}
-				if err := endedWell(status); err != nil {
-					return err
-				}
+				noResult = endedWell(status)
 			}
-			res, err := c.Control.RetrieveExecutionProof(cmd.Context(), connect.NewRequest(&pb.RetrieveExecutionProofRequest{ExecutionId: id}))
+			res, err := c.Control.RetrieveExecutionProof(cmd.Context(),
+				connect.NewRequest(&pb.RetrieveExecutionProofRequest{ExecutionId: id, WithAncestors: ancestors}))
 			if err != nil {
-				return err
+				return errors.Join(noResult, err)
 			}
 			if output == "" {
 				output = short(id) + ".tallyproof"
 			}
-			return a.save(output, res.Msg.Bundle, "proof bundle")
+			if err := a.save(output, res.Msg.Bundle, "proof bundle"); err != nil {
+				return err
+			}
+			return noResult
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write, - for standard output (default the id's first 16 characters and .tallyproof)")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the execution has ended and the proof is there")
+	cmd.Flags().BoolVar(&ancestors, "with-ancestors", false, "prove the executions that it descends from as well")
 	return cmd
 }
 

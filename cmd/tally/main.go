@@ -65,7 +65,7 @@ but is not complete.`,
 	root.AddCommand(
 		devCommand(a), clusterCommand(a),
 		contractCommand(a), submitCommand(a), statusCommand(a), executionsCommand(a), scheduleCommand(a), cancelCommand(a),
-		proofCommand(a), provenanceCommand(a), blobCommand(a),
+		proofCommand(a), provenanceCommand(a), lineageCommand(a), blobCommand(a),
 		nodesCommand(a), rootHashCommand(a), memberCommand(a), tokenCommand(a), logCommand(a),
 	)
 	a.mark(root)
