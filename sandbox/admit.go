@@ -36,6 +36,9 @@ type Admission struct {
 	ModuleBytes  int64
 	// HostInterface and Rewriter are the versions it was admitted for.
 	HostInterface, Rewriter int
+	// RewrittenModule is the SHA-256 of what the rewriter makes of the module,
+	// which is what runs; nil with rewriter version 0.
+	RewrittenModule *[sha256.Size]byte
 	// Imports are the imports in the module's order, repeats included.
 	Imports []HostFunction
 	// Needs are the capabilities that the imports need, ascending, stdio
@@ -65,9 +68,14 @@ func Admit(module []byte, capabilities []string, limits Limits) (*Admission, err
 	if err := limits.check(); err != nil {
 		return nil, err
 	}
-	return admit(module, programKey{sha256.Sum256(module), caps, limits.MemoryPages})
+	a, err := admitRewritten(module, limits.key(sha256.Sum256(module), caps))
+	if err != nil {
+		return nil, err
+	}
+	return a.admission, nil
 }
 
+// admit checks everything about the module itself.
 func admit(module []byte, key programKey) (*Admission, error) {
 	if len(module) > MaxModuleBytes {
 		return nil, refuse(RefusedSize, "", "%d bytes, at most %d are taken", len(module), MaxModuleBytes)
@@ -80,7 +88,6 @@ func admit(module []byte, key programKey) (*Admission, error) {
 		ModuleDigest:  key.module,
 		ModuleBytes:   int64(len(module)),
 		HostInterface: HostInterface,
-		Rewriter:      Rewriter,
 		Functions:     len(m.Funcs),
 	}
 	for _, check := range []func(*Admission, *wasm.Module, programKey) error{
@@ -130,7 +137,7 @@ func admitImports(a *Admission, m *wasm.Module, key programKey) error {
 	return nil
 }
 
-func admitExports(_ *Admission, m *wasm.Module, _ programKey) error {
+func admitExports(_ *Admission, m *wasm.Module, key programKey) error {
 	start, ok := m.Export("_start")
 	if !ok || start.Kind != wasm.KindFunc {
 		return refuse(RefusedExport, "_start", "not an exported function; build a command, not a library")
@@ -146,8 +153,8 @@ func admitExports(_ *Admission, m *wasm.Module, _ programKey) error {
 			return refuse(RefusedExport, e.Name, "names beginning with %q are reserved", reservedExport)
 		}
 	}
-	if m.Start != nil {
-		return refuse(RefusedStart, "", "function %d would run before _start", *m.Start)
+	if m.Start != nil && !key.metered {
+		return refuse(RefusedStart, "", "function %d would run before _start; only metered modules can have one", *m.Start)
 	}
 	return nil
 }

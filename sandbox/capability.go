@@ -6,9 +6,6 @@ import "strings"
 // their semantics, and their grouping. It is part of a contract.
 const HostInterface = 1
 
-// Rewriter is the version of the module rewriter. 0 runs modules as they are.
-const Rewriter = 0
-
 // wasiModule is the only module that guests may import from.
 const wasiModule = "wasi_snapshot_preview1"
 

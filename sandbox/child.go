@@ -19,26 +19,33 @@ const (
 	startTimeout = 30 * time.Second
 	// exitTimeout is how long an idle worker may take to end when its pipe closes.
 	exitTimeout = 2 * time.Second
+	// cancelGrace is how long a worker may take to end a metered run that was
+	// cancelled. A slice of gas takes a few milliseconds at most; the rest is for
+	// a busy machine.
+	cancelGrace = time.Second
 	// maxComplaint bounds what is kept of a worker's own standard error, the Go
 	// runtime's last words.
 	maxComplaint = 2 << 10
 )
 
 // A child is the pool's end of one worker process. One goroutine at a time
-// talks to it; kill may be called from any.
+// talks to it; kill and cancel may be called from any.
 type child struct {
 	cmd       *exec.Cmd
+	dir       string         // its working directory, its own
 	in        io.WriteCloser // to the worker
 	out       io.ReadCloser  // from the worker
+	busy      time.Duration  // that it spent on requests
 	complaint *complaint
 	greeting  Enforcement
 	log       *slog.Logger
 	last      programKey  // what it ran last, and so has warm
 	heard     atomic.Bool // it has sent something since the last request
 
-	mu     sync.Mutex
-	reaped bool  // waited for: its process group is no longer its own
-	killed error // why it was killed, the first reason
+	writing sync.Mutex // held while a frame is written
+	mu      sync.Mutex
+	reaped  bool  // waited for: its process group is no longer its own
+	killed  error // why it was killed, the first reason
 }
 
 // A complaint keeps the beginning of a worker's standard error. It is
@@ -65,7 +72,7 @@ func (c *complaint) String() string {
 // startChild starts a worker process. It must be called on a thread that
 // outlives the worker.
 func startChild(cmd *exec.Cmd, log *slog.Logger) (*child, error) {
-	c := &child{cmd: cmd, complaint: &complaint{}, log: log}
+	c := &child{cmd: cmd, dir: cmd.Dir, complaint: &complaint{}, log: log}
 	prepareChild(cmd)
 	cmd.Env = []string{}
 	cmd.Stderr = c.complaint
@@ -87,7 +94,7 @@ func startChild(cmd *exec.Cmd, log *slog.Logger) (*child, error) {
 func (c *child) greet(config workerConfig) error {
 	timer := time.AfterFunc(startTimeout, func() { c.kill(errors.New("no greeting in time")) })
 	defer timer.Stop()
-	if err := writeFrame(c.in, frameConfig, config.pack()); err != nil {
+	if err := c.write(frameConfig, config.pack()); err != nil {
 		return c.fault(err)
 	}
 	payload, err := c.expect(frameGreeting)
@@ -179,30 +186,58 @@ func (c *child) read() (frameKind, []byte, error) {
 	return kind, payload, nil
 }
 
+func (c *child) write(kind frameKind, payload []byte) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	return writeFrame(c.in, kind, payload)
+}
+
 // A request is one exchange with a worker.
 type request struct {
-	kind           frameKind // frameJob or frameAdmit
+	kind           frameKind // frameJob or frameCompile
 	payload        []byte
-	module         []byte        // sent if the worker asks
-	compileTimeout time.Duration // from the start
-	runTimeout     time.Duration // from the running frame
+	module         func() ([]byte, error) // called if the worker asks for the program
+	compileTimeout time.Duration          // from the start
+	runTimeout     time.Duration          // from the running frame
 	answer         frameKind
+	// cancels reports whether the worker ends the request soon after a cancel; one
+	// that would not is killed.
+	cancels bool
 }
 
 // do sends a request and returns its answer's payload. Errors are the worker's
 // failure, or ErrStopped, or an engine fault. Afterwards killReason says whether
 // the worker can be used again.
 func (c *child) do(ctx context.Context, q request) ([]byte, error) {
-	stop := context.AfterFunc(ctx, func() { c.kill(fmt.Errorf("%w: %w", ErrStopped, context.Cause(ctx))) })
+	start := time.Now()
+	defer func() { c.busy += time.Since(start) }()
+	l := &leash{c: c, cancels: q.cancels, done: make(chan struct{})}
+	stop := context.AfterFunc(ctx, func() {
+		defer close(l.done)
+		l.pull(fmt.Errorf("%w: %w", ErrStopped, context.Cause(ctx)))
+	})
 	guard := c.guard("compiling", q.compileTimeout)
 	inTime := true
 	answer, err := c.exchange(q, func() {
 		inTime = guard.Stop()
-		guard = c.guard("wall-clock", q.runTimeout)
+		// A worker that cancels runs keeps this guard itself.
+		patience := q.runTimeout
+		if q.cancels {
+			patience += cancelGrace
+		}
+		guard = c.guard("wall-clock", patience)
 	})
-	if !guard.Stop() || !stop() || !inTime {
+	stopped := !stop() // and the worker may have been told so
+	if stopped {
+		<-l.done
+		inTime = inTime && l.loosen()
+	}
+	if !guard.Stop() || !inTime {
 		// A kill is on its way: it must not hit the next request.
 		c.kill(ErrStopped)
+	}
+	if stopped && err != nil && !errors.Is(err, ErrEngineFault) {
+		return nil, fmt.Errorf("%w: %w", ErrStopped, context.Cause(ctx))
 	}
 	return answer, err
 }
@@ -212,11 +247,34 @@ func (c *child) guard(what string, d time.Duration) *time.Timer {
 	return time.AfterFunc(d, func() { c.kill(fmt.Errorf("%w: %s guard of %v passed", ErrStopped, what, d)) })
 }
 
+// A leash ends a request whose context has ended: by asking the worker to, and
+// by killing it if it would not, or does not in time.
+type leash struct {
+	c       *child
+	cancels bool
+	timer   *time.Timer   // kills; nil without cancels
+	done    chan struct{} // closed when the leash was pulled
+}
+
+func (l *leash) pull(reason error) {
+	if !l.cancels {
+		l.c.kill(reason)
+		return
+	}
+	l.timer = time.AfterFunc(cancelGrace, func() { l.c.kill(reason) })
+	// Blocks at most until the kill; a worker that cannot be written to is
+	// noticed by whoever talks to it.
+	_ = l.c.write(frameCancel, nil)
+}
+
+// loosen reports whether a worker whose leash was pulled lives on.
+func (l *leash) loosen() bool { return l.timer != nil && l.timer.Stop() }
+
 // exchange sends q and reads frames until its answer. It calls running when the
 // guest is about to start.
 func (c *child) exchange(q request, running func()) ([]byte, error) {
 	c.heard.Store(false)
-	if err := writeFrame(c.in, q.kind, q.payload); err != nil {
+	if err := c.write(q.kind, q.payload); err != nil {
 		return nil, c.fault(err)
 	}
 	sent, ran := false, false
@@ -229,7 +287,12 @@ func (c *child) exchange(q request, running func()) ([]byte, error) {
 		switch {
 		case kind == frameNeed && !sent && !ran:
 			sent = true
-			if err := writeFrame(c.in, frameModule, q.module); err != nil {
+			module, err := q.module()
+			if err != nil {
+				c.kill(err)
+				return nil, err
+			}
+			if err := c.write(frameModule, module); err != nil {
 				return nil, c.fault(err)
 			}
 		case kind == frameRunning && !ran && q.kind == frameJob:
@@ -249,8 +312,8 @@ func (c *child) exchange(q request, running func()) ([]byte, error) {
 	}
 }
 
-// workerCommand is this binary as a worker.
-func workerCommand(dir string) (*exec.Cmd, error) {
+// workerCommand is this binary as a worker of that name.
+func workerCommand(name, dir string) (*exec.Cmd, error) {
 	path := selfPath
 	if path == "" {
 		var err error
@@ -258,5 +321,5 @@ func workerCommand(dir string) (*exec.Cmd, error) {
 			return nil, err
 		}
 	}
-	return &exec.Cmd{Path: path, Args: []string{workerName}, Dir: dir}, nil
+	return &exec.Cmd{Path: path, Args: []string{name}, Dir: dir}, nil
 }

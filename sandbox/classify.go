@@ -11,9 +11,32 @@ import (
 	"github.com/tetratelabs/wazero/sys"
 )
 
-// classify decides how a run ended. The host's own state rules; the engine's
-// error only tells a trap from a fault, and by its identity, not its words.
+// classify decides how a run ended. The counters of a metered guest rule, then
+// the host's own state; the engine's error only tells a trap from a fault, and
+// by its identity, not its words. So the order in which things went wrong is
+// never asked for: a guest whose budget is used up is that, whether it also
+// called too deep, exited or trapped before the next look at its gas.
 func classify(ctx context.Context, g *guest, err error) (Outcome, error) {
+	if g.end == endedStopped {
+		return Outcome{}, fmt.Errorf("%w: %w", ErrStopped, context.Cause(ctx))
+	}
+	if g.tank == nil {
+		return endedBy(ctx, g, err)
+	}
+	gas := g.tank.used()
+	switch {
+	case g.tank.exhausted():
+		return Outcome{Kind: KindBudgetExhausted, Gas: &gas}, nil
+	case g.tank.overflowed():
+		return Outcome{Kind: KindStackExhausted, Gas: &gas}, nil
+	}
+	o, err := endedBy(ctx, g, err)
+	o.Gas = &gas
+	return o, err
+}
+
+// endedBy decides how a run ended whose counters are within their limits.
+func endedBy(ctx context.Context, g *guest, err error) (Outcome, error) {
 	switch g.end {
 	case endedExit:
 		if g.exitCode == 0 {
@@ -22,8 +45,6 @@ func classify(ctx context.Context, g *guest, err error) (Outcome, error) {
 		return Outcome{Kind: KindExit, ExitCode: g.exitCode}, nil
 	case endedOutput:
 		return Outcome{Kind: KindOutputTooLarge}, nil
-	case endedStopped:
-		return Outcome{}, fmt.Errorf("%w: %w", ErrStopped, context.Cause(ctx))
 	}
 	if err == nil {
 		return Outcome{Kind: KindOK}, nil
@@ -36,7 +57,7 @@ func classify(ctx context.Context, g *guest, err error) (Outcome, error) {
 	case overflow == nil:
 		return Outcome{}, engineFault("the engine's stack overflow error is unknown")
 	case errors.Is(err, overflow):
-		return Outcome{}, engineFault("native stack used up; its depth is not deterministic without rewriting")
+		return Outcome{}, engineFault("native stack used up; its depth is the engine's")
 	case isTrap(err, overflow):
 		return Outcome{Kind: KindTrap}, nil
 	}

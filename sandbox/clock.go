@@ -87,6 +87,7 @@ func pollOneoff(g *guest, mem []byte, a args) errno {
 	if in == nil || out == nil || count == nil {
 		return errFault
 	}
+	g.chargeBytes(uint64(len(in) + len(out)))
 	subs := make([]subscription, n)
 	ready := false // something but a clock
 	earliest := uint64(clockEnd)
@@ -176,6 +177,7 @@ func randomGet(g *guest, mem []byte, a args) errno {
 	if b == nil {
 		return errFault
 	}
+	g.chargeBytes(uint64(len(b)))
 	g.random.Read(b)
 	return success
 }

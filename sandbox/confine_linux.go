@@ -18,9 +18,15 @@ import (
 const (
 	// workerFiles is enough for the pipes, the runtime's poller and a cache file.
 	workerFiles = 24
-	// workerCacheFile bounds one file of the compilation cache: native code is
-	// four times its module in practice.
-	workerCacheFile = 256 << 20
+	// workerCPU is the processor time, in seconds, that a worker has in all its
+	// life. The pool replaces it long before.
+	workerCPU = 2 * 60 * 60
+	// workerThreads is how many threads of a worker run Go code at a time: one
+	// for the guest, one for the collector and for noticing a cancel.
+	workerThreads = 2
+	// workerNice is added to a worker's priority, so that the processes around it
+	// answer while guests compute.
+	workerNice = 5
 )
 
 // selfPath is this binary, also after it was replaced on disk.
@@ -42,7 +48,7 @@ func killGroup(p *os.Process) {
 // starts the binary anew from it as name, so that every thread of the worker
 // inherits them; descriptors other than the standard streams are closed on the
 // way. It returns only on failure.
-func confineAndExec(name string) error {
+func confineAndExec(name string, compiler bool) error {
 	runtime.LockOSThread()
 	for _, step := range []struct {
 		what string
@@ -51,18 +57,23 @@ func confineAndExec(name string) error {
 		{"parent death signal", unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)},
 		{"no new privileges", unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)},
 		{"closing descriptors", unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)},
+		{"priority", unix.Setpriority(unix.PRIO_PROCESS, 0, workerNice)},
 	} {
 		if step.err != nil {
 			return fmt.Errorf("%s: %w", step.what, step.err)
 		}
 	}
+	// Where the system has no Landlock the worker finds that nothing holds, and
+	// says so.
+	_ = confineFiles(compiler)
 	return syscall.Exec(selfPath, []string{name}, nil)
 }
 
 // confine restricts this process, a worker that came through confineAndExec,
 // and reports what holds. A restriction that the system does not accept is
 // reported and not fatal: what to demand is the operator's choice.
-func confine(c workerConfig) Enforcement {
+func confine(c workerConfig, compiler bool) Enforcement {
+	runtime.GOMAXPROCS(workerThreads)
 	var e Enforcement
 	var notes []string
 	holds := func(what string, err error) bool {
@@ -77,17 +88,22 @@ func confine(c workerConfig) Enforcement {
 	e.ParentDeath = true // confineAndExec fails without it
 	privs, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
 	e.NoNewPrivs = holds("no new privileges", err) && privs == 1
+	e.Filesystem = holds("file system", filesConfined())
 
 	e.NoCoreDumps = holds("core dumps", setLimit(unix.RLIMIT_CORE, 0))
 	fileSize := uint64(0)
-	if c.cacheDir != "" {
+	if compiler {
 		fileSize = workerCacheFile
 	}
-	e.NoFileWrites = holds("file size", setLimit(unix.RLIMIT_FSIZE, fileSize)) && fileSize == 0
+	e.NoFileWrites = holds("file size", setLimit(unix.RLIMIT_FSIZE, fileSize)) && !compiler
 	e.OpenFiles = holds("open files", setLimit(unix.RLIMIT_NOFILE, workerFiles))
+	e.CPUTime = holds("processor time", setLimit(unix.RLIMIT_CPU, workerCPU))
 	if c.memoryBytes > 0 && holds("memory", limitMemory(c.memoryBytes)) {
 		e.MemoryBytes = c.memoryBytes
 	}
+	// Last, since it forbids the calls above. Files may be opened where opening
+	// them is confined.
+	e.SystemCalls = holds("system calls", filterCalls(e.Filesystem, compiler))
 	e.Note = strings.Join(notes, "; ")
 	return e
 }

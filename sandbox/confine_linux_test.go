@@ -31,7 +31,8 @@ func TestWorkerConfinement(t *testing.T) {
 
 	want := Enforcement{
 		Process: true, ProcessGroup: true, EmptyDirectory: true, ParentDeath: true, NoNewPrivs: true,
-		NoCoreDumps: true, NoFileWrites: true, OpenFiles: true, MemoryBytes: DefaultWorkerMemory,
+		NoCoreDumps: true, NoFileWrites: true, OpenFiles: true,
+		Filesystem: true, SystemCalls: true, CPUTime: true, MemoryBytes: DefaultWorkerMemory,
 	}
 	if got := p.Enforcement(); got != want {
 		t.Errorf("enforcement is %+v", got)
@@ -46,11 +47,11 @@ func TestWorkerConfinement(t *testing.T) {
 	if env := read("environ"); env != "" {
 		t.Errorf("environment is %q", env)
 	}
-	if args := read("cmdline"); args != workerNameConfined+"\x00" {
+	if args := read("cmdline"); args != runnerName+confinedSuffix+"\x00" {
 		t.Errorf("command line is %q", args)
 	}
 	cwd, err := os.Readlink(proc + "cwd")
-	if err != nil || filepath.Base(cwd) != filepath.Base(p.dir) {
+	if err != nil || filepath.Base(filepath.Dir(cwd)) != filepath.Base(p.dir) {
 		t.Errorf("working directory is %q, %v", cwd, err)
 	}
 	fds, err := os.ReadDir(proc + "fd")

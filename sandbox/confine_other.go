@@ -16,10 +16,10 @@ func prepareChild(*exec.Cmd) {}
 func killGroup(p *os.Process) { _ = p.Kill() }
 
 // confineAndExec has nothing to do: confine is all there is here.
-func confineAndExec(string) error { return nil }
+func confineAndExec(string, bool) error { return nil }
 
 // confine sets what the Go runtime offers everywhere.
-func confine(c workerConfig) Enforcement {
+func confine(c workerConfig, _ bool) Enforcement {
 	if c.memoryBytes > 0 {
 		debug.SetMemoryLimit(c.memoryBytes - c.memoryBytes/8)
 	}

@@ -129,6 +129,7 @@ func TestForeignGuests(t *testing.T) {
 			}
 			job := newJob(module)
 			job.Limits = DefaultLimits()
+			job.Limits.Gas, job.Limits.Frames = 0, 0 // the gas is pinned with the cost table
 			job.Limits.MemoryPages = 64
 			cache := filepath.Join(t.TempDir(), "cache")
 			r := direct(t, job, cache)

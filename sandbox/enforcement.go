@@ -11,8 +11,11 @@ type Enforcement struct {
 	ParentDeath    bool // the system kills it when the pool's process ends
 	NoNewPrivs     bool // cannot gain privileges by executing files
 	NoCoreDumps    bool
-	NoFileWrites   bool // cannot extend any file; false with a compilation cache directory
+	NoFileWrites   bool // cannot extend any file
 	OpenFiles      bool // descriptors are limited to a handful
+	Filesystem     bool // sees no file but its own directory, which it cannot change, and the binary's libraries
+	SystemCalls    bool // may make only the system calls that it needs: none to a network, another process or a program
+	CPUTime        bool // processor time is limited
 	// MemoryBytes is the enforced limit on the worker's data; 0 if it is not enforced.
 	MemoryBytes int64
 	Note        string // why something is not enforced, if anything is not
@@ -20,5 +23,9 @@ type Enforcement struct {
 
 func (e *Enforcement) flags() []*bool {
 	return []*bool{&e.Process, &e.ProcessGroup, &e.EmptyDirectory, &e.ParentDeath, &e.NoNewPrivs,
-		&e.NoCoreDumps, &e.NoFileWrites, &e.OpenFiles}
+		&e.NoCoreDumps, &e.NoFileWrites, &e.OpenFiles, &e.Filesystem, &e.SystemCalls, &e.CPUTime}
 }
+
+// workerCacheFile bounds one file that a compiling worker writes: native code is
+// four times its module in practice.
+const workerCacheFile = 256 << 20

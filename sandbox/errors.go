@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 )
@@ -16,6 +17,8 @@ var (
 	ErrEngineFault = errors.New("engine fault")
 	// ErrInvalidJob: the job itself is malformed or beyond this package's bounds.
 	ErrInvalidJob = errors.New("invalid job")
+	// errWallClock is why a run was stopped by its own guard.
+	errWallClock = fmt.Errorf("wall-clock guard passed: %w", context.DeadlineExceeded)
 	// ErrClosed: the pool or engine has been closed.
 	ErrClosed = errors.New("sandbox closed")
 )
@@ -37,6 +40,7 @@ const (
 	RefusedLocals    RefusalCode = "locals"           // a function with more than MaxLocals
 	RefusedControl   RefusalCode = "control"          // a function with more than MaxControl control instructions
 	RefusedWork      RefusalCode = "compile_work"     // estimated compile work above MaxCompileWork
+	RefusedRewriting RefusalCode = "rewriting"        // beyond what the rewriter takes
 	RefusedInvalid   RefusalCode = "invalid"          // fails WebAssembly validation
 )
 

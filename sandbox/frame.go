@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/tallystick/tallystick/sandbox/rewrite"
 )
 
 // The protocol between a pool and its worker processes: frames over a pipe
@@ -12,42 +14,47 @@ import (
 // with a greeting; then the pool sends one request at a time:
 //
 //	pool                     worker
-//	job or admit        →
-//	                    ←    need             (the module is not warm)
+//	job or compile      →
+//	                    ←    need             (the program is not warm)
 //	module              →
 //	                    ←    running          (a job's guest is about to start)
-//	                    ←    result, admission or failure
+//	                    ←    result, compiled or failure
 //
-// Either side treats anything else as a fault of the other and gives it up. A
-// frame is a kind byte, a length of four bytes, big-endian, and the payload.
+// While it waits the pool may send cancel, once: the worker ends the request
+// with a failure as soon as it can, or answers it, and takes no notice of a
+// cancel between requests. Either side treats anything else as a fault of the
+// other and gives it up. A frame is a kind byte, a length of four bytes,
+// big-endian, and the payload.
 type frameKind byte
 
 const (
 	frameConfig frameKind = 1 + iota
 	frameGreeting
 	frameJob
-	frameAdmit
+	frameCompile
 	frameNeed
 	frameModule
 	frameRunning
 	frameResult
-	frameAdmission
+	frameCompiled
 	frameFailure
+	frameCancel
 )
 
 // frameLimits bounds the payload of each kind, so that neither side can make
 // the other allocate more than the kind can need.
 var frameLimits = [...]int{
-	frameConfig:    8 << 10,
-	frameGreeting:  4 << 10,
-	frameJob:       MaxInputBytes + 4*MaxStringBytes + 16<<10,
-	frameAdmit:     4 << 10,
-	frameNeed:      0,
-	frameModule:    MaxModuleBytes,
-	frameRunning:   0,
-	frameResult:    MaxOutputBytes + MaxDiagnosticsBytes + 16<<10,
-	frameAdmission: 64 << 10,
-	frameFailure:   64 << 10,
+	frameConfig:   1 << 10,
+	frameGreeting: 8 << 10,
+	frameJob:      MaxInputBytes + 4*MaxStringBytes + 16<<10,
+	frameCompile:  1 << 10,
+	frameNeed:     0,
+	frameModule:   MaxModuleBytes + rewrite.MaxOutput + 16,
+	frameRunning:  0,
+	frameResult:   MaxOutputBytes + MaxDiagnosticsBytes + 16<<10,
+	frameCompiled: 0,
+	frameFailure:  64 << 10,
+	frameCancel:   0,
 }
 
 // errProtocol is wrapped by every error about what the other side sent.

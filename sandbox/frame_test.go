@@ -55,7 +55,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 		t.Errorf("job is\n%+v\nwant\n%+v", got, want)
 	}
 
-	config := workerConfig{1 << 30, 3, "/cache"}
+	config := workerConfig{1 << 30, 3}
 	if got, err := unpackConfig(config.pack()); err != nil || got != config {
 		t.Errorf("configuration is %+v, %v", got, err)
 	}
@@ -63,9 +63,13 @@ func TestMessagesRoundTrip(t *testing.T) {
 	if got, err := unpackEnforcement(e.pack()); err != nil || got != e {
 		t.Errorf("enforcement is %+v, %v", got, err)
 	}
-	admit := admitRequest{[32]byte{1}, []string{"args"}, job.Limits}
-	if got, err := unpackAdmit(admit.pack()); err != nil || !reflect.DeepEqual(got, &admit) {
+	compile := compileRequest{programKey{[32]byte{1}, 9, 16, true}}
+	if got, err := unpackCompile(compile.pack()); err != nil || got != compile {
 		t.Errorf("request is %+v, %v", got, err)
+	}
+	module := moduleMessage{[]byte("original"), []byte("code")}
+	if got, err := unpackModule(module.pack()); err != nil || !reflect.DeepEqual(got, module) {
+		t.Errorf("module is %+v, %v", got, err)
 	}
 	result := &Result{Outcome: Outcome{Kind: KindExit, ExitCode: 3, PeakPages: 2, Memory: &[32]byte{5}},
 		Output: []byte("out"), Diagnostics: []byte("diag"), Engine: compilerInfo()}
@@ -152,9 +156,9 @@ func FuzzMessages(f *testing.F) {
 	f.Add(packFailure(&Refusal{RefusedImport, "env.f", "clock", "not granted"}))
 	f.Add(packFailure(ErrStopped))
 	f.Add(Enforcement{Process: true}.pack())
-	f.Add(workerConfig{cacheDir: "/"}.pack())
-	f.Add((&admitRequest{capabilities: []string{"args"}}).pack())
-	f.Add(packAdmission(&Admission{CompileWork: 5}))
+	f.Add(workerConfig{cachedModules: 2}.pack())
+	f.Add((&compileRequest{programKey{caps: 3, metered: true}}).pack())
+	f.Add((&moduleMessage{[]byte("original"), []byte("code")}).pack())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		check := func(err error, again func() []byte) {
 			if err != nil {
@@ -171,8 +175,10 @@ func FuzzMessages(f *testing.F) {
 		check(err, c.pack)
 		e, err := unpackEnforcement(b)
 		check(err, e.pack)
-		a, err := unpackAdmit(b)
+		a, err := unpackCompile(b)
 		check(err, func() []byte { return a.pack() })
+		m, err := unpackModule(b)
+		check(err, func() []byte { return m.pack() })
 		r, err := unpackResult(b, &job)
 		check(err, func() []byte { return packResult(r) })
 		failure, err := unpackFailure(b)
@@ -182,7 +188,6 @@ func FuzzMessages(f *testing.F) {
 			}
 			return b // a longer text than a worker sends is clipped
 		})
-		check(checkAdmission(b, &Admission{CompileWork: 5}), func() []byte { return packAdmission(&Admission{CompileWork: 5}) })
 		readFrame(bytes.NewReader(b))
 	})
 }

@@ -35,6 +35,7 @@ const (
 	notEnded ending = iota
 	endedExit
 	endedOutput
+	endedBudget
 	endedStopped
 )
 
@@ -47,7 +48,8 @@ func (halt) Error() string { return "run ended by the host" }
 // A guest is the host's side of one run: everything the module can see or
 // change outside its own memory. It belongs to the goroutine of the run.
 type guest struct {
-	ctx  context.Context // asked at every host call, so that waiting runs end early
+	ctx  context.Context // asked at every host call and between slices, so that runs end early
+	tank *tank           // nil if the guest is not metered
 	args []string
 	env  []string
 
@@ -140,22 +142,23 @@ func procExit(g *guest, _ []byte, a args) errno {
 	return success
 }
 
-func argsGet(g *guest, mem []byte, a args) errno { return putStrings(mem, g.args, a) }
+func argsGet(g *guest, mem []byte, a args) errno { return putStrings(g, mem, g.args, a) }
 
-func environGet(g *guest, mem []byte, a args) errno { return putStrings(mem, g.env, a) }
+func environGet(g *guest, mem []byte, a args) errno { return putStrings(g, mem, g.env, a) }
 
 func argsSizesGet(g *guest, mem []byte, a args) errno { return putSizes(mem, g.args, a) }
 
 func environSizesGet(g *guest, mem []byte, a args) errno { return putSizes(mem, g.env, a) }
 
 // putStrings writes pointers at a[0] and the strings, zero-terminated, at a[1].
-func putStrings(mem []byte, list []string, a args) errno {
+func putStrings(g *guest, mem []byte, list []string, a args) errno {
 	at := a.u32(1)
 	pointers := span(mem, a.u32(0), 4*uint64(len(list)))
 	text := span(mem, at, stringBytes(list))
 	if pointers == nil || text == nil {
 		return errFault
 	}
+	g.chargeBytes(uint64(len(pointers) + len(text)))
 	for i, s := range list {
 		binary.LittleEndian.PutUint32(pointers[4*i:], at)
 		n := copy(text, s)

@@ -24,6 +24,11 @@ const (
 	// MaxStringBytes bounds the bytes of either list, with terminators.
 	MaxStrings     = 256
 	MaxStringBytes = 64 << 10
+	// MaxGas bounds the gas limit: the largest integer of a contract.
+	MaxGas = 1<<53 - 1
+	// MaxFrames bounds the limit of nested calls, so that no guest can use up the
+	// native stack of the engine: the interpreter's has room for 2,000.
+	MaxFrames = 1000
 )
 
 // Limits bounds a run. All but WallClock are part of the contract and decide
@@ -33,6 +38,10 @@ type Limits struct {
 	// Growing beyond it fails inside the guest; it is no outcome of its own. A
 	// module that declares a smaller maximum keeps it.
 	MemoryPages uint32
+	// Gas is the budget in units of the cost table, 1 to MaxGas, and Frames the
+	// most calls nested in each other, 1 to MaxFrames. Both 0 means that the
+	// module runs as it is, unmetered (rewriter version 0, for development).
+	Gas, Frames uint64
 	// InputBytes, OutputBytes and DiagnosticsBytes are 0 to the Max constants.
 	InputBytes, OutputBytes, DiagnosticsBytes int64
 	// WallClock is this machine's guard against a run that does not end; 0 means
@@ -43,14 +52,25 @@ type Limits struct {
 // DefaultWallClock guards a run whose limits name no guard.
 const DefaultWallClock = 30 * time.Second
 
-// DefaultLimits is what a contract gets that names none: 64 MiB of memory,
-// 4 MiB of input, 1 MiB of output, 64 KiB of diagnostics.
+// DefaultLimits is what a contract gets that names none: 10^9 units of gas,
+// which is 0.1 to 0.6 s, 1,000 frames, 64 MiB of memory, 4 MiB of input, 1 MiB
+// of output, 64 KiB of diagnostics.
 func DefaultLimits() Limits {
-	return Limits{MemoryPages: 1024, InputBytes: 4 << 20, OutputBytes: 1 << 20, DiagnosticsBytes: 64 << 10}
+	return Limits{Gas: 1_000_000_000, Frames: MaxFrames, MemoryPages: 1024,
+		InputBytes: 4 << 20, OutputBytes: 1 << 20, DiagnosticsBytes: 64 << 10}
 }
 
-func (l Limits) check() error {
+// metered reports whether modules are rewritten before they run.
+func (l *Limits) metered() bool { return l.Gas != 0 }
+
+func (l *Limits) check() error {
 	switch {
+	case (l.Gas == 0) != (l.Frames == 0):
+		return invalidJob("gas limit of %d with a limit of %d frames; metered runs need both, unmetered ones have neither", l.Gas, l.Frames)
+	case l.Gas > MaxGas:
+		return invalidJob("gas limit of %d is not in 1 to %d", l.Gas, uint64(MaxGas))
+	case l.Frames > MaxFrames:
+		return invalidJob("limit of %d frames is not in 1 to %d", l.Frames, MaxFrames)
 	case l.MemoryPages == 0 || l.MemoryPages > MaxMemoryPages:
 		return invalidJob("memory limit of %d pages is not in 1 to %d", l.MemoryPages, MaxMemoryPages)
 	case l.InputBytes < 0 || l.InputBytes > MaxInputBytes:

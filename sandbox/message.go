@@ -10,13 +10,12 @@ import (
 
 // workerProtocol is the version of the messages below. Pool and worker are the
 // same binary, so it guards only against a binary replaced while running.
-const workerProtocol = 1
+const workerProtocol = 2
 
 // A workerConfig is the first message to a worker.
 type workerConfig struct {
 	memoryBytes   int64  // limit of the worker's own data, 0 for none
 	cachedModules uint32 // compiled modules kept warm
-	cacheDir      string // of compiled code, or empty
 }
 
 func (c workerConfig) pack() []byte {
@@ -24,14 +23,13 @@ func (c workerConfig) pack() []byte {
 	p.u32(workerProtocol)
 	p.i64(c.memoryBytes)
 	p.u32(c.cachedModules)
-	p.text(c.cacheDir)
 	return p.b
 }
 
 func unpackConfig(b []byte) (c workerConfig, err error) {
 	u := unpacker{b: b}
 	version := u.u32()
-	c.memoryBytes, c.cachedModules, c.cacheDir = u.i64(), u.u32(), u.text()
+	c.memoryBytes, c.cachedModules = u.i64(), u.u32()
 	if err := u.done(); err != nil {
 		return c, err
 	}
@@ -48,7 +46,7 @@ func (e Enforcement) pack() []byte {
 		p.bool(*v)
 	}
 	p.i64(e.MemoryBytes)
-	p.text(e.Note)
+	p.text(clip(e.Note))
 	return p.b
 }
 
@@ -69,6 +67,8 @@ func unpackEnforcement(b []byte) (e Enforcement, err error) {
 }
 
 func (p *packer) limits(l Limits) {
+	p.u64(l.Gas)
+	p.u64(l.Frames)
 	p.u32(l.MemoryPages)
 	for _, v := range []int64{l.InputBytes, l.OutputBytes, l.DiagnosticsBytes, int64(l.WallClock)} {
 		p.i64(v)
@@ -76,6 +76,7 @@ func (p *packer) limits(l Limits) {
 }
 
 func (u *unpacker) limits() (l Limits) {
+	l.Gas, l.Frames = u.u64(), u.u64()
 	l.MemoryPages = u.u32()
 	l.InputBytes, l.OutputBytes, l.DiagnosticsBytes = u.i64(), u.i64(), u.i64()
 	l.WallClock = time.Duration(u.i64())
@@ -120,28 +121,40 @@ func unpackJob(b []byte) (*Job, error) {
 	return j, u.done()
 }
 
-// An admitRequest is what Pool.Admit asks of a worker.
-type admitRequest struct {
-	digest       [sha256.Size]byte
-	capabilities []string
-	limits       Limits
-}
+// A compileRequest asks for a program to be compiled and kept.
+type compileRequest struct{ key programKey }
 
-func (a *admitRequest) pack() []byte {
+func (q *compileRequest) pack() []byte {
 	var p packer
-	p.raw(a.digest[:])
-	p.texts(a.capabilities)
-	p.limits(a.limits)
+	p.raw(q.key.module[:])
+	p.u8(uint8(q.key.caps))
+	p.u32(q.key.pages)
+	p.bool(q.key.metered)
 	return p.b
 }
 
-func unpackAdmit(b []byte) (*admitRequest, error) {
+func unpackCompile(b []byte) (q compileRequest, err error) {
 	u := unpacker{b: b}
-	a := &admitRequest{}
-	u.raw(a.digest[:])
-	a.capabilities = u.texts(len(capNames))
-	a.limits = u.limits()
-	return a, u.done()
+	u.raw(q.key.module[:])
+	q.key.caps, q.key.pages, q.key.metered = capSet(u.u8()), u.u32(), u.bool()
+	return q, u.done()
+}
+
+// A moduleMessage is the code of a program that was admitted: the form in which
+// it runs, and, for a worker that is to validate it too, the original.
+type moduleMessage struct{ original, code []byte }
+
+func (m *moduleMessage) pack() []byte {
+	p := packer{b: make([]byte, 0, len(m.original)+len(m.code)+8)}
+	p.bytes(m.original)
+	p.bytes(m.code)
+	return p.b
+}
+
+func unpackModule(b []byte) (m moduleMessage, err error) {
+	u := unpacker{b: b}
+	m.original, m.code = u.bytes(), u.bytes()
+	return m, u.done()
 }
 
 // packResult sends bytes, not their digests: the pool computes those itself.
@@ -150,6 +163,10 @@ func packResult(r *Result) []byte {
 	p.u8(uint8(r.Outcome.Kind))
 	p.u32(r.Outcome.ExitCode)
 	p.u32(r.Outcome.PeakPages)
+	p.bool(r.Outcome.Gas != nil)
+	if r.Outcome.Gas != nil {
+		p.u64(*r.Outcome.Gas)
+	}
 	p.bool(r.Outcome.Memory != nil)
 	if r.Outcome.Memory != nil {
 		p.raw(r.Outcome.Memory[:])
@@ -169,6 +186,10 @@ func unpackResult(b []byte, job *Job) (*Result, error) {
 	r := &Result{Engine: compilerInfo()}
 	o := &r.Outcome
 	o.Kind, o.ExitCode, o.PeakPages = Kind(u.u8()), u.u32(), u.u32()
+	if u.bool() {
+		gas := u.u64()
+		o.Gas = &gas
+	}
 	if u.bool() {
 		o.Memory = new([sha256.Size]byte)
 		u.raw(o.Memory[:])
@@ -193,8 +214,14 @@ const maxTrapText = 256
 func (r *Result) check(job *Job) error {
 	o, l := &r.Outcome, job.Limits
 	switch {
-	case o.Kind != KindOK && o.Kind != KindExit && o.Kind != KindTrap && o.Kind != KindOutputTooLarge:
-		return fmt.Errorf("outcome %v from rewriter version %d", o.Kind, Rewriter)
+	case !o.Kind.Valid():
+		return fmt.Errorf("outcome %v", o.Kind)
+	case (o.Gas != nil) != l.metered():
+		return fmt.Errorf("gas is present: %t, with a limit of %d", o.Gas != nil, l.Gas)
+	case o.Gas == nil && (o.Kind == KindBudgetExhausted || o.Kind == KindStackExhausted):
+		return fmt.Errorf("outcome %v of an unmetered run", o.Kind)
+	case o.Gas != nil && (*o.Gas > l.Gas || o.Kind == KindBudgetExhausted && *o.Gas != l.Gas):
+		return fmt.Errorf("gas %d with outcome %v, limit %d", *o.Gas, o.Kind, l.Gas)
 	case (o.ExitCode != 0) != (o.Kind == KindExit):
 		return fmt.Errorf("exit code %d with outcome %v", o.ExitCode, o.Kind)
 	case o.PeakPages > l.MemoryPages:
@@ -276,27 +303,3 @@ type workerError struct {
 
 func (e *workerError) Error() string { return e.text }
 func (e *workerError) Unwrap() error { return e.sentinel }
-
-func packAdmission(a *Admission) []byte {
-	var p packer
-	p.raw(a.ModuleDigest[:])
-	p.u64(a.CompileWork)
-	return p.b
-}
-
-// checkAdmission holds a worker's admission against the one computed here: the
-// static part must be the same, and what the worker adds is that the engine
-// compiled the module.
-func checkAdmission(b []byte, want *Admission) error {
-	u := unpacker{b: b}
-	var digest [sha256.Size]byte
-	u.raw(digest[:])
-	work := u.u64()
-	if err := u.done(); err != nil {
-		return err
-	}
-	if digest != want.ModuleDigest || work != want.CompileWork {
-		return fmt.Errorf("%w: admission of another module", errProtocol)
-	}
-	return nil
-}

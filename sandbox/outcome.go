@@ -10,8 +10,8 @@ import (
 // word in an outcome's text.
 type Kind uint8
 
-// The kinds of outcome. KindBudgetExhausted and KindStackExhausted need a
-// rewritten module, so rewriter version 0 never yields them.
+// The kinds of outcome. Only metered runs end with KindBudgetExhausted or
+// KindStackExhausted.
 const (
 	KindOK              Kind = iota + 1 // _start returned, or exit code 0
 	KindExit                            // proc_exit with a code other than 0
@@ -47,7 +47,8 @@ func (k Kind) Valid() bool { return k >= KindOK && int(k) < len(kindNames) }
 type Outcome struct {
 	Kind     Kind
 	ExitCode uint32 // not 0 with KindExit, else 0
-	// Gas is nil under rewriter version 0, which does not meter.
+	// Gas is what the run used, the whole budget if it is exhausted; nil if
+	// unmetered.
 	Gas *uint64
 	// PeakPages is the size of the memory at the end, its largest since it never shrinks, in pages of 64 KiB.
 	PeakPages uint32
@@ -92,6 +93,8 @@ func (o Outcome) String() string {
 // A Result is an outcome with the bytes it covers.
 type Result struct {
 	Outcome Outcome
+	// RewrittenModule is the SHA-256 of the module as it ran; nil if unmetered.
+	RewrittenModule *[sha256.Size]byte
 	// Output and Diagnostics are what Outcome.Output and Outcome.Diagnostics digest.
 	Output, Diagnostics []byte
 	// Engine tells how the result was obtained. It is never compared or recorded

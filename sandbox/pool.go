@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 )
@@ -22,6 +21,8 @@ const (
 	// DefaultCompileTimeout is far above what the static bounds of admission let
 	// compiling take.
 	DefaultCompileTimeout = 2 * time.Minute
+	// DefaultCacheBytes holds some fifty Go commands, or thousands of small ones.
+	DefaultCacheBytes = 1 << 30
 )
 
 // PoolConfig configures a [Pool]. The zero value is useful.
@@ -35,10 +36,13 @@ type PoolConfig struct {
 	// CachedModules is how many compiled modules each worker keeps warm; 0 means
 	// DefaultCachedModules.
 	CachedModules int
-	// CacheDir, if not empty, keeps compiled code across workers and restarts. It
-	// holds native code that workers execute, and workers write to it: keep it
-	// private to this pool. It is made with mode 0700 if it does not exist.
+	// CacheDir, if not empty, keeps compiled programs across restarts; without it
+	// they live as long as the pool. It holds native code that workers execute:
+	// only this process may write to it, and workers never do. It is made with
+	// mode 0700 if it does not exist.
 	CacheDir string
+	// CacheBytes bounds the directory's size, roughly; 0 means DefaultCacheBytes.
+	CacheBytes int64
 	// CompileTimeout guards validating and compiling; 0 means DefaultCompileTimeout.
 	CompileTimeout time.Duration
 	// Logger gets the lives of workers; nil means none.
@@ -47,16 +51,19 @@ type PoolConfig struct {
 
 // A Pool runs jobs in worker processes, each started from this binary (see
 // [IsWorker]) and kept warm between jobs. A worker that breaks the protocol,
-// dies, or has to be stopped is killed and replaced.
+// dies, or does not stop when it is to is killed and replaced. A module is
+// admitted and rewritten here, once, and compiled in a process of its own that
+// runs no guest; see programs.go.
 //
 // A Pool is safe for concurrent use. Its spawner goroutine owns the thread that
 // is the parent of all workers; a child is owned by the run that took it from
-// idle; mu guards idle and enforcement.
+// idle; mu guards what follows it.
 type Pool struct {
-	config  PoolConfig
-	worker  workerConfig
-	dir     string // empty, the working directory of the workers
-	command func(dir string) (*exec.Cmd, error)
+	config   PoolConfig
+	worker   workerConfig
+	dir      string // of this pool: a directory for each worker
+	command  func(name, dir string) (*exec.Cmd, error)
+	programs *programs
 
 	ctx     context.Context // ends when Close begins
 	cancel  context.CancelCauseFunc
@@ -68,38 +75,16 @@ type Pool struct {
 	mu          sync.Mutex
 	idle        []*child // least recently used first
 	enforcement Enforcement
-}
-
-// A start asks the spawner for a worker.
-type start struct {
-	cmd    *exec.Cmd
-	answer chan<- started
-}
-
-type started struct {
-	child *child
-	err   error
+	started     int       // workers, ever: names their directories
+	faults      int       // workers that failed since one last answered
+	notBefore   time.Time // of the next start, after too many faults
 }
 
 // NewPool starts the workers and returns when all have answered.
 func NewPool(config PoolConfig) (*Pool, error) { return newPool(config, workerCommand) }
 
-func newPool(config PoolConfig, command func(dir string) (*exec.Cmd, error)) (*Pool, error) {
-	if config.Workers <= 0 {
-		config.Workers = runtime.GOMAXPROCS(0)
-	}
-	if config.WorkerMemory <= 0 {
-		config.WorkerMemory = DefaultWorkerMemory
-	}
-	if config.CachedModules <= 0 {
-		config.CachedModules = DefaultCachedModules
-	}
-	if config.CompileTimeout <= 0 {
-		config.CompileTimeout = DefaultCompileTimeout
-	}
-	if config.Logger == nil {
-		config.Logger = slog.New(slog.DiscardHandler)
-	}
+func newPool(config PoolConfig, command func(name, dir string) (*exec.Cmd, error)) (*Pool, error) {
+	config = config.withDefaults()
 	if err := privateDir(config.CacheDir); err != nil {
 		return nil, err
 	}
@@ -109,7 +94,7 @@ func newPool(config PoolConfig, command func(dir string) (*exec.Cmd, error)) (*P
 	}
 	p := &Pool{
 		config:  config,
-		worker:  workerConfig{config.WorkerMemory, uint32(config.CachedModules), config.CacheDir},
+		worker:  workerConfig{config.WorkerMemory, uint32(config.CachedModules)},
 		dir:     dir,
 		command: command,
 		tokens:  make(chan struct{}, config.Workers),
@@ -117,11 +102,36 @@ func newPool(config PoolConfig, command func(dir string) (*exec.Cmd, error)) (*P
 	}
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
 	p.spawned.Go(p.spawn)
-	if err := p.startAll(); err != nil {
+	if p.programs, err = newPrograms(p); err == nil {
+		err = p.startAll()
+	}
+	if err != nil {
 		p.Close()
 		return nil, err
 	}
 	return p, nil
+}
+
+func (c PoolConfig) withDefaults() PoolConfig {
+	if c.Workers <= 0 {
+		c.Workers = runtime.GOMAXPROCS(0)
+	}
+	if c.WorkerMemory <= 0 {
+		c.WorkerMemory = DefaultWorkerMemory
+	}
+	if c.CachedModules <= 0 {
+		c.CachedModules = DefaultCachedModules
+	}
+	if c.CacheBytes <= 0 {
+		c.CacheBytes = DefaultCacheBytes
+	}
+	if c.CompileTimeout <= 0 {
+		c.CompileTimeout = DefaultCompileTimeout
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
 }
 
 // privateDir makes dir, or checks that nobody else can write to it.
@@ -142,58 +152,6 @@ func privateDir(dir string) error {
 	return nil
 }
 
-// spawn starts worker processes. Its thread is their parent, whose end the
-// system answers by killing them, so it stays until all have been reaped.
-func (p *Pool) spawn() {
-	runtime.LockOSThread()
-	for s := range p.starts {
-		c, err := startChild(s.cmd, p.config.Logger)
-		s.answer <- started{c, err}
-	}
-}
-
-// startAll starts all workers side by side.
-func (p *Pool) startAll() error {
-	errs := make([]error, p.config.Workers)
-	var wg sync.WaitGroup
-	for i := range errs {
-		wg.Go(func() {
-			c, err := p.start()
-			if err != nil {
-				errs[i] = err
-				return
-			}
-			p.mu.Lock()
-			p.idle = append(p.idle, c)
-			p.mu.Unlock()
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
-
-func (p *Pool) start() (*child, error) {
-	cmd, err := p.command(p.dir)
-	if err != nil {
-		return nil, engineFault("finding this binary: %w", err)
-	}
-	answer := make(chan started)
-	p.starts <- start{cmd, answer}
-	s := <-answer
-	if s.err != nil {
-		return nil, s.err
-	}
-	if err := s.child.greet(p.worker); err != nil {
-		s.child.stop()
-		return nil, err
-	}
-	p.mu.Lock()
-	p.enforcement = s.child.greeting
-	p.mu.Unlock()
-	p.config.Logger.Debug("sandbox worker started", "pid", s.child.cmd.Process.Pid)
-	return s.child, nil
-}
-
 // Enforcement returns what confines the workers, as the last one started
 // reported.
 func (p *Pool) Enforcement() Enforcement {
@@ -203,26 +161,31 @@ func (p *Pool) Enforcement() Enforcement {
 }
 
 // Run runs a job in a worker process, waiting for one to be free. When ctx ends
-// the run is killed. Errors are a [*Refusal] or wrap [ErrInvalidJob],
+// the run is stopped. Errors are a [*Refusal] or wrap [ErrInvalidJob],
 // [ErrStopped], [ErrEngineFault] or [ErrClosed].
 func (p *Pool) Run(ctx context.Context, job Job) (*Result, error) {
 	if err := job.check(); err != nil {
 		return nil, err
 	}
-	if len(job.Module) > MaxModuleBytes {
-		return nil, refuse(RefusedSize, "", "%d bytes, at most %d are taken", len(job.Module), MaxModuleBytes)
-	}
 	var result *Result
-	err := p.serve(ctx, job.key(), request{
-		kind:           frameJob,
-		payload:        packJob(&job),
-		module:         job.Module,
-		compileTimeout: p.config.CompileTimeout,
-		runTimeout:     job.Limits.wallClock(),
-		answer:         frameResult,
-	}, func(answer []byte) (err error) {
-		result, err = unpackResult(answer, &job)
-		return err
+	err := p.withSlot(ctx, func(ctx context.Context) error {
+		program, err := p.programs.get(ctx, job.key(), job.Module)
+		if err != nil {
+			return err
+		}
+		return p.serve(ctx, program, request{
+			kind:           frameJob,
+			payload:        packJob(&job),
+			compileTimeout: p.config.CompileTimeout,
+			runTimeout:     job.Limits.wallClock(),
+			answer:         frameResult,
+			cancels:        job.Limits.metered(),
+		}, func(answer []byte) (err error) {
+			if result, err = unpackResult(answer, &job); err == nil {
+				result.RewrittenModule = program.admission.RewrittenModule
+			}
+			return err
+		})
 	})
 	if err != nil {
 		return nil, err
@@ -230,31 +193,33 @@ func (p *Pool) Run(ctx context.Context, job Job) (*Result, error) {
 	return result, nil
 }
 
-// Admit admits module as [Admit] does, here, and then has a worker validate and
-// compile it, so that a module that was admitted also runs.
+// Admit admits module as [Admit] does, and then has a worker validate and
+// compile it, so that a module that was admitted also runs, and soon.
 func (p *Pool) Admit(ctx context.Context, module []byte, capabilities []string, limits Limits) (*Admission, error) {
-	admission, err := Admit(module, capabilities, limits)
+	caps, err := capabilitySet(capabilities)
 	if err != nil {
 		return nil, err
 	}
-	q := admitRequest{sha256.Sum256(module), capabilities, limits}
-	caps, _ := capabilitySet(capabilities) // checked by Admit
-	err = p.serve(ctx, programKey{q.digest, caps, limits.MemoryPages}, request{
-		kind:           frameAdmit,
-		payload:        q.pack(),
-		module:         module,
-		compileTimeout: p.config.CompileTimeout,
-		answer:         frameAdmission,
-	}, func(answer []byte) error { return checkAdmission(answer, admission) })
+	if err := limits.check(); err != nil {
+		return nil, err
+	}
+	var admission Admission
+	err = p.withSlot(ctx, func(ctx context.Context) error {
+		program, err := p.programs.get(ctx, limits.key(sha256.Sum256(module), caps), module)
+		if err == nil {
+			admission = *program.admission
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	return admission, nil
+	return &admission, nil
 }
 
-// serve has a worker answer q and shows the answer to accept, whose error is
-// the worker's fault.
-func (p *Pool) serve(ctx context.Context, key programKey, q request, accept func([]byte) error) error {
+// withSlot calls f when fewer runs than there are workers are under way. Its
+// context also ends when the pool is closed.
+func (p *Pool) withSlot(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(p.ctx, func() { cancel(ErrClosed) })()
@@ -266,52 +231,32 @@ func (p *Pool) serve(ctx context.Context, key programKey, q request, accept func
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w while waiting for a worker: %w", ErrStopped, context.Cause(ctx))
 	}
+	return f(ctx)
+}
+
+// serve has a worker answer q about a program and shows the answer to accept,
+// whose error is the worker's fault.
+func (p *Pool) serve(ctx context.Context, program *preparedProgram, q request, accept func([]byte) error) error {
 	for {
-		c, used, err := p.take(key)
+		c, used, err := p.take(ctx, program.key)
 		if err != nil {
 			return err
 		}
+		q.module = func() ([]byte, error) { return p.programs.place(program, c.dir) }
 		answer, err := c.do(ctx, q)
 		if err == nil {
 			if err = accept(answer); err != nil {
 				err = c.fault(err)
 			}
 		}
-		p.put(c, key)
+		p.programs.displace(program, c.dir)
+		p.put(c, program.key, err)
 		// A worker that died while idle never heard of the job: ask another.
 		if used && !c.heard.Load() && errors.Is(err, ErrEngineFault) && ctx.Err() == nil {
 			continue
 		}
 		return err
 	}
-}
-
-// take returns an idle worker, preferably one that has key warm, or a new one.
-func (p *Pool) take(key programKey) (c *child, used bool, err error) {
-	p.mu.Lock()
-	if n := len(p.idle); n > 0 {
-		i := max(0, slices.IndexFunc(p.idle, func(c *child) bool { return c.last == key }))
-		c = p.idle[i]
-		p.idle = slices.Delete(p.idle, i, i+1)
-	}
-	p.mu.Unlock()
-	if c != nil {
-		return c, true, nil
-	}
-	c, err = p.start()
-	return c, false, err
-}
-
-// put returns a worker after an exchange, or ends it if it was given up.
-func (p *Pool) put(c *child, key programKey) {
-	if c.killReason() != nil {
-		c.stop()
-		return
-	}
-	c.last = key
-	p.mu.Lock()
-	p.idle = append(p.idle, c)
-	p.mu.Unlock()
 }
 
 // Close stops what is running (its caller gets [ErrStopped] and [ErrClosed]),
@@ -325,7 +270,7 @@ func (p *Pool) Close() error {
 		}
 		var wg sync.WaitGroup
 		for _, c := range p.idle {
-			wg.Go(c.stop)
+			wg.Go(func() { p.end(c) })
 		}
 		wg.Wait()
 		p.idle = nil

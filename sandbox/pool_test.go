@@ -85,17 +85,17 @@ var badWorkers = map[string]func(){
 		writeFrame(os.Stdout, frameResult, packResult(r))
 		select {}
 	}),
-	"lies about admission": answerThen(func() {
-		writeFrame(os.Stdout, frameAdmission, packAdmission(&Admission{CompileWork: 1}))
-		select {}
-	}),
 	"unknown failure": answerThen(func() { writeFrame(os.Stdout, frameFailure, []byte{77, 0, 0, 0, 0}); select {} }),
 	"short failure":   answerThen(func() { writeFrame(os.Stdout, frameFailure, nil); select {} }),
 }
 
-// badCommand starts this binary as a bad worker.
-func badCommand(behaviour string) func(string) (*exec.Cmd, error) {
-	return func(dir string) (*exec.Cmd, error) {
+// badCommand starts this binary as a bad worker. Those that start are good
+// compilers.
+func badCommand(behaviour string) func(name, dir string) (*exec.Cmd, error) {
+	return func(name, dir string) (*exec.Cmd, error) {
+		if name == compilerName {
+			return workerCommand(name, dir)
+		}
 		exe, err := os.Executable()
 		return &exec.Cmd{Path: exe, Args: []string{badWorkerName + behaviour}, Dir: dir}, err
 	}
@@ -312,7 +312,7 @@ func TestWorkersThatDoNotStart(t *testing.T) {
 			t.Errorf("%s: %v, want an engine fault with %q", behaviour, err, want)
 		}
 	}
-	_, err := newPool(PoolConfig{}, func(string) (*exec.Cmd, error) { return &exec.Cmd{Path: "/nonexistent"}, nil })
+	_, err := newPool(PoolConfig{}, func(string, string) (*exec.Cmd, error) { return &exec.Cmd{Path: "/nonexistent"}, nil })
 	if !errors.Is(err, ErrEngineFault) {
 		t.Errorf("no binary: %v", err)
 	}
@@ -346,15 +346,6 @@ func TestMisbehavingWorkers(t *testing.T) {
 				t.Errorf("the worker is still there: %v", err)
 			}
 		})
-	}
-	p, err := newPool(PoolConfig{Workers: 1}, badCommand("lies about admission"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	job := newJob(printer(func(uint32) []byte { return nil }))
-	if _, err := p.Admit(t.Context(), job.Module, nil, job.Limits); !errors.Is(err, ErrEngineFault) {
-		t.Errorf("Admit: %v", err)
 	}
 }
 

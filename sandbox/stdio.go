@@ -13,7 +13,10 @@ const (
 )
 
 // maxIovecs bounds the buffers of one read or write, as IOV_MAX does on Linux.
-const maxIovecs = 1024
+const (
+	maxIovecs = 1024
+	iovecSize = 8
+)
 
 const (
 	rightRead  = 1 << 1 // fd_read
@@ -84,7 +87,7 @@ func iovecs(mem []byte, p, n uint32) (bufs [][]byte, total uint64, e errno) {
 	if n > maxIovecs {
 		return nil, 0, errInvalid
 	}
-	list := span(mem, p, 8*uint64(n))
+	list := span(mem, p, iovecSize*uint64(n))
 	if list == nil {
 		return nil, 0, errFault
 	}
@@ -110,10 +113,11 @@ func fdRead(g *guest, mem []byte, a args) errno {
 	if count == nil {
 		return errFault
 	}
-	bufs, _, e := iovecs(mem, a.u32(1), a.u32(2))
+	bufs, total, e := iovecs(mem, a.u32(1), a.u32(2))
 	if e != success {
 		return e
 	}
+	g.chargeBytes(iovecSize*uint64(len(bufs)) + min(total, uint64(len(g.input))))
 	read := 0
 	for _, b := range bufs {
 		n := copy(b, g.input)
@@ -140,6 +144,7 @@ func fdWrite(g *guest, mem []byte, a args) errno {
 	if e != success {
 		return e
 	}
+	g.chargeBytes(iovecSize*uint64(len(bufs)) + total)
 	for _, b := range bufs {
 		if fd == fdStderr {
 			g.diag = appendUpTo(g.diag, b, g.maxDiag)

@@ -8,14 +8,21 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 )
 
 // A worker process is this binary under one of these names, without arguments
-// and environment. The first stage confines itself and becomes the second.
+// and environment. A runner runs jobs; a compiler compiles one program, which
+// it leaves in its directory, and never runs any. The first stage of each
+// confines itself and becomes the second, whose name has the suffix.
 const (
-	workerName         = "tallystick-sandbox-worker"
-	workerNameConfined = "tallystick-sandbox-worker:confined"
+	runnerName     = "tallystick-sandbox-worker"
+	compilerName   = "tallystick-sandbox-compiler"
+	confinedSuffix = ":confined"
 )
+
+// workerNames are the names of all stages.
+var workerNames = []string{runnerName, runnerName + confinedSuffix, compilerName, compilerName + confinedSuffix}
 
 // IsWorker reports whether this process was started by a [Pool] as a worker.
 // A binary that makes a Pool asks first thing in main, before it reads flags or
@@ -24,20 +31,20 @@ const (
 //	if sandbox.IsWorker() {
 //		sandbox.WorkerMain()
 //	}
-func IsWorker() bool {
-	return len(os.Args) == 1 && (os.Args[0] == workerName || os.Args[0] == workerNameConfined)
-}
+func IsWorker() bool { return len(os.Args) == 1 && slices.Contains(workerNames, os.Args[0]) }
 
 // WorkerMain serves the pool that started this process and does not return.
 // It ends the process when the pool closes its pipe.
 func WorkerMain() {
-	if os.Args[0] == workerName {
-		if err := confineAndExec(workerNameConfined); err != nil {
+	name := os.Args[0]
+	if name == runnerName || name == compilerName {
+		if err := confineAndExec(name+confinedSuffix, name == compilerName); err != nil {
 			fmt.Fprintln(os.Stderr, "confining:", err)
 			os.Exit(3)
 		}
 	}
-	if err := serveWorker(os.Stdin, os.Stdout, confine); err != nil {
+	compiler := name == compilerName+confinedSuffix
+	if err := serveWorker(os.Stdin, os.Stdout, compiler, confine); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -47,19 +54,22 @@ func WorkerMain() {
 // A worker is the inside of a worker process: one engine, one request at a
 // time, all on the goroutine that made it.
 type worker struct {
-	in     <-chan inbound
-	out    io.Writer
-	engine *Engine
+	in       <-chan inbound
+	out      io.Writer
+	engine   *Engine
+	compiler bool // compiles and never runs
 }
 
-// An inbound is a frame from the pool.
+// An inbound is a frame from the pool. Its context ends when the pool cancels
+// what it asks for, or has gone.
 type inbound struct {
 	kind    frameKind
 	payload []byte
+	ctx     context.Context
 }
 
 // serveWorker answers requests until in ends between two of them.
-func serveWorker(in io.Reader, out io.Writer, confine func(workerConfig) Enforcement) error {
+func serveWorker(in io.Reader, out io.Writer, compiler bool, confine func(workerConfig, bool) Enforcement) error {
 	in = bufio.NewReader(in)
 	kind, payload, err := readFrame(in)
 	if err != nil {
@@ -72,27 +82,23 @@ func serveWorker(in io.Reader, out io.Writer, confine func(workerConfig) Enforce
 	if err != nil {
 		return err
 	}
-	if err := writeFrame(out, frameGreeting, confine(config).pack()); err != nil {
+	dir, _ := os.Getwd() // while it may be asked for; without it nothing is cached
+	e := confine(config, compiler)
+	if !e.Filesystem && !compiler {
+		dir = ""
+	}
+	if err := writeFrame(out, frameGreeting, e.pack()); err != nil {
 		return err
 	}
-	engine := NewEngine(EngineConfig{CachedModules: int(config.cachedModules), CacheDir: config.cacheDir})
+	engine := NewEngine(EngineConfig{CachedModules: int(config.cachedModules), CacheDir: dir})
 	defer engine.Close()
 
-	// The reader runs beside the guest, so that the end of the pool is noticed
-	// even while a guest computes.
 	frames, readErr := make(chan inbound), make(chan error, 1)
 	go func() {
 		defer close(frames)
-		for {
-			kind, payload, err := readFrame(in)
-			if err != nil {
-				readErr <- err
-				return
-			}
-			frames <- inbound{kind, payload}
-		}
+		readErr <- readFrames(in, frames)
 	}()
-	w := &worker{in: frames, out: out, engine: engine}
+	w := &worker{in: frames, out: out, engine: engine, compiler: compiler}
 	for frame := range frames {
 		if err := w.serve(frame); err != nil {
 			return err
@@ -104,17 +110,43 @@ func serveWorker(in io.Reader, out io.Writer, confine func(workerConfig) Enforce
 	return nil
 }
 
+// readFrames runs beside the guest, so that a cancel, and the end of the pool,
+// is noticed even while a guest computes. A cancel ends the request before it,
+// which may have been answered: the pool reads an answer before it asks again.
+func readFrames(in io.Reader, frames chan<- inbound) error {
+	all, end := context.WithCancel(context.Background())
+	defer end()
+	var request context.Context
+	cancel := func() {}
+	for {
+		kind, payload, err := readFrame(in)
+		if err != nil {
+			cancel()
+			return err
+		}
+		switch kind {
+		case frameCancel:
+			cancel()
+			continue
+		case frameJob, frameCompile:
+			cancel() // releases what the one before held
+			request, cancel = context.WithCancel(all)
+		}
+		frames <- inbound{kind, payload, request}
+	}
+}
+
 // serve answers one request. An error ends the worker; failures of the request
 // are answers.
 func (w *worker) serve(frame inbound) error {
 	var kind frameKind
 	var answer []byte
 	var err error
-	switch frame.kind {
-	case frameJob:
-		kind, answer, err = w.job(frame.payload)
-	case frameAdmit:
-		kind, answer, err = w.admit(frame.payload)
+	switch {
+	case frame.kind == frameJob && !w.compiler:
+		kind, answer, err = w.job(frame)
+	case frame.kind == frameCompile:
+		kind, answer, err = w.compile(frame)
 	default:
 		err = fmt.Errorf("%w: frame %d is no request", errProtocol, frame.kind)
 	}
@@ -127,18 +159,15 @@ func (w *worker) serve(frame inbound) error {
 	return writeFrame(w.out, kind, answer)
 }
 
-func (w *worker) job(payload []byte) (frameKind, []byte, error) {
-	job, err := unpackJob(payload)
+func (w *worker) job(frame inbound) (frameKind, []byte, error) {
+	job, err := unpackJob(frame.payload)
 	if err != nil {
 		return 0, nil, err
 	}
 	if err := job.check(); err != nil {
 		return 0, nil, err
 	}
-	if job.Module, err = w.module(job.key()); err != nil {
-		return 0, nil, err
-	}
-	result, err := w.engine.runChecked(context.Background(), job, func() error {
+	result, err := w.engine.runLoaded(frame.ctx, job, w.load, func() error {
 		return writeFrame(w.out, frameRunning, nil)
 	})
 	if err != nil {
@@ -147,34 +176,20 @@ func (w *worker) job(payload []byte) (frameKind, []byte, error) {
 	return frameResult, packResult(result), nil
 }
 
-func (w *worker) admit(payload []byte) (frameKind, []byte, error) {
-	request, err := unpackAdmit(payload)
+func (w *worker) compile(frame inbound) (frameKind, []byte, error) {
+	q, err := unpackCompile(frame.payload)
 	if err != nil {
 		return 0, nil, err
 	}
-	caps, err := capabilitySet(request.capabilities)
-	if err != nil {
-		return 0, nil, err
-	}
-	if err := request.limits.check(); err != nil {
-		return 0, nil, err
-	}
-	key := programKey{request.digest, caps, request.limits.MemoryPages}
-	module, err := w.module(key)
-	if err != nil {
-		return 0, nil, err
-	}
-	p, err := w.engine.load(context.Background(), module, key)
-	if err != nil {
-		return 0, nil, err
-	}
-	return frameAdmission, packAdmission(p.admission), nil
+	_, err = w.load(frame.ctx, q.key)
+	return frameCompiled, nil, err
 }
 
-// module asks the pool for the module of key, unless it is warm.
-func (w *worker) module(key programKey) ([]byte, error) {
-	if w.engine.warm(key) {
-		return nil, nil
+// load returns the program of key, asking the pool for its code unless it is
+// warm. The pool has admitted and rewritten it.
+func (w *worker) load(ctx context.Context, key programKey) (*program, error) {
+	if p, err := w.engine.recall(key); p != nil || err != nil {
+		return p, err
 	}
 	if err := writeFrame(w.out, frameNeed, nil); err != nil {
 		return nil, err
@@ -183,8 +198,19 @@ func (w *worker) module(key programKey) ([]byte, error) {
 	if !ok || frame.kind != frameModule {
 		return nil, fmt.Errorf("%w: no module", errProtocol)
 	}
-	if got := sha256.Sum256(frame.payload); got != key.module {
-		return nil, invalidJob("module is %x, the job names %x", got[:8], key.module[:8])
+	m, err := unpackModule(frame.payload)
+	if err != nil {
+		return nil, err
 	}
-	return frame.payload, nil
+	a := &admitted{key: key, admission: &Admission{ModuleDigest: key.module}, code: m.code}
+	if key.metered {
+		sum := sha256.Sum256(m.code)
+		a.admission.RewrittenModule = &sum
+	}
+	if len(m.original) > 0 {
+		if err := a.validate(ctx, m.original); err != nil {
+			return nil, err
+		}
+	}
+	return w.engine.keep(ctx, a)
 }

@@ -1,0 +1,191 @@
+package sandbox
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// maxKnownPrograms bounds what a pool remembers of the programs it prepared; one
+// that was forgotten is found on disk again.
+const maxKnownPrograms = 256
+
+// A preparedProgram is a module that was admitted, rewritten and compiled, and
+// may be loaded by any worker.
+type preparedProgram struct {
+	key       programKey
+	admission *Admission
+	id        string // its name in the store
+	code      []byte // only if it could not be stored
+	native    nativeCode
+}
+
+// Programs prepares modules for workers. Native code that workers share comes
+// from a process that compiled it, ran no guest, and has ended; workers that run
+// guests cannot write to it. So a guest that takes its worker over can spoil
+// neither another worker nor what a later one loads.
+//
+// It is safe for concurrent use: mu guards known and underway.
+type programs struct {
+	pool  *Pool
+	store *store
+
+	mu       sync.Mutex
+	known    map[programKey]*preparedProgram
+	underway map[programKey]chan struct{} // closed when its preparation has ended
+}
+
+func newPrograms(p *Pool) (*programs, error) {
+	dir := p.config.CacheDir
+	if dir == "" {
+		dir = filepath.Join(p.dir, "programs")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return nil, engineFault("making the compilation cache: %w", err)
+		}
+	}
+	return &programs{
+		pool: p, store: &store{dir: dir, maxBytes: p.config.CacheBytes},
+		known: map[programKey]*preparedProgram{}, underway: map[programKey]chan struct{}{},
+	}, nil
+}
+
+// get returns the program of key, preparing module (whose digest the key has)
+// if that has not been done. Only one caller does so at a time for each key.
+func (s *programs) get(ctx context.Context, key programKey, module []byte) (*preparedProgram, error) {
+	for {
+		s.mu.Lock()
+		if p := s.known[key]; p != nil {
+			s.mu.Unlock()
+			return p, nil
+		}
+		other, busy := s.underway[key]
+		if !busy {
+			other = make(chan struct{})
+			s.underway[key] = other
+		}
+		s.mu.Unlock()
+		if !busy {
+			return s.first(ctx, key, module, other)
+		}
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w while another compiles: %w", ErrStopped, context.Cause(ctx))
+		}
+	}
+}
+
+// first prepares a program for all who ask for it.
+func (s *programs) first(ctx context.Context, key programKey, module []byte, done chan struct{}) (*preparedProgram, error) {
+	p, err := s.prepare(ctx, key, module)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		for k := range s.known {
+			if len(s.known) < maxKnownPrograms {
+				break
+			}
+			delete(s.known, k)
+		}
+		s.known[key] = p
+	}
+	delete(s.underway, key)
+	close(done)
+	return p, err
+}
+
+func (s *programs) prepare(ctx context.Context, key programKey, module []byte) (*preparedProgram, error) {
+	if len(module) > MaxModuleBytes {
+		return nil, refuse(RefusedSize, "", "%d bytes, at most %d are taken", len(module), MaxModuleBytes)
+	}
+	if got := sha256.Sum256(module); got != key.module {
+		return nil, invalidJob("module is %x, the job names %x", got[:8], key.module[:8])
+	}
+	p, err := s.store.load(key)
+	if err == nil {
+		return p, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		s.pool.config.Logger.Warn("compiled program is not usable and is made anew", "error", err)
+	}
+	a, err := admitRewritten(module, key)
+	if err != nil {
+		return nil, err
+	}
+	native, err := s.compile(ctx, a, module)
+	if err != nil {
+		return nil, err
+	}
+	p, err = s.store.save(a, native)
+	if err != nil {
+		s.pool.config.Logger.Warn("compiled program is not kept", "error", err)
+		p = &preparedProgram{key: key, admission: a.admission, code: a.code}
+	}
+	return p, nil
+}
+
+// compile has a process of its own validate and compile what was admitted, and
+// returns the native code it left, if it did.
+func (s *programs) compile(ctx context.Context, a *admitted, original []byte) (*nativeFile, error) {
+	c, err := s.pool.start(ctx, compilerName)
+	if err != nil {
+		return nil, err
+	}
+	defer s.pool.end(c)
+	m := moduleMessage{code: a.code}
+	if a.key.metered {
+		m.original = original
+	}
+	q := compileRequest{a.key}
+	_, err = c.do(ctx, request{
+		kind:           frameCompile,
+		payload:        q.pack(),
+		module:         func() ([]byte, error) { return m.pack(), nil },
+		compileTimeout: s.pool.config.CompileTimeout,
+		answer:         frameCompiled,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.stop()
+	return readNative(c.dir)
+}
+
+// place puts the native code of a program into a worker's directory, and returns
+// the message with its code. Without native code the worker compiles.
+func (s *programs) place(p *preparedProgram, dir string) ([]byte, error) {
+	m := moduleMessage{code: p.code}
+	if m.code == nil {
+		var err error
+		if m.code, err = s.store.code(p); err != nil {
+			s.forget(p)
+			return nil, engineFault("reading a compiled program: %w", err)
+		}
+	}
+	if err := s.store.place(p, dir); err != nil {
+		s.pool.config.Logger.Warn("compiled program is not usable and is made anew", "error", err)
+		s.forget(p)
+	}
+	return m.pack(), nil
+}
+
+// displace takes back what place left.
+func (s *programs) displace(p *preparedProgram, dir string) {
+	if p.native.Name != "" {
+		_ = os.Remove(filepath.Join(dir, p.native.Name)) // often not there; the directory is removed in the end
+	}
+}
+
+// forget has a program made anew when it is next asked for.
+func (s *programs) forget(p *preparedProgram) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known[p.key] == p {
+		delete(s.known, p.key)
+	}
+	s.store.remove(p.id)
+}

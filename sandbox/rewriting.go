@@ -1,0 +1,80 @@
+package sandbox
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+
+	"github.com/tetratelabs/wazero"
+
+	"github.com/tallystick/tallystick/sandbox/rewrite"
+)
+
+// Rewriter and CostTable are the versions of the rewriter and of its table of
+// costs, as contracts name them. Contracts may also name 0 for both, which runs
+// modules as they are, for development.
+const (
+	Rewriter  = rewrite.Version
+	CostTable = rewrite.CostTable
+)
+
+// An admitted module is one that may run, in the form in which it runs: the
+// original under rewriter version 0, else what the rewriter made of it.
+type admitted struct {
+	key       programKey
+	admission *Admission
+	code      []byte
+}
+
+// admitRewritten admits module, whose digest key has, and rewrites it if it is
+// to be metered.
+func admitRewritten(module []byte, key programKey) (*admitted, error) {
+	admission, err := admit(module, key)
+	if err != nil {
+		return nil, err
+	}
+	a := &admitted{key, admission, module}
+	if !key.metered {
+		return a, nil
+	}
+	r, err := rewrite.Rewrite(module, rewrite.Config{MemoryPages: key.pages})
+	if err != nil {
+		return nil, refuse(RefusedRewriting, "", "%v", err)
+	}
+	sum := r.Digest
+	a.code, admission.RewrittenModule, admission.Rewriter = r.Bytes, &sum, Rewriter
+	return a, nil
+}
+
+// validate has the engine validate the original of a rewritten module: what
+// the rewriter makes of an invalid one may happen to be valid. The interpreter
+// shares the compiler's validator and needs nothing of the machine.
+func (a *admitted) validate(ctx context.Context, original []byte) error {
+	if !a.key.metered {
+		return nil // the engine validates what it compiles
+	}
+	if err := validate(ctx, original); err != nil {
+		return refuse(RefusedInvalid, "", "%v", err)
+	}
+	return nil
+}
+
+func validate(ctx context.Context, module []byte) error {
+	r := wazero.NewRuntimeWithConfig(context.Background(), wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(features))
+	defer r.Close(context.Background())
+	_, err := r.CompileModule(ctx, module)
+	return err
+}
+
+// compileError tells a module that does not validate, which is refused, from a
+// compiler that failed. Rewritten modules are validated before, so that an
+// invalid one here is the rewriter's fault.
+func (a *admitted) compileError(ctx context.Context, err error) error {
+	if invalid := validate(ctx, a.code); invalid == nil {
+		return engineFault("compiling: %w", err)
+	} else if a.key.metered {
+		return engineFault("the rewritten module %x does not validate: %w", sha256.Sum256(a.code), errors.Join(invalid))
+	} else {
+		return refuse(RefusedInvalid, "", "%v", invalid)
+	}
+}
