@@ -7,11 +7,16 @@ import (
 	"github.com/tallystick/tallystick/internal/digest"
 )
 
+// Metered returns the versions of a contract whose module runs metered, as all
+// but development wants.
+func Metered() contract.Versions {
+	return contract.Versions{HostInterface: HostInterface, Rewriter: Rewriter, CostTable: CostTable}
+}
+
 // Supports reports whether this release gives a contract of these versions the
 // meaning that they name; if not, which ones it has.
 func Supports(v contract.Versions) error {
-	metered := v.Rewriter == Rewriter && v.CostTable == CostTable
-	if v.HostInterface != HostInterface || !metered && !Unmetered(v) {
+	if v != Metered() && (v.HostInterface != HostInterface || !Unmetered(v)) {
 		return fmt.Errorf("host_interface %d, rewriter %d, cost_table %d; this release has %d, %d, %d, and for development %d, 0, 0",
 			v.HostInterface, v.Rewriter, v.CostTable, HostInterface, Rewriter, CostTable, HostInterface)
 	}

@@ -40,7 +40,6 @@ const (
 	RefusedLocals    RefusalCode = "locals"           // a function with more than MaxLocals
 	RefusedControl   RefusalCode = "control"          // a function with more than MaxControl control instructions
 	RefusedWork      RefusalCode = "compile_work"     // estimated compile work above MaxCompileWork
-	RefusedRewriting RefusalCode = "rewriting"        // beyond what the rewriter takes
 	RefusedInvalid   RefusalCode = "invalid"          // fails WebAssembly validation
 )
 

@@ -10,14 +10,6 @@ import (
 	"github.com/tallystick/tallystick/sandbox/rewrite"
 )
 
-// What a call of the host costs, part of cost table 1: hostCallGas, and one
-// unit more for every bytesPerGas bytes that it copies, begun ones not counted.
-// See docs/formats/host-interface.md, "Gas".
-const (
-	hostCallGas = 100
-	bytesPerGas = 8
-)
-
 // DefaultSlice is how much gas a guest gets at a time. Between two slices it
 // comes back to the host, where a run that has been cancelled ends, and where
 // the Go runtime can stop its thread: some 0.1 to 4 ms apart. It costs nothing
@@ -95,8 +87,8 @@ func (g *guest) charge(n uint64) {
 
 // chargeBytes takes the gas for copying n bytes, before they are copied.
 func (g *guest) chargeBytes(n uint64) {
-	if n >= bytesPerGas {
-		g.charge(n / bytesPerGas)
+	if n >= rewrite.HostBytesPerGas {
+		g.charge(n / rewrite.HostBytesPerGas)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+
+	"github.com/tallystick/tallystick/sandbox/rewrite"
 )
 
 // A programKey is all that decides the compiled form of a module.
@@ -127,7 +129,7 @@ func exportHost(r wazero.Runtime, caps capSet) error {
 // Call is the engine's entry into a host function.
 func (f *hostFunc) Call(ctx context.Context, m api.Module, stack []uint64) {
 	g := ctx.Value(guestKey{}).(*guest)
-	g.charge(hostCallGas)
+	g.charge(rewrite.HostCallCost)
 	memory := m.Memory()
 	mem, _ := memory.Read(0, memory.Size())
 	e := f.call(g, mem, stack[:len(f.params)])

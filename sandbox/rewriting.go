@@ -38,8 +38,11 @@ func admitRewritten(module []byte, key programKey) (*admitted, error) {
 		return a, nil
 	}
 	r, err := rewrite.Rewrite(module, rewrite.Config{MemoryPages: key.pages})
+	if refusal := (*rewrite.Refusal)(nil); errors.As(err, &refusal) {
+		return nil, refuse(RefusalCode(refusal.Rule), refusal.Item, "%s", refusal.Detail) // the names are the same
+	}
 	if err != nil {
-		return nil, refuse(RefusedRewriting, "", "%v", err)
+		return nil, engineFault("rewriting: %w", err)
 	}
 	sum := r.Digest
 	a.code, admission.RewrittenModule, admission.Rewriter = r.Bytes, &sum, Rewriter

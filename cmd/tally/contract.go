@@ -33,10 +33,11 @@ read it, sign it with "sign", and hand it in with "register".`,
 func contractNewCommand(a *app) *cobra.Command {
 	c := &contract.Contract{
 		ProtocolVersion: contract.ProtocolVersion,
-		Versions:        contract.Versions{HostInterface: sandbox.HostInterface, Rewriter: sandbox.Rewriter},
+		Versions:        sandbox.Metered(),
 	}
 	var modulePath, output, seed string
 	var capabilities, args, env, nodeLabels []string
+	var unmetered bool
 	limits := sandbox.DefaultLimits()
 	cmd := &cobra.Command{
 		Use:   "new NAME --module FILE",
@@ -83,6 +84,9 @@ The module is checked as the control plane and every node will check it. Without
 			if !cmd.Flags().Changed("capability") {
 				grant = allCapabilities()
 			}
+			if unmetered {
+				c.Versions.Rewriter, c.Versions.CostTable, limits.Gas, limits.Frames = 0, 0, 0, 0
+			}
 			admission, err := sandbox.Admit(module, grant, limits)
 			if err != nil {
 				return err
@@ -95,6 +99,7 @@ The module is checked as the control plane and every node will check it. Without
 				c.Capabilities = append(c.Capabilities, contract.Capability(name))
 			}
 			c.Limits = contract.Limits{
+				Gas: limits.Gas, Frames: limits.Frames,
 				DiagnosticsBytes: uint64(limits.DiagnosticsBytes), InputBytes: uint64(limits.InputBytes),
 				MemoryPages: uint64(limits.MemoryPages), OutputBytes: uint64(limits.OutputBytes),
 			}
@@ -111,6 +116,11 @@ The module is checked as the control plane and every node will check it. Without
 			return a.printer.value(map[string]any{"file": output, "contract_hash": digest.Of(payload), "module": c.Module}, func(w io.Writer) {
 				fmt.Fprintf(w, "contract      %s (unsigned)\n", output)
 				fmt.Fprintf(w, "module        %s (%d bytes, %d functions)\n", c.Module, len(module), admission.Functions)
+				if unmetered {
+					fmt.Fprintf(w, "gas           unmetered, for development only\n")
+				} else {
+					fmt.Fprintf(w, "gas           at most %d, and %d frames\n", limits.Gas, limits.Frames)
+				}
 				fmt.Fprintf(w, "capabilities  %s\n", strings.Join(grant, ", "))
 				fmt.Fprintf(w, "agreement     %d of %d nodes, at most %d asked\n", c.Agreement, c.Nodes, c.MaxAssigned)
 				fmt.Fprintf(w, "sign it with: tally contract sign %s\n", output)
@@ -132,6 +142,9 @@ The module is checked as the control plane and every node will check it. Without
 	f.Uint64Var(&c.MinTrustLevel, "min-trust-level", 0, "least trust level of a node")
 	f.StringArrayVar(&nodeLabels, "node-label", nil, "KEY=VALUE that a node must have")
 	f.Uint64Var(&c.ExpiresEpoch, "expires-epoch", 0, "last epoch at which it may be used (default none)")
+	f.Uint64Var(&limits.Gas, "gas", limits.Gas, "budget in units of the cost table; 10^9 is 0.1 to 0.6 s of a node's time")
+	f.Uint64Var(&limits.Frames, "frames", limits.Frames, fmt.Sprintf("limit of calls nested in each other, at most %d", sandbox.MaxFrames))
+	f.BoolVar(&unmetered, "unmetered", false, "run the module as it is, for development; nodes refuse that unless started with --allow-unmetered")
 	f.Uint32Var(&limits.MemoryPages, "memory-pages", limits.MemoryPages, "memory limit in pages of 64 KiB")
 	f.Int64Var(&limits.InputBytes, "input-bytes", limits.InputBytes, "limit of the input")
 	f.Int64Var(&limits.OutputBytes, "output-bytes", limits.OutputBytes, "limit of the output")
