@@ -286,7 +286,22 @@ func (a *agent) register(example string, change func(*contract.Contract)) digest
 	if err != nil {
 		a.c.t.Fatal(err)
 	}
-	v := newContract(a.name, example, wasm)
+	return a.registerModule(example, wasm, change)
+}
+
+// idle is a module that does nothing, and so is compiled in no time: for tests in
+// which nodes start often and what they compute does not matter.
+var idle = []byte("\x00asm\x01\x00\x00\x00" +
+	"\x01\x04\x01\x60\x00\x00" + // type 0: func()
+	"\x03\x02\x01\x00" + // func 0 of type 0
+	"\x05\x03\x01\x00\x01" + // a memory of one page
+	"\x07\x13\x02\x06memory\x02\x00\x06_start\x00\x00" +
+	"\x0a\x04\x01\x02\x00\x0b")
+
+// registerModule is register for a module's bytes.
+func (a *agent) registerModule(name string, wasm []byte, change func(*contract.Contract)) digest.Digest {
+	a.c.t.Helper()
+	v := newContract(a.name, name, wasm)
 	if change != nil {
 		change(v)
 	}
@@ -294,8 +309,7 @@ func (a *agent) register(example string, change func(*contract.Contract)) digest
 	if err != nil {
 		a.c.t.Fatal(err)
 	}
-	_, err = a.Control.RegisterContract(context.Background(), connect.NewRequest(&pb.RegisterContractRequest{Envelope: envelope, Module: wasm}))
-	if err != nil {
+	if _, err := a.Control.RegisterContract(context.Background(), connect.NewRequest(&pb.RegisterContractRequest{Envelope: envelope, Module: wasm})); err != nil {
 		a.c.t.Fatal(err)
 	}
 	return hash

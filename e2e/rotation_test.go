@@ -17,8 +17,10 @@ import (
 
 	"github.com/tallystick/tallystick/client"
 	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/strictjson"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
 // traffic submits executions, one after the other, until it is ended. What is
@@ -105,7 +107,8 @@ func (f *founded) tenant() (*agent, error) {
 }
 
 // TestRotation replaces every kind of key while executions run: each kind of the
-// tenant's, the nodes', an admin's, the logs' and a witness's. All that was
+// tenant's, the nodes', an admin's, the logs', also those for receipts, and a
+// witness's. All that was
 // accepted completes, every proof verifies under the policies of the end, and
 // what was rotated is refused.
 func TestRotation(t *testing.T) {
@@ -113,7 +116,7 @@ func TestRotation(t *testing.T) {
 	f.startNodes()
 	a := f.agent("tenant")
 	var mu sync.Mutex
-	hash := [32]byte(a.register("canonjson", nil))
+	hash := [32]byte(a.registerModule("idle", idle, nil))
 	tr := f.traffic(func() [32]byte { mu.Lock(); defer mu.Unlock(); return hash })
 	tr.more("the start")
 	first := tr.all()[0]
@@ -129,11 +132,7 @@ func TestRotation(t *testing.T) {
 		t.Errorf("a rotated submission key submitted %s", id)
 	}
 	oldContract := f.rotate("tenant", "contract")
-	wasm, err := os.ReadFile(module(t, "canonjson"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	next := newContract("tenant", "canonjson", wasm)
+	next := newContract("tenant", "idle", idle)
 	next.Version = "2"
 	key, err := loadKey(oldContract)
 	if err != nil {
@@ -143,11 +142,11 @@ func TestRotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.must(f.tenant()).Control.RegisterContract(context.Background(), connect.NewRequest(&pb.RegisterContractRequest{Envelope: envelope, Module: wasm})); err == nil {
+	if _, err := f.must(f.tenant()).Control.RegisterContract(context.Background(), connect.NewRequest(&pb.RegisterContractRequest{Envelope: envelope, Module: idle})); err == nil {
 		t.Error("a rotated contract key registered a contract")
 	}
 	tr.more("the contract key was rotated") // under the contract that the old key signed
-	second := [32]byte(f.must(f.tenant()).register("canonjson", func(c *contract.Contract) { c.Version = "2" }))
+	second := [32]byte(f.must(f.tenant()).registerModule("idle", idle, func(c *contract.Contract) { c.Version = "2" }))
 	mu.Lock()
 	hash = second
 	mu.Unlock()
@@ -191,7 +190,7 @@ func TestRotation(t *testing.T) {
 		tr.more("the keys of " + node + " were rotated")
 	}
 
-	f.rotateLogKeys(tr)
+	f.rotateLogKeys(tr, second)
 	f.rotateWitness(tr)
 
 	tr.end()
@@ -207,15 +206,57 @@ func TestRotation(t *testing.T) {
 	t.Logf("%d executions over %d changes", len(ids), strings.Count(f.tally("auditor", "member", "history"), "\nepoch "))
 }
 
-// rotateLogKeys replaces the key of each log by the steps of the runbook.
-func (f *founded) rotateLogKeys(tr *traffic) {
+// receiptOf submits once more and returns what the answer has to show for it.
+func (f *founded) receiptOf(hash digest.Digest, n int) *pb.Receipt {
+	f.t.Helper()
+	a := f.must(f.tenant())
+	envelope, _ := a.submission(hash, []byte(`{}`), n)
+	res, err := a.submit(envelope, []byte(`{}`))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return res.Receipt
+}
+
+// receiptsVerify checks receipts against the keys that the membership names now.
+func (f *founded) receiptsVerify(when string, want bool, receipts ...*pb.Receipt) {
+	f.t.Helper()
+	read := func(name string) []byte {
+		data, err := os.ReadFile(filepath.Join(f.dir, name))
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		return data
+	}
+	policy, err := checkpoint.ParsePolicy(read("membership.policy"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	members, err := f.must(f.tenant()).Members(context.Background(), client.MembershipTrust{Genesis: read("genesis.json"), Policy: policy})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for i, r := range receipts {
+		if _, err := client.VerifyReceipt(members.Current().Logs().Audit, r); (err == nil) != want {
+			f.t.Errorf("%s, receipt %d: %v", when, i, err)
+		}
+	}
+}
+
+// rotateLogKeys replaces the key of each log by the steps of the runbook, and its
+// receipt key with them.
+func (f *founded) rotateLogKeys(tr *traffic, hash digest.Digest) {
 	f.t.Helper()
 	control := f.processes["control"]
 	before := f.logs
+	oldReceipt := f.receiptOf(hash, 2_000_000)
 	step := func(step string) {
 		control.stop()
 		for _, log := range []string{"audit", "membership"} {
 			f.command("controlapi", "rotate-key", step, "--dir", f.dirOf("control"), "--log", log)
+			if step == "begin" {
+				f.command("controlapi", "rotate-key", "receipt", "--dir", f.dirOf("control"), "--log", log)
+			}
 		}
 		data, err := os.ReadFile(f.dirOf("control", "logs.json"))
 		if err == nil {
@@ -238,9 +279,15 @@ func (f *founded) rotateLogKeys(tr *traffic) {
 	step("begin")
 	control.start()
 	tr.more("a second log key signs")
-	name("audit", f.logs.Audit.Keys, f.logs.Audit.ReceiptKeys)
+	newReceipt := f.receiptOf(hash, 2_000_001)
+	if _, err := client.VerifyReceipt(before.Audit, newReceipt); err == nil {
+		f.t.Error("the old receipt key signs still")
+	}
+	// Both keys for receipts: those from before are shown for a while yet.
+	name("audit", f.logs.Audit.Keys, slices.Concat(before.Audit.ReceiptKeys, f.logs.Audit.ReceiptKeys))
 	name("membership", f.logs.Membership.Keys, f.logs.Membership.ReceiptKeys)
 	tr.more("the second log keys were named")
+	f.receiptsVerify("while both keys are named", true, oldReceipt, newReceipt)
 	for _, w := range foundedWitnesses {
 		f.writeLogsPolicy(w)
 		f.processes[w].restart()
@@ -263,6 +310,8 @@ func (f *founded) rotateLogKeys(tr *traffic) {
 	name("audit", f.logs.Audit.Keys, f.logs.Audit.ReceiptKeys)
 	name("membership", f.logs.Membership.Keys, f.logs.Membership.ReceiptKeys)
 	tr.more("the old log keys are named no more")
+	f.receiptsVerify("once the new key is named alone", true, newReceipt, f.receiptOf(hash, 2_000_002))
+	f.receiptsVerify("once the old key is named no more", false, oldReceipt)
 }
 
 // rotateWitness replaces the key of one witness: in the policies a group of the
