@@ -3,13 +3,10 @@ package membership
 import (
 	"bytes"
 	"cmp"
-	"crypto/sha256"
-	"encoding"
 	"encoding/binary"
 	"fmt"
-	"hash"
+	"maps"
 	"slices"
-	"sort"
 
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
@@ -52,36 +49,36 @@ type Schedule struct {
 // this trust level and every one of the labels.
 func (s *State) Eligible(minTrust uint64, labels map[string]string) []string {
 	var ids []string
-	want := newConstraint(minTrust, labels)
-	for _, m := range s.attesters() {
-		if want.admits(m) {
-			ids = append(ids, m.ID)
-		}
+	for _, m := range s.eligible(minTrust, labels) {
+		ids = append(ids, m.ID)
 	}
 	return ids
 }
 
-// A constraint is what makes a node eligible. Its labels are a list because
-// every node of the state is held against them.
-type constraint struct {
+// eligible are the nodes that a constraint admits, ascending by id; immutable.
+type eligible struct {
 	minTrust uint64
-	labels   [][2]string
+	labels   map[string]string
+	nodes    []*member
 }
 
-func newConstraint(minTrust uint64, labels map[string]string) constraint {
-	c := constraint{minTrust: minTrust}
-	for key, value := range labels {
-		c.labels = append(c.labels, [2]string{key, value})
+func (s *State) eligible(minTrust uint64, labels map[string]string) []*member {
+	if last := s.cachedEligible.Load(); last != nil && last.minTrust == minTrust && maps.Equal(last.labels, labels) {
+		return last.nodes
 	}
-	return c
+	e := &eligible{minTrust: minTrust, labels: maps.Clone(labels)}
+	for _, m := range s.attesters() {
+		if m.TrustLevel >= minTrust && m.hasLabels(labels) {
+			e.nodes = append(e.nodes, m)
+		}
+	}
+	s.cachedEligible.Store(e) // a concurrent schedule may store another: the last one stays
+	return e.nodes
 }
 
-func (c constraint) admits(m *member) bool {
-	if m.TrustLevel < c.minTrust {
-		return false
-	}
-	for _, label := range c.labels {
-		if have, ok := m.Labels[label[0]]; !ok || have != label[1] {
+func (p *Principal) hasLabels(want map[string]string) bool {
+	for key, value := range want {
+		if have, ok := p.Labels[key]; !ok || have != value {
 			return false
 		}
 	}
@@ -94,27 +91,24 @@ func (s *State) Schedule(executionID digest.Digest, req ScheduleRequest) (*Sched
 	if err := req.validate(); err != nil {
 		return nil, err
 	}
-	nodes, want := s.attesters(), newConstraint(req.MinTrust, req.Labels)
+	nodes := s.eligible(req.MinTrust, req.Labels)
+	if uint64(len(nodes)) < req.Nodes {
+		return nil, fmt.Errorf("%w: %d of %d at epoch %d", ErrTooFewEligible, len(nodes), req.Nodes, s.epoch)
+	}
 	first := newRanking(nodes, executionID, int(req.MaxAssigned))
-	eligible := 0
-	for i, m := range nodes {
-		if want.admits(m) {
-			eligible++
-			first.consider(i)
-		}
+	for i := range nodes {
+		first.consider(i)
 	}
-	if uint64(eligible) < req.Nodes {
-		return nil, fmt.Errorf("%w: %d of %d at epoch %d", ErrTooFewEligible, eligible, req.Nodes, s.epoch)
-	}
+	best := first.inOrder()
 	sch := &Schedule{
-		Ranking:   make([]string, len(first.best)),
-		Eligible:  eligible,
+		Ranking:   make([]string, len(best)),
+		Eligible:  len(nodes),
 		execution: executionID,
 		hash:      s.hash,
 		nodes:     int(req.Nodes),
 		step:      int(min(req.Step, contract.MaxAssigned)), // one such step assigns all
 	}
-	for i, r := range first.best {
+	for i, r := range best {
 		sch.Ranking[i] = nodes[r.node].ID
 	}
 	return sch, nil
@@ -165,8 +159,10 @@ func (s *Schedule) Hash() digest.Digest {
 type ranking struct {
 	nodes []*member // ascending by id
 	score *scorer
-	best  []ranked // the first ranks so far, in order, at most most of them
-	most  int
+	// best are the first ranks so far, at most most of them. Once they are as many
+	// they are a heap, the last rank first: most nodes are compared with it alone.
+	best []ranked
+	most int
 }
 
 // ranked is a node by the first eight bytes of its score, big-endian: nearly
@@ -178,22 +174,55 @@ type ranked struct {
 }
 
 func newRanking(nodes []*member, executionID digest.Digest, most int) *ranking {
-	return &ranking{nodes: nodes, score: newScorer(executionID), best: make([]ranked, 0, most+1), most: most}
+	return &ranking{nodes: nodes, score: newScorer(executionID), best: make([]ranked, 0, min(most, len(nodes))), most: most}
 }
 
 // consider enters node i if its rank is among the first.
 func (r *ranking) consider(i int) {
 	r.score.compute(r.nodes[i].ID)
 	this := ranked{prefix: binary.BigEndian.Uint64(r.score.sum[:]), node: i}
-	if last := len(r.best) - 1; last == r.most-1 {
-		// Most nodes end here; before is asked about the others only.
-		if this.prefix > r.best[last].prefix || !r.before(this, r.best[last]) {
+	if len(r.best) < r.most {
+		if r.best = append(r.best, this); len(r.best) == r.most {
+			for root := r.most/2 - 1; root >= 0; root-- {
+				r.sink(root)
+			}
+		}
+		return
+	}
+	// Most nodes end at the first comparison; before is asked about the others.
+	if this.prefix <= r.best[0].prefix && r.before(this, r.best[0]) {
+		r.best[0] = this
+		r.sink(0)
+	}
+}
+
+// sink moves what is at root down to where it belongs in the heap.
+func (r *ranking) sink(root int) {
+	for {
+		last := 2*root + 1 // of the two children, the one that ranks last
+		if last >= len(r.best) {
 			return
 		}
-		r.best = r.best[:last]
+		if other := last + 1; other < len(r.best) && r.before(r.best[last], r.best[other]) {
+			last = other
+		}
+		if r.before(r.best[last], r.best[root]) {
+			return
+		}
+		r.best[root], r.best[last] = r.best[last], r.best[root]
+		root = last
 	}
-	at := sort.Search(len(r.best), func(j int) bool { return r.before(this, r.best[j]) })
-	r.best = slices.Insert(r.best, at, this)
+}
+
+// inOrder returns the first ranks in order, and ends the ranking.
+func (r *ranking) inOrder() []ranked {
+	slices.SortFunc(r.best, func(a, b ranked) int {
+		if r.before(a, b) {
+			return -1
+		}
+		return 1 // never equal: a node is considered once
+	})
+	return r.best
 }
 
 // before reports whether a has a better rank than b, another node: a smaller
@@ -205,47 +234,3 @@ func (r *ranking) before(a, b ranked) bool {
 	x, y := r.score.of(r.nodes[a.node].ID), r.score.of(r.nodes[b.node].ID)
 	return cmp.Or(bytes.Compare(x[:], y[:]), cmp.Compare(a.node, b.node)) < 0
 }
-
-const scoreDomain = "tallystick/v1/schedule-score"
-
-// A scorer computes H(scoreDomain, execution id, node id) as package digest
-// does. Domain and execution id fill more than one block of SHA-256, so its
-// state after that block is kept and every node costs one block: a schedule is
-// one hash for each eligible node, and submissions wait for it.
-type scorer struct {
-	hash   hash.Hash
-	block  []byte // state of hash after the first block
-	rest   []byte // what follows it up to the node id, with space for the id
-	prefix int    // length of rest without the id
-	sum    digest.Digest
-}
-
-func newScorer(executionID digest.Digest) *scorer {
-	input := lengthPrefixed(nil, len(scoreDomain))
-	input = append(input, scoreDomain...)
-	input = lengthPrefixed(input, digest.Size)
-	input = append(input, executionID[:]...)
-
-	s := &scorer{hash: sha256.New(), rest: bytes.Clone(input[sha256.BlockSize:])}
-	s.prefix = len(s.rest)
-	s.hash.Write(input[:sha256.BlockSize])
-	// Saving and restoring the state of crypto/sha256 cannot fail.
-	s.block, _ = s.hash.(encoding.BinaryMarshaler).MarshalBinary()
-	return s
-}
-
-// of returns the score of a node.
-func (s *scorer) of(node string) digest.Digest {
-	s.compute(node)
-	return s.sum
-}
-
-// compute leaves the score of a node in sum.
-func (s *scorer) compute(node string) {
-	s.rest = append(lengthPrefixed(s.rest[:s.prefix], len(node)), node...)
-	_ = s.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(s.block)
-	s.hash.Write(s.rest)
-	s.hash.Sum(s.sum[:0])
-}
-
-func lengthPrefixed(b []byte, n int) []byte { return binary.BigEndian.AppendUint32(b, uint32(n)) }

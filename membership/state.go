@@ -29,6 +29,9 @@ type State struct {
 	identity    digest.Digest
 	cachedTree  atomic.Pointer[tree]      // derived from members, nil until used
 	cachedNodes atomic.Pointer[[]*member] // nodes that can attest, nil until used
+	// cachedEligible are those of cachedNodes that the constraint of the last
+	// schedule admits: executions of one contract follow each other.
+	cachedEligible atomic.Pointer[eligible]
 }
 
 // A member is one principal of a state with its leaf hash; immutable.
