@@ -23,11 +23,22 @@ import (
 // generated Connect clients. Nothing that it answers is believed. Calls carry
 // the node's token.
 type ControlPlane interface {
+	Dispatcher
+	Payloads
+}
+
+// Dispatcher hands out work and hears what becomes of it.
+type Dispatcher interface {
 	WatchAssignments(context.Context, *connect.Request[pb.WatchAssignmentsRequest]) (*connect.ServerStreamForClient[pb.WatchAssignmentsResponse], error)
-	GetBlob(context.Context, *connect.Request[pb.GetBlobRequest]) (*connect.Response[pb.GetBlobResponse], error)
-	PutBlob(context.Context, *connect.Request[pb.PutBlobRequest]) (*connect.Response[pb.PutBlobResponse], error)
 	RecordExecutionProvenance(context.Context, *connect.Request[pb.RecordExecutionProvenanceRequest]) (*connect.Response[pb.RecordExecutionProvenanceResponse], error)
 	AbandonAssignment(context.Context, *connect.Request[pb.AbandonAssignmentRequest]) (*connect.Response[pb.AbandonAssignmentResponse], error)
+	ReportNodeStatus(context.Context, *connect.Request[pb.ReportNodeStatusRequest]) (*connect.Response[pb.ReportNodeStatusResponse], error)
+}
+
+// Payloads are modules, inputs and outputs by digest.
+type Payloads interface {
+	GetBlob(context.Context, *connect.Request[pb.GetBlobRequest]) (*connect.Response[pb.GetBlobResponse], error)
+	PutBlob(context.Context, *connect.Request[pb.PutBlobRequest]) (*connect.Response[pb.PutBlobResponse], error)
 }
 
 // LogSource reads the public resources of the cluster's two logs
@@ -103,6 +114,11 @@ type Config struct {
 	// RunTimeout is after how long a run is stopped; 0 means DefaultRunTimeout. It
 	// then has no outcome, and this node does not try it again.
 	RunTimeout time.Duration
+	// KeepAttestations is how many attestations are kept in Dir, give or take a
+	// tenth: some 4 KiB of disk each. 0 means DefaultKeepAttestations. What was
+	// requested before the oldest one was and has none is not attested any more, so
+	// it should be what the node does in hours.
+	KeepAttestations int
 	// Info is told to the control plane, for people. Capacity is filled in.
 	Info *pb.NodeInfo
 	// Timing has its defaults where it is zero.
@@ -121,6 +137,8 @@ type Timing struct {
 	Idle time.Duration
 	// Call bounds one call to the control plane or a log; 0 means 60 s.
 	Call time.Duration
+	// Report is the pause between reports of how the node is; 0 means 15 s.
+	Report time.Duration
 	// Drain bounds the time that work in progress gets when the node is stopped;
 	// 0 means 60 s, several times what a run may take.
 	Drain time.Duration
@@ -138,6 +156,9 @@ const DefaultMaxAge = checkpoint.DefaultMaxAge
 // gas, the same on every machine; a node that takes contracts whose gas lasts
 // longer than this needs a longer guard.
 const DefaultRunTimeout = 10 * time.Second
+
+// DefaultKeepAttestations is how many attestations a node keeps: 400 MB.
+const DefaultKeepAttestations = 100_000
 
 func (c *Config) validate() error {
 	switch {
@@ -159,12 +180,16 @@ func (c *Config) validate() error {
 	if c.Capacity <= 0 {
 		c.Capacity = runtime.GOMAXPROCS(0)
 	}
+	if c.KeepAttestations <= 0 {
+		c.KeepAttestations = DefaultKeepAttestations
+	}
 	orDuration(&c.MaxAge, DefaultMaxAge)
 	orDuration(&c.RunTimeout, DefaultRunTimeout)
 	orDuration(&c.Timing.BackoffMin, 500*time.Millisecond)
 	orDuration(&c.Timing.BackoffMax, 30*time.Second)
 	orDuration(&c.Timing.Idle, 90*time.Second)
 	orDuration(&c.Timing.Call, time.Minute)
+	orDuration(&c.Timing.Report, 15*time.Second)
 	orDuration(&c.Timing.Drain, time.Minute)
 	orDuration(&c.Timing.Retry, 10*time.Minute)
 	if c.Now == nil {

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/dsse"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 )
@@ -31,11 +32,14 @@ type Node struct {
 	store   *store
 	view    *view
 	modules moduleCache
+	health  *health
+	cold    *coldModules
 
 	queue      *queue
 	slots      *turns          // held while something is done about an assignment
 	runs       *turns          // held while a module runs
 	notices    chan notice     // what the control plane is to be told
+	drained    chan struct{}   // closed when nothing more is added to notices
 	stopping   context.Context // ends when nothing new is to begin
 	stop       context.CancelFunc
 	working    context.Context // ends when what was begun is to end too
@@ -48,6 +52,9 @@ type Node struct {
 	waiting int             // guarded by mu: those that wait for another try
 	running int             // guarded by mu: those whose module runs
 	stats   Stats           // guarded by mu
+
+	delivered map[digest.Digest]int64 // guarded by mu: where the log has kept attestations, see recorded
+	inherited map[digest.Digest]bool  // guarded by mu: attestations that earlier processes kept
 }
 
 // ahead is how many assignments are in progress beyond those that run: their
@@ -71,6 +78,7 @@ type Stats struct {
 	Rejected    uint64 // attestations that the control plane refused
 	Retries     uint64 // further tries after something was not available
 	Abandoned   uint64 // given up because something was not available, or the run was stopped
+	Kept        int    // attestations in the directory
 	Refused     map[RefusalCode]uint64
 
 	// What there is now.
@@ -93,19 +101,30 @@ func Open(config Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := openView(s, &config)
+	h := newHealth()
+	v, err := openView(s, &config, h)
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	n := &Node{
 		config: config, public: signer.Public(), signer: signer, store: s, view: v,
+		health:  h,
 		queue:   newQueue(),
 		slots:   newSlots(config.Capacity),
 		runs:    newTurns(config.Capacity, config.Capacity),
 		notices: make(chan notice, maxNotices),
+		drained: make(chan struct{}),
 		busy:    make(map[string]bool),
 		stats:   Stats{Refused: make(map[RefusalCode]uint64)},
+
+		delivered: make(map[digest.Digest]int64),
+		inherited: make(map[digest.Digest]bool),
 	}
+	n.cold = newColdModules(n.runs, config.Capacity)
+	for _, id := range s.attested() {
+		n.inherited[id] = true
+	}
+	n.look()
 	n.stopping, n.stop = context.WithCancel(context.Background())
 	n.working, n.cancelWork = context.WithCancel(context.Background()) // outlives a stop, which throws away no runs
 	return n, nil
@@ -123,7 +142,7 @@ func (n *Node) Stats() Stats {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s := n.stats
-	s.Queued, s.Waiting, s.Running = n.queue.len(), n.waiting, n.running
+	s.Queued, s.Waiting, s.Running, s.Kept = n.queue.len(), n.waiting, n.running, n.store.count()
 	s.Refused = maps.Clone(s.Refused)
 	return s
 }
@@ -135,22 +154,29 @@ func (n *Node) count(f func(*Stats)) {
 }
 
 // Run holds the assignment stream, opening it again whenever it ends, and works
-// until ctx ends. Then it starts no further run, gives what is running
-// Timing.Drain to end, and returns when all of it has. It returns nil after a
-// drain and an error that wraps ErrStore when the directory has failed. It is
-// called once.
+// until ctx ends. Then it gives back what it has not begun, so that others are
+// asked at once, starts no further run, gives what is running Timing.Drain to end,
+// gives back the rest, and returns. It returns nil after a drain and an error that
+// wraps ErrStore when the directory has failed. It is called once.
 func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, n.stop)()
 	defer context.AfterFunc(n.stopping, cancel)() // also when the directory fails
-	n.workers.Go(n.tell)
+	telling, silence := context.WithCancel(context.Background())
+	defer silence()
+	var tellers sync.WaitGroup
+	for range tellersAtATime {
+		tellers.Go(func() { n.tell(telling) })
+	}
+	tellers.Go(func() { n.report(telling) })
 	pause := n.newBackoff()
 	for ctx.Err() == nil && n.store.failed() == nil {
 		received, err := n.stream(ctx)
 		if ctx.Err() != nil {
 			break
 		}
+		n.health.set(ProblemDisconnected, err.Error())
 		n.config.Logger.Warn("assignment stream ended", "error", err)
 		if received {
 			pause = n.newBackoff()
@@ -159,6 +185,9 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	n.stop()
 	n.drain()
+	close(n.drained)
+	defer time.AfterFunc(n.noticeTime(), silence).Stop()
+	tellers.Wait()
 	return n.store.failed()
 }
 
@@ -182,6 +211,7 @@ func (n *Node) offer(ctx context.Context, a *pb.Assignment) {
 		began := n.slots.wait(n.stopping, turn)
 		n.queue.leave(len(encoded))
 		if !began {
+			n.abandon(id, errDraining)
 			return
 		}
 		defer n.slots.release(tenant)
@@ -250,6 +280,9 @@ func (n *Node) stream(ctx context.Context) (received bool, err error) {
 	n.count(func(s *Stats) { s.Connections++ })
 	n.config.Logger.Info("assignment stream open")
 	for s.Receive() {
+		if !received {
+			n.health.clear(ProblemDisconnected)
+		}
 		received = true
 		watchdog.Stop() // however long it takes to find space in the queue
 		if a := s.Msg().GetAssignment(); a != nil {

@@ -28,6 +28,7 @@ const (
 	RefusedAttempt     RefusalCode = "attempt"               // the reschedule records do not lead to the attempt
 	RefusedNotAssigned RefusalCode = "not_assigned"          // the schedule does not name this node
 	RefusedNotMember   RefusalCode = "not_member"            // this node's key is not valid at the pinned epoch and now
+	RefusedSettled     RefusalCode = "settled"               // requested so long ago that this node keeps no attestations of that time
 	RefusedEpoch       RefusalCode = "epoch_unproven"        // an epoch that the node knows of is not shown in the audit log
 	RefusedStalePin    RefusalCode = "stale_pin"             // pinned an epoch after its successor was in the audit log
 	RefusedUnsupported RefusalCode = "unsupported"           // versions that this node's sandbox does not have

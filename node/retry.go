@@ -48,6 +48,7 @@ var refusals = map[RefusalCode]handling{
 	RefusedAttempt:     lasting,
 	RefusedNotAssigned: lasting,
 	RefusedNotMember:   lasting,
+	RefusedSettled:     lasting,
 	RefusedStalePin:    lasting,
 	RefusedUnsupported: lasting,
 	RefusedCapacity:    lasting,
@@ -70,6 +71,8 @@ func handlingOf(err error) handling {
 	var refusal *RefusalError
 	switch {
 	case errors.Is(err, ErrStore):
+		return handling{1, slog.LevelError}
+	case errors.Is(err, errContradiction):
 		return handling{1, slog.LevelError}
 	case errors.As(err, &refusal):
 		return refusals[refusal.Code]

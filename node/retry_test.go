@@ -411,6 +411,7 @@ func TestTenantsTakeTurns(t *testing.T) {
 	runner := &ordered{upper: w.runner, inputs: make(chan string), release: make(chan struct{})}
 	config.Runner = runner
 	n := w.open(config)
+	n.cold.warm[digest.Of(testcluster.Module)] = true // so that all wait in one line
 	r := w.run(n)
 	<-w.plane.connected
 	w.plane.streams <- list

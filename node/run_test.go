@@ -76,9 +76,12 @@ func TestStopDrains(t *testing.T) {
 	id, next := w.submit("hello"), w.submit("next")
 	name, _ := w.assigned(id)
 	w.runner.running, w.runner.release = make(chan struct{}), make(chan struct{})
+	given := w.plane.givenBack()
 	config := w.config(name)
 	config.Capacity = 1
-	r := w.start(config)
+	n := w.open(config)
+	n.slots = newTurns(1, 1) // so that the first goes first
+	r := w.run(n)
 	<-w.plane.connected
 	// Twice the same while it runs is once; the next one waits for the slot.
 	w.plane.streams <- []*pb.Assignment{w.assignment(id), w.assignment(id), w.assignment(next)}
@@ -92,6 +95,9 @@ func TestStopDrains(t *testing.T) {
 	if s := r.Stats(); s.Attested != 1 || len(w.plane.received) != 1 {
 		t.Errorf("stats %+v, %d handed in", s, len(w.plane.received))
 	}
+	if x := <-given; x.GetExecutionId() != next.String() || x.GetCode() != "draining" || len(given) != 0 {
+		t.Errorf("given back: %v, and %d more", x, len(given))
+	}
 }
 
 // Work that does not end in its time is cancelled and has no outcome.
@@ -101,6 +107,7 @@ func TestDrainEnds(t *testing.T) {
 	id := w.submit("hello")
 	name, _ := w.assigned(id)
 	w.runner.running, w.runner.release = make(chan struct{}), make(chan struct{})
+	given := w.plane.givenBack()
 	config := w.config(name)
 	config.Timing.Drain = time.Millisecond
 	r := w.start(config)
@@ -114,6 +121,19 @@ func TestDrainEnds(t *testing.T) {
 	if s := r.Stats(); s.Attested != 0 || s.Abandoned != 1 {
 		t.Errorf("stats %+v", s)
 	}
+	if x := <-given; x.GetExecutionId() != id.String() || x.GetCode() != "draining" {
+		t.Errorf("given back: %v", x)
+	}
+}
+
+// givenBack gets what the control plane is told that nodes gave up.
+func (p *plane) givenBack() <-chan *pb.AbandonAssignmentRequest {
+	told := make(chan *pb.AbandonAssignmentRequest, 16)
+	p.abandon = func(_ context.Context, req *pb.AbandonAssignmentRequest) error {
+		told <- req
+		return nil
+	}
+	return told
 }
 
 // A stream that is silent, keep-alive messages included, is given up.

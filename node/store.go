@@ -28,8 +28,10 @@ import (
 //	membership.note         the largest membership checkpoint accepted
 //	membership.entries      the changes after genesis, as in an entry bundle
 //	epochs                  the audit log's origin, then "<epoch> <index>" lines: where it has each epoch
-//	attestations/<xx>/<id>  envelopes, by execution id, for ever
+//	floor                   below which index of the audit log nothing new is attested
+//	attestations/<xx>/<id>  envelopes, by execution id; read-only once their payloads are handed in
 //	evidence/<digest>.json  two checkpoints that contradict each other
+//	contradictions/<id>.json  two runs of an execution that differ
 type store struct {
 	dir  string
 	lock *os.File
@@ -38,6 +40,9 @@ type store struct {
 
 	shardMu sync.Mutex
 	shards  map[string]bool // guarded by shardMu: directories that are durable in attestations
+	order   []digest.Digest // guarded by shardMu: executions whose attestations are kept, oldest first
+
+	floor int64 // read and written by the holder of the view's turn
 
 	mu     sync.Mutex
 	broken error // guarded by mu; the first failed write: what is on disk is unknown from then on
@@ -54,7 +59,7 @@ func headName(log membership.LogName) string { return string(log) + ".note" }
 // openStore creates the directory if need be and takes it for this process.
 func openStore(dir string) (*store, error) {
 	s := &store{dir: dir, sync: (*os.File).Sync, shards: make(map[string]bool)}
-	for _, d := range []string{dir, filepath.Join(dir, "attestations"), filepath.Join(dir, "evidence")} {
+	for _, d := range []string{dir, filepath.Join(dir, "attestations"), filepath.Join(dir, "evidence"), filepath.Join(dir, "contradictions")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, storeError(err)
 		}
@@ -67,6 +72,9 @@ func openStore(dir string) (*store, error) {
 	// relied on.
 	if err := s.syncDir(dir); err != nil {
 		return nil, storeError(errors.Join(err, s.close()))
+	}
+	if err := errors.Join(s.readFloor(), s.readAttested()); err != nil {
+		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
 }
@@ -317,6 +325,11 @@ func (s *store) keepAttestation(execution digest.Digest, envelope []byte) ([]byt
 	err := s.create(attestationName(execution), envelope)
 	if errors.Is(err, fs.ErrExist) {
 		return s.attestation(execution)
+	}
+	if err == nil {
+		s.shardMu.Lock()
+		s.order = append(s.order, execution)
+		s.shardMu.Unlock()
 	}
 	return envelope, err
 }

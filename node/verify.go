@@ -87,6 +87,12 @@ func (n *Node) verify(ctx context.Context, a *pb.Assignment) (*task, error) {
 	if want := uint64(len(a.GetReschedules())); ex.Attempt != want || a.GetAttempt() != want {
 		return nil, refuse(RefusedAttempt, "attempt %d with %d reschedule records", a.GetAttempt(), want)
 	}
+	if err := n.prune(n.view.logs[membership.LogAudit].head.Size); err != nil {
+		return nil, err
+	}
+	if floor := n.store.floor; ex.RequestIndex < floor {
+		return nil, refuse(RefusedSettled, "request at index %d; what was requested before index %d is attested from what is kept, or not at all", ex.RequestIndex, floor)
+	}
 	// 4. The epochs: nothing newer than the pin stood before the request.
 	if err := n.checkEpochs(ex, records); err != nil {
 		return nil, err
@@ -99,6 +105,7 @@ func (n *Node) verify(ctx context.Context, a *pb.Assignment) (*task, error) {
 	if err := n.mayAttest(ex.Epoch); err != nil {
 		return nil, err
 	}
+	n.health.clear(ProblemNotMember)
 	// 6. It can do what is asked.
 	if err := n.config.Runner.Supports(ex.Contract.Versions); err != nil {
 		return nil, refuseCause(RefusedUnsupported, err)
@@ -255,15 +262,22 @@ func (n *Node) mayAttest(pinned uint64) error {
 	if err != nil {
 		return refuseCause(RefusedEpoch, err)
 	}
-	for _, s := range []*membership.State{state, current} {
-		p, ok := s.Principal(n.config.ID)
-		if !ok || p.Kind != membership.KindNode {
-			return refuse(RefusedNotMember, "%q is no node at epoch %d", n.config.ID, s.Epoch())
-		}
-		holds := func(k ed25519.PublicKey) bool { return bytes.Equal(k, n.public) }
-		if !slices.ContainsFunc(p.KeysFor(membership.UseAttestation), holds) {
-			return refuse(RefusedNotMember, "the attestation key of %q is not this node's at epoch %d", n.config.ID, s.Epoch())
-		}
+	if err := n.listed(current); err != nil {
+		n.health.set(ProblemNotMember, err.(*RefusalError).Detail)
+		return err
+	}
+	return n.listed(state)
+}
+
+// listed: this node's key may attest in a state.
+func (n *Node) listed(s *membership.State) error {
+	p, ok := s.Principal(n.config.ID)
+	if !ok || p.Kind != membership.KindNode {
+		return refuse(RefusedNotMember, "%q is no node at epoch %d", n.config.ID, s.Epoch())
+	}
+	holds := func(k ed25519.PublicKey) bool { return bytes.Equal(k, n.public) }
+	if !slices.ContainsFunc(p.KeysFor(membership.UseAttestation), holds) {
+		return refuse(RefusedNotMember, "the attestation key of %q is not this node's at epoch %d", n.config.ID, s.Epoch())
 	}
 	return nil
 }

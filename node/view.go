@@ -32,6 +32,7 @@ type view struct {
 	trust   verifier.Trust
 	maxAge  time.Duration // of the membership log's cosignatures
 	logger  *slog.Logger
+	health  *health
 	history *membership.History
 
 	turn   chan struct{}
@@ -77,7 +78,7 @@ func (l *logView) remember(signed []byte, a accepted) {
 }
 
 // openView restores the view that the store holds.
-func openView(s *store, config *Config) (*view, error) {
+func openView(s *store, config *Config, h *health) (*view, error) {
 	trust := config.Trust
 	v := &view{
 		store:   s,
@@ -85,6 +86,7 @@ func openView(s *store, config *Config) (*view, error) {
 		trust:   trust,
 		maxAge:  config.MaxAge,
 		logger:  config.Logger,
+		health:  h,
 		history: membership.NewHistory(),
 		turn:    make(chan struct{}, 1),
 		logs:    make(map[membership.LogName]*logView),
@@ -146,6 +148,7 @@ func (v *view) restoreHead(l *logView) error {
 		}
 	}
 	l.head, l.note = &c, signed
+	v.health.saw(l.name, c)
 	return nil
 }
 
@@ -303,6 +306,7 @@ func (v *view) forked(l *logView, c checkpoint.Checkpoint, e *checkpoint.Evidenc
 	for _, key := range l.policy.Logs() {
 		e.Vkeys = append(e.Vkeys, key.Vkey)
 	}
+	v.health.set(ProblemFork, fmt.Sprintf("%s checkpoint of size %d contradicts the kept one of size %d", l.name, c.Size, l.head.Size))
 	data, err := e.Format()
 	if err == nil {
 		var path string
@@ -333,6 +337,7 @@ func (v *view) keep(l *logView, c checkpoint.Checkpoint, signed []byte) error {
 		return err
 	}
 	l.head, l.note = &c, bytes.Clone(signed)
+	v.health.saw(l.name, c)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"time"
 
@@ -108,13 +109,7 @@ func (n *Node) attempt(ctx context.Context, a *pb.Assignment, first bool) error 
 		return err
 	}
 	if envelope != nil {
-		if err := n.checkStored(id, envelope); err != nil {
-			return err
-		}
-		if first {
-			n.count(func(s *Stats) { s.Resent++ })
-		}
-		return n.send(ctx, id, envelope)
+		return n.resume(ctx, a, id, envelope, first)
 	}
 	t, err := n.verify(ctx, a)
 	if err != nil {
@@ -124,13 +119,6 @@ func (n *Node) attempt(ctx context.Context, a *pb.Assignment, first bool) error 
 	if err != nil {
 		return err
 	}
-	// The payloads go first: an attestation whose output nobody has is worth
-	// little to the tenant and nothing to a child.
-	for _, payload := range [][]byte{result.Output, result.Diagnostics} {
-		if err := n.putBlob(ctx, payload); err != nil {
-			return err
-		}
-	}
 	// While it ran the node may have learned that it was removed.
 	if err := n.mayAttest(t.execution.Epoch); err != nil {
 		return err
@@ -138,12 +126,45 @@ func (n *Node) attempt(ctx context.Context, a *pb.Assignment, first bool) error 
 	if envelope, err = n.sign(t, result); err != nil {
 		return err
 	}
-	// Durable before it leaves. A crash from here on sends the same bytes again.
+	// Durable before anything leaves. A crash from here on leads to a second run,
+	// which must find what is stated here, and to these bytes and no others.
 	if envelope, err = n.store.keepAttestation(id, envelope); err != nil {
 		return err
 	}
 	n.count(func(s *Stats) { s.Attested++ })
 	n.config.Logger.Info("attested", "execution", id.String(), "outcome", string(result.Outcome.Kind), "result", result.Outcome.ResultDigest().String())
+	// The payloads go first: an attestation whose output nobody has is worth
+	// little to the tenant and nothing to a child.
+	if err := n.putPayloads(ctx, result); err != nil {
+		return fmt.Errorf("%w: %w", errUndelivered, err)
+	}
+	if err := n.store.markPut(id); err != nil {
+		return err
+	}
+	return n.send(ctx, id, envelope)
+}
+
+// resume goes on with an execution whose attestation is kept.
+func (n *Node) resume(ctx context.Context, a *pb.Assignment, id digest.Digest, envelope []byte, first bool) error {
+	statement, err := parseAttestation(id, envelope)
+	if err != nil {
+		return err
+	}
+	// Guards against a directory that is not this node's.
+	if statement.Execution != id || statement.Node != n.config.ID {
+		return storeError(fmt.Errorf("file %q is about execution %s by node %q", attestationName(id), statement.Execution, statement.Node))
+	}
+	if contrary, err := n.store.read(contradictionName(id), maxContradiction); err != nil || contrary != nil {
+		return errors.Join(err, errContradiction)
+	}
+	if !n.store.isPut(id) {
+		if err := n.again(ctx, id, a, statement); err != nil {
+			return err
+		}
+	}
+	if first {
+		n.count(func(s *Stats) { s.Resent++ })
+	}
 	return n.send(ctx, id, envelope)
 }
 
@@ -167,7 +188,7 @@ func (n *Node) run(ctx context.Context, t *task) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	result, err := n.runModule(ctx, t.execution.Tenant, Run{Contract: c, Module: module, Input: input, Timeout: n.config.RunTimeout})
+	result, err := n.runModule(ctx, t.execution.ID, t.execution.Tenant, Run{Contract: c, Module: module, Input: input, Timeout: n.config.RunTimeout})
 	if err != nil {
 		return nil, err
 	}
@@ -182,10 +203,14 @@ func (n *Node) run(ctx context.Context, t *task) (*Result, error) {
 }
 
 // runModule runs a module when it is its turn.
-func (n *Node) runModule(ctx context.Context, tenant string, run Run) (*Result, error) {
-	if !n.runs.acquire(n.stopping, tenant) {
-		return nil, fmt.Errorf("%w: the node stops", ErrUnavailable)
+func (n *Node) runModule(ctx context.Context, id digest.Digest, tenant string, run Run) (*Result, error) {
+	done, ok := n.cold.acquire(n.stopping, tenant, run.Contract.Module)
+	if !ok {
+		return nil, errDraining
 	}
+	defer done()
+	n.health.begin(id.String())
+	defer n.health.end(id.String())
 	n.mu.Lock()
 	n.running++
 	n.mu.Unlock()
@@ -193,17 +218,20 @@ func (n *Node) runModule(ctx context.Context, tenant string, run Run) (*Result, 
 		n.mu.Lock()
 		n.running--
 		n.mu.Unlock()
-		n.runs.release(tenant)
 	}()
 	result, err := n.config.Runner.Run(ctx, run)
 	switch {
 	case errors.Is(err, ErrNotAdmitted):
 		return nil, refuseCause(RefusedAdmission, err)
-	case errors.Is(err, ErrStopped) && ctx.Err() == nil:
+	case ctx.Err() != nil && err != nil:
+		return nil, fmt.Errorf("%w: %w", errDraining, err)
+	case errors.Is(err, ErrStopped):
 		return nil, err
 	case err != nil:
+		n.health.ran(err)
 		return nil, fmt.Errorf("%w: %w", errFault, err)
 	}
+	n.health.ran(nil)
 	return result, nil
 }
 
@@ -250,6 +278,16 @@ func (n *Node) getBlob(ctx context.Context, d digest.Digest) ([]byte, error) {
 		return nil, fmt.Errorf("%w: fetching payload %s: %w", ErrUnavailable, d, err)
 	}
 	return resp.Msg.GetData(), nil
+}
+
+// putPayloads hands in what an outcome covers.
+func (n *Node) putPayloads(ctx context.Context, result *Result) error {
+	for _, payload := range [][]byte{result.Output, result.Diagnostics} {
+		if err := n.putBlob(ctx, payload); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (n *Node) putBlob(ctx context.Context, data []byte) error {
@@ -305,22 +343,6 @@ func reference(c checkpoint.Checkpoint) provenance.CheckpointRef {
 	return provenance.CheckpointRef{Origin: c.Origin, Size: c.Size, RootHash: digest.Digest(c.Root)}
 }
 
-// checkStored guards against a directory that is not this node's.
-func (n *Node) checkStored(id digest.Digest, envelope []byte) error {
-	e, err := dsse.Parse(envelope)
-	if err != nil {
-		return storeError(fmt.Errorf("file %q: %w", attestationName(id), err))
-	}
-	s, err := provenance.ParseStatement(e.Payload)
-	if err != nil {
-		return storeError(fmt.Errorf("file %q: %w", attestationName(id), err))
-	}
-	if s.Execution != id || s.Node != n.config.ID {
-		return storeError(fmt.Errorf("file %q is about execution %s by node %q", attestationName(id), s.Execution, s.Node))
-	}
-	return nil
-}
-
 // permanent are the codes that the same attestation would meet again.
 var permanent = []connect.Code{
 	connect.CodeInvalidArgument, connect.CodeNotFound, connect.CodeAlreadyExists, connect.CodePermissionDenied,
@@ -330,22 +352,29 @@ var permanent = []connect.Code{
 // send hands in an attestation. An error wraps errUndelivered: the control plane
 // has neither taken nor refused it.
 func (n *Node) send(ctx context.Context, id digest.Digest, envelope []byte) error {
-	err := n.sendOnce(ctx, envelope)
+	index, err := n.sendOnce(ctx, envelope)
 	if err != nil && slices.Contains(permanent, connect.CodeOf(err)) {
 		n.count(func(s *Stats) { s.Rejected++ })
 		n.config.Logger.Error("the control plane refuses the attestation", "execution", id.String(), "error", err)
+		n.recorded(id, -1)
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUndelivered, err)
 	}
+	n.recorded(id, index)
 	return nil
 }
 
-func (n *Node) sendOnce(ctx context.Context, envelope []byte) error {
+// sendOnce returns the index at which the log has the attestation, as the control
+// plane says.
+func (n *Node) sendOnce(ctx context.Context, envelope []byte) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.config.Timing.Call)
 	defer cancel()
-	_, err := n.config.ControlPlane.RecordExecutionProvenance(ctx,
+	resp, err := n.config.ControlPlane.RecordExecutionProvenance(ctx,
 		connect.NewRequest(&pb.RecordExecutionProvenanceRequest{Envelope: envelope}))
-	return err
+	if err != nil {
+		return 0, err
+	}
+	return int64(min(resp.Msg.GetReceipt().GetIndex(), math.MaxInt64)), nil
 }

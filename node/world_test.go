@@ -273,12 +273,15 @@ type plane struct {
 	streams   chan []*pb.Assignment                     // what the next stream brings; nil ends it
 	received  chan *pb.RecordExecutionProvenanceRequest // attestations handed in
 
+	// reported, if not nil, gets each report.
+	reported chan *pb.NodeStatus
 	// abandon, if not nil, answers AbandonAssignment.
 	abandon func(context.Context, *pb.AbandonAssignmentRequest) error
 
-	mu     sync.Mutex
-	blobs  map[string][]byte // guarded by mu; by digest
-	refuse []error           // guarded by mu; answers to the next attestations
+	mu       sync.Mutex
+	blobs    map[string][]byte // guarded by mu; by digest
+	failPuts int               // guarded by mu; how many of the next payloads are not taken
+	refuse   []error           // guarded by mu; answers to the next attestations
 }
 
 func (p *plane) put(data []byte) {
@@ -342,6 +345,13 @@ func (p *plane) AbandonAssignment(ctx context.Context, req *connect.Request[pb.A
 	return connect.NewResponse(&pb.AbandonAssignmentResponse{}), nil
 }
 
+func (p *plane) ReportNodeStatus(_ context.Context, req *connect.Request[pb.ReportNodeStatusRequest]) (*connect.Response[pb.ReportNodeStatusResponse], error) {
+	if p.reported != nil {
+		p.reported <- req.Msg.GetStatus()
+	}
+	return connect.NewResponse(&pb.ReportNodeStatusResponse{}), nil
+}
+
 func (p *plane) GetBlob(_ context.Context, req *connect.Request[pb.GetBlobRequest]) (*connect.Response[pb.GetBlobResponse], error) {
 	data, ok := p.blob(req.Msg.GetDigest())
 	if !ok {
@@ -351,6 +361,15 @@ func (p *plane) GetBlob(_ context.Context, req *connect.Request[pb.GetBlobReques
 }
 
 func (p *plane) PutBlob(_ context.Context, req *connect.Request[pb.PutBlobRequest]) (*connect.Response[pb.PutBlobResponse], error) {
+	p.mu.Lock()
+	fail := p.failPuts > 0
+	if fail {
+		p.failPuts--
+	}
+	p.mu.Unlock()
+	if fail {
+		return nil, connect.NewError(connect.CodeUnavailable, errors.New("no space"))
+	}
 	p.put(req.Msg.GetData())
 	return connect.NewResponse(&pb.PutBlobResponse{}), nil
 }

@@ -15,8 +15,10 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -128,7 +130,8 @@ type serveConfig struct {
 	genesis, audit, membership     string
 	attestationKey, tokenKey, pass string
 	caFile, limitsFile             string
-	capacity                       int
+	capacity, keep                 int
+	listen, addrFile               string
 	maxAge, drain, runTimeout      time.Duration
 }
 
@@ -141,15 +144,24 @@ func serveCommand() *cobra.Command {
 witnessed logs under the two policies and the pinned genesis, run it in worker
 processes that hold no keys, and attest.
 
-SIGTERM and SIGINT drain: nothing new is taken, work in progress gets --drain to
-end. The log, one JSON object a line, goes to standard error.`,
+SIGTERM and SIGINT drain: what was not begun is given back, so that others are
+asked at once, nothing new is taken, and runs in progress get --drain-timeout to
+end before they are given back too. A second signal ends the process at once; what
+it has attested is kept, and it is safe at any time.
+
+With --listen, /healthz answers 200 while all is well and 503 with the reasons
+otherwise, and /metrics counts for Prometheus. Both are for the operator's network:
+reasons name executions and files. The log, one JSON object a line, goes to
+standard error.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkpoint.CheckMaxAge(c.maxAge); err != nil {
 				return err
 			}
 			logger := wiring.Logger(cmd.ErrOrStderr(), false)
-			return serve(cmd.Context(), c, logger)
+			// The next signal has its usual effect.
+			defer context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
+			return serve(cmd.Context(), c, logger, cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
@@ -166,7 +178,10 @@ end. The log, one JSON object a line, goes to standard error.`,
 	f.StringVar(&c.limitsFile, "limits", "", `JSON `+"`file`"+` with the most this node takes, in the form of the cluster's "limits"`)
 	f.IntVar(&c.capacity, "capacity", 0, "modules to run at a time, each in a process of its own (default: the number of processors)")
 	f.DurationVar(&c.maxAge, "max-age", node.DefaultMaxAge, "how old the cosignatures of the membership log may be, 10s to 24h; at least twice the control plane's refresh interval")
-	f.DurationVar(&c.drain, "drain", time.Minute, "time that work in progress gets when the node is stopped")
+	f.IntVar(&c.keep, "keep-attestations", node.DefaultKeepAttestations, "attestations to keep, some 4 KiB each; what was requested before the oldest of them is not attested any more")
+	f.StringVar(&c.listen, "listen", "", "`address` to serve /healthz and /metrics at, HOST:PORT (default: none)")
+	f.StringVar(&c.addrFile, "addr-file", "", "`file` to write the listening address to, once listening")
+	f.DurationVar(&c.drain, "drain-timeout", time.Minute, "time that runs in progress get when the node is stopped")
 	f.DurationVar(&c.runTimeout, "run-timeout", node.DefaultRunTimeout, "guard against runs of unmetered contracts that do not end, which then have no outcome")
 	for _, name := range []string{"dir", "server", "id", "genesis", "policy", "membership-policy"} {
 		cmd.MarkFlagRequired(name)
@@ -175,7 +190,7 @@ end. The log, one JSON object a line, goes to standard error.`,
 }
 
 // serve runs a node until ctx ends.
-func serve(ctx context.Context, c serveConfig, logger *slog.Logger) error {
+func serve(ctx context.Context, c serveConfig, logger *slog.Logger, stderr io.Writer) error {
 	if c.attestationKey == "" {
 		c.attestationKey = keyPath(c.dir, attestationName)
 	}
@@ -206,12 +221,19 @@ func serve(ctx context.Context, c serveConfig, logger *slog.Logger) error {
 	n, err := node.Open(node.Config{
 		ID: c.id, Dir: c.dir, AttestationKey: attestation, Trust: trust, MaxAge: c.maxAge,
 		ControlPlane: plane, Logs: logs, Runner: runner{pool},
-		Limits: limits, Capacity: c.capacity, RunTimeout: c.runTimeout, Info: describe(pool), Timing: node.Timing{Drain: c.drain}, Logger: logger,
+		Limits: limits, Capacity: c.capacity, KeepAttestations: c.keep, RunTimeout: c.runTimeout, Info: describe(pool), Timing: node.Timing{Drain: c.drain}, Logger: logger,
 	})
 	if err != nil {
 		return err
 	}
 	defer n.Close()
+	if c.listen != "" {
+		stop, err := serveStatus(c, n, stderr)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	logger.Info("node started", "id", c.id, "server", c.server, "version", version(), "isolation", isolation(pool.Enforcement()))
 	err = n.Run(ctx)
 	logger.Info("node stopped", "stats", n.Stats())

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/pem"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -75,12 +76,20 @@ func (p *controlPlane) AbandonAssignment(context.Context, *connect.Request[pb.Ab
 	return connect.NewResponse(&pb.AbandonAssignmentResponse{}), nil
 }
 
+func (p *controlPlane) ReportNodeStatus(context.Context, *connect.Request[pb.ReportNodeStatusRequest]) (*connect.Response[pb.ReportNodeStatusResponse], error) {
+	return connect.NewResponse(&pb.ReportNodeStatusResponse{}), nil
+}
+
 func (p *controlPlane) GetBlob(_ context.Context, req *connect.Request[pb.GetBlobRequest]) (*connect.Response[pb.GetBlobResponse], error) {
 	data, ok := p.blobs[req.Msg.GetDigest()]
 	if !ok {
 		return nil, connect.NewError(connect.CodeNotFound, errors.New("[blob_unknown] no such payload"))
 	}
 	return connect.NewResponse(&pb.GetBlobResponse{Data: data}), nil
+}
+
+func (p *controlPlane) PutBlob(context.Context, *connect.Request[pb.PutBlobRequest]) (*connect.Response[pb.PutBlobResponse], error) {
+	return connect.NewResponse(&pb.PutBlobResponse{}), nil
 }
 
 func (p *controlPlane) RecordExecutionProvenance(_ context.Context, req *connect.Request[pb.RecordExecutionProvenanceRequest]) (*connect.Response[pb.RecordExecutionProvenanceResponse], error) {
@@ -151,7 +160,8 @@ func TestServeAttests(t *testing.T) {
 		caFile:     write("ca", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})),
 		limitsFile: write("limits", limits),
 		capacity:   1,
-		maxAge:     100 * 365 * 24 * time.Hour, // the cluster's witnesses signed long ago
+		listen:     "127.0.0.1:0", addrFile: filepath.Join(dir, "addr"),
+		maxAge: 100 * 365 * 24 * time.Hour, // the cluster's witnesses signed long ago
 	}
 	if err := os.MkdirAll(filepath.Join(config.dir, "keys"), 0o700); err != nil {
 		t.Fatal(err)
@@ -163,12 +173,24 @@ func TestServeAttests(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, config, slog.New(slog.NewTextHandler(t.Output(), nil))) }()
+	go func() { done <- serve(ctx, config, slog.New(slog.NewTextHandler(t.Output(), nil)), t.Output()) }()
 	var envelope []byte
 	select {
 	case envelope = <-plane.received:
 	case err := <-done:
 		t.Fatalf("serve returned %v", err)
+	}
+	addr, err := os.ReadFile(config.addrFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := "http://" + strings.TrimSpace(string(addr))
+	if status, body := fetch(t, base+"/healthz"); status != http.StatusOK || body != "ok\n" {
+		t.Errorf("health is %d %q", status, body)
+	}
+	if _, body := fetch(t, base+"/metrics"); !strings.Contains(body, "tallystick_node_attested_total 1\n") ||
+		!strings.Contains(body, `tallystick_node_refused_total{code="fork"} 0`) || !strings.Contains(body, "tallystick_node_healthy 1\n") {
+		t.Errorf("metrics are\n%s", body)
 	}
 	stop()
 	if err := <-done; err != nil {
@@ -181,6 +203,29 @@ func TestServeAttests(t *testing.T) {
 	}
 	if got := c.Execution(id).Attestations[0]; got.Statement.Outcome.Kind != contract.OutcomeOK || got.Statement.SoftwareVersion == "" {
 		t.Errorf("attested %+v", got.Statement)
+	}
+}
+
+func fetch(t *testing.T, url string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+// What is wrong is said with its reason, and the status is red.
+func TestHealthSaysWhy(t *testing.T) {
+	rec := httptest.NewRecorder()
+	health(rec, node.Status{Draining: true, Problems: map[node.Problem]string{node.ProblemFork: "see a file"}})
+	if want := "draining: nothing new is taken\nfork: see a file\n"; rec.Code != http.StatusServiceUnavailable || rec.Body.String() != want {
+		t.Errorf("%d %q, want 503 %q", rec.Code, rec.Body, want)
 	}
 }
 

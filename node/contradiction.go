@@ -1,0 +1,79 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/internal/strictjson"
+	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+	"github.com/tallystick/tallystick/provenance"
+)
+
+// errContradiction says that two runs of one execution on this machine found
+// different results. Neither is handed in: one of them is wrong, and nobody here
+// knows which.
+var errContradiction = errors.New("a second run found another result: this machine or its sandbox is faulty; nothing of it is handed in")
+
+// contradiction is what is kept of two runs that differ. It holds digests only.
+type contradiction struct {
+	Execution digest.Digest `json:"execution"`
+	// Signed is the result of the run that the kept attestation states, Again that
+	// of the later run.
+	Signed digest.Digest `json:"signed"`
+	Again  digest.Digest `json:"again"`
+}
+
+// maxContradiction bounds the file of one.
+const maxContradiction = 1 << 10
+
+func contradictionName(execution digest.Digest) string {
+	return filepath.Join("contradictions", execution.String()+".json")
+}
+
+// again runs an execution whose attestation is kept, but whose payloads may never
+// have been handed in: the process ended, or the control plane was away. The
+// attestation is handed in only if the run finds the same result. A run that is
+// not possible any more is no reason to withhold it; what the node said stays
+// said.
+func (n *Node) again(ctx context.Context, id digest.Digest, a *pb.Assignment, kept *provenance.Statement) error {
+	t, err := n.verify(ctx, a)
+	if err == nil {
+		var result *Result
+		if result, err = n.run(ctx, t); err == nil {
+			if got, want := result.Outcome.ResultDigest(), kept.Outcome.ResultDigest(); got != want {
+				return n.contradict(contradiction{Execution: id, Signed: want, Again: got})
+			}
+			err = n.putPayloads(ctx, result)
+		}
+	}
+	var refusal *RefusalError
+	switch {
+	case err == nil:
+		return n.store.markPut(id)
+	case errors.Is(err, ErrStore):
+		return err
+	case errors.As(err, &refusal), errors.Is(err, errFault), errors.Is(err, ErrStopped):
+		n.config.Logger.Info("a kept attestation is handed in without another run", "execution", id.String(), "error", err)
+		return nil
+	}
+	return fmt.Errorf("%w: %w", errUndelivered, err)
+}
+
+// contradict keeps a contradiction, durably, before anything else happens.
+func (n *Node) contradict(c contradiction) error {
+	data, err := strictjson.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errContradiction, err)
+	}
+	if err := n.store.replace(contradictionName(c.Execution), data); err != nil {
+		return err
+	}
+	path := filepath.Join(n.store.dir, contradictionName(c.Execution))
+	n.health.set(ProblemContradiction, fmt.Sprintf("two runs of execution %s differ; see %q", c.Execution, path))
+	n.config.Logger.Error("two runs of an execution differ: this machine or its sandbox is faulty",
+		"execution", c.Execution.String(), "signed", c.Signed.String(), "again", c.Again.String(), "kept", path)
+	return errContradiction
+}
