@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE))
 from check import base, contract, ed25519, evidence, execution, fold, member, membership, note, record  # noqa: E402
 
 # Folders whose pages are no formats: WebAssembly modules, and what a test of one package keeps.
-ELSEWHERE = {"check", "controlapi", "logserver", "sandbox"}
+ELSEWHERE = {"check", "controlapi", "logserver", "sandbox", "rewriting"}
 PROTO = HERE.parent / "proto" / "tallystick" / "v1"
 
 raw = bytes.fromhex

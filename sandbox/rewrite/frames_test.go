@@ -8,14 +8,16 @@ import (
 
 // recursion is a module whose function f(n) calls itself n times, and logs how
 // deep it is.
-func recursion() []byte {
+func recursion() []byte { return recursionBuilder().Bytes() }
+
+func recursionBuilder() *wasmtest.Builder {
 	b := new(wasmtest.Builder)
 	log := b.Import("env", "log", "i:")
 	f := log + 1
 	b.Export("f", 0, b.Func("i:i", "", wasmtest.Op(0x20, 0, 0x10, byte(log)), // log(n)
 		wasmtest.Op(0x20, 0, 0x45, 0x04, 0x40, 0x41, 0, 0x0f, 0x0b),        // if n == 0 return 0
 		wasmtest.Op(0x20, 0, 0x41, 1, 0x6b, 0x10, byte(f), 0x41, 1, 0x6a))) // f(n-1) + 1
-	return b.Bytes()
+	return b
 }
 
 // TestRecursionDepth: with n frames a function can be entered n times, no more

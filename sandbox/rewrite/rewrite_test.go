@@ -7,10 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/tallystick/tallystick/sandbox/wasm"
 	"github.com/tallystick/tallystick/sandbox/wasmtest"
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
 )
 
 // guests are the modules of the sandbox's tests, made by compilers and by hand.
@@ -66,6 +64,3 @@ func TestReserved(t *testing.T) {
 		t.Errorf("a rewritten module: %v", err)
 	}
 }
-
-var _ = api.ValueTypeI32
-var _ wasm.Opcode
