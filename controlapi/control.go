@@ -5,6 +5,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/controlapi/orchestrator"
 	"github.com/tallystick/tallystick/internal/digest"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
@@ -184,7 +185,12 @@ func (s controlService) ListExecutions(ctx context.Context, req *connect.Request
 	if _, known := pb.ExecutionState_name[int32(state)]; !known {
 		return nil, refuse(orchestrator.CodeArgument, "state: no such state: see ExecutionState in control.proto")
 	}
-	executions, next, err := s.cfg.Core.ListExecutions(op.sees(), state, page(req.Msg.GetPageSize(), req.Msg.GetPageToken()))
+	node := req.Msg.GetDivergentNode()
+	if node != "" && !contract.ValidIdentifier(node) {
+		return nil, refuse(orchestrator.CodeArgument, "divergent_node: %.80q is no identifier: see ListClusterNodes", node)
+	}
+	filter := orchestrator.Filter{Tenant: op.sees(), State: state, DivergentNode: node}
+	executions, next, err := s.cfg.Core.ListExecutions(filter, page(req.Msg.GetPageSize(), req.Msg.GetPageToken()))
 	if err != nil {
 		return nil, err
 	}

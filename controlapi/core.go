@@ -54,7 +54,7 @@ type Admission interface {
 type Executions interface {
 	Status(id digest.Digest, tenant string) (*pb.ExecutionStatus, error)
 	Watch(ctx context.Context, id digest.Digest, tenant string) (<-chan *pb.ExecutionStatus, error)
-	ListExecutions(tenant string, state pb.ExecutionState, page orchestrator.Page) ([]*pb.ExecutionStatus, string, error)
+	ListExecutions(filter orchestrator.Filter, page orchestrator.Page) ([]*pb.ExecutionStatus, string, error)
 	Bundle(ctx context.Context, id digest.Digest, tenant string, ancestors bool) ([]byte, error)
 }
 

@@ -266,11 +266,11 @@ func pipe[M any](ctx context.Context, from <-chan *M) <-chan *M {
 	return out
 }
 
-func (f *fakeCore) ListExecutions(tenant string, _ pb.ExecutionState, _ orchestrator.Page) ([]*pb.ExecutionStatus, string, error) {
+func (f *fakeCore) ListExecutions(filter orchestrator.Filter, _ orchestrator.Page) ([]*pb.ExecutionStatus, string, error) {
 	if err := f.enter(); err != nil {
 		return nil, "", err
 	}
-	if tenant == "bob" {
+	if filter.Tenant == "bob" {
 		return nil, "", nil
 	}
 	return []*pb.ExecutionStatus{{ExecutionId: execution.String()}}, "more", nil

@@ -48,9 +48,9 @@ func printNodes(w io.Writer, m *pb.ListClusterNodesResponse) {
 			}
 		}
 		rows = append(rows, []string{n.Id, n.Name, strconv.FormatUint(n.TrustLevel, 10), labels(n.Labels), nodeState(n), running,
-			info.GetArchitecture(), info.GetEngine(), strings.Join(info.GetIsolation(), ","), seen(n.GetStatus()), strconv.FormatUint(n.ExecutionsAttested, 10)})
+			info.GetArchitecture(), info.GetEngine(), strings.Join(info.GetIsolation(), ","), seen(n.GetStatus()), strconv.FormatUint(n.ExecutionsAttested, 10), diverged(n)})
 	}
-	table(w, "NODE|NAME|TRUST|LABELS|STATE|RUNNING|ARCH|ENGINE|ISOLATION|HAS SEEN|ATTESTED", rows)
+	table(w, "NODE|NAME|TRUST|LABELS|STATE|RUNNING|ARCH|ENGINE|ISOLATION|HAS SEEN|ATTESTED|DIVERGED", rows)
 	for _, n := range m.Nodes {
 		for _, code := range n.GetStatus().GetProblems() {
 			fmt.Fprintf(w, "\n%s is not well: %s", n.Id, code)
@@ -59,7 +59,36 @@ func printNodes(w io.Writer, m *pb.ListClusterNodesResponse) {
 			}
 		}
 	}
+	for _, n := range m.Nodes {
+		if n.ExecutionsDiffered+n.ExecutionsDisputed > 0 {
+			printDivergence(w, n)
+		}
+	}
 	fmt.Fprintf(w, "\nepoch %d, quorum %d of %d nodes\n", m.Epoch, m.NodeQuorum, len(m.Nodes))
+}
+
+// diverged counts what a node said that others contradict.
+func diverged(n *pb.ClusterNode) string {
+	switch {
+	case n.ExecutionsDisputed == 0:
+		return strconv.FormatUint(n.ExecutionsDiffered, 10)
+	case n.ExecutionsDiffered == 0:
+		return fmt.Sprintf("%d disputed", n.ExecutionsDisputed)
+	}
+	return fmt.Sprintf("%d, %d disputed", n.ExecutionsDiffered, n.ExecutionsDisputed)
+}
+
+// printDivergence says what an operator may do about a node that diverged.
+func printDivergence(w io.Writer, n *pb.ClusterNode) {
+	fmt.Fprintf(w, "\n%s contradicts others or itself in %d executions and was part of %d that failed as\n"+
+		"diverged: `tally executions --divergent %s` lists them. ", n.Id, n.ExecutionsDiffered, n.ExecutionsDisputed, n.Id)
+	if n.ExecutionsDiffered == 0 {
+		fmt.Fprintf(w, "Re-execute them to see who was wrong.\n")
+		return
+	}
+	fmt.Fprintf(w, "To keep it from new work, admins lower\n"+
+		"its trust level below what contracts ask for (`tally member propose update %s`) or\n"+
+		"remove it (`tally member propose remove %s`).\n", n.Id, n.Id)
 }
 
 // nodeState is whether a node is there, and whether it says that it is well.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tallystick/tallystick/client"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+	"github.com/tallystick/tallystick/provenance"
 )
 
 func statusCommand(a *app) *cobra.Command {
@@ -135,18 +136,7 @@ func printStatus(w io.Writer, s *pb.ExecutionStatus) {
 			fmt.Fprintf(w, "  %-14s will not report: %s\n", r.Node, r.Abandoned)
 			continue
 		}
-		note := ""
-		switch {
-		case r.Void:
-			note = "void: attested twice with different results"
-		case r.Agrees:
-			note = "agrees"
-		case s.Outcome != nil && r.ResultDigest == s.Outcome.ResultDigest:
-			note = "the same, after the others had agreed"
-		case s.Outcome != nil:
-			note = "DIFFERS"
-		}
-		fmt.Fprintf(w, "  %-14s result %s  index %d  %s\n", r.Node, short(r.ResultDigest), r.Index, note)
+		fmt.Fprintf(w, "  %-14s result %s  index %d  %s\n", r.Node, short(r.ResultDigest), r.Index, stanceNote(r))
 	}
 	if o := s.Outcome; o != nil {
 		outcome := o.Kind
@@ -161,21 +151,76 @@ func printStatus(w io.Writer, s *pb.ExecutionStatus) {
 			fmt.Fprintf(w, "\nfetch the proof with: tally proof %s\n", s.ExecutionId)
 		}
 	}
+	explainEnd(w, s)
+}
+
+// stanceNote says how a report stands to what the execution came to.
+func stanceNote(r *pb.NodeReport) string {
+	late := ""
+	if r.Evidence {
+		late = ", after the execution was decided"
+	}
+	switch provenance.Stance(r.Stance) {
+	case provenance.StanceAgrees:
+		return "agrees"
+	case provenance.StanceLate:
+		return "the same, after the others had agreed"
+	case provenance.StanceDiffers:
+		return "DIFFERS from what was agreed" + late
+	case provenance.StanceCheckpoint:
+		return "DIFFERS: the result that was agreed, on another request checkpoint" + late
+	case provenance.StanceDisputed:
+		return "disputed" + late
+	case provenance.StanceVoid:
+		return "VOID: the node said two different things" + late
+	}
+	return strings.TrimPrefix(late, ", ")
+}
+
+// explainEnd says why an execution ended without a result, and what to do next.
+func explainEnd(w io.Writer, s *pb.ExecutionStatus) {
+	switch s.State {
+	case pb.ExecutionState_EXECUTION_STATE_DIVERGED:
+		results := map[string]bool{}
+		for _, r := range s.Reports {
+			if r.Stance == string(provenance.StanceDisputed) && !r.Evidence {
+				results[r.ResultDigest] = true
+			}
+		}
+		fmt.Fprintf(w, "\nno agreement is possible any more: %d different results. What each node signed is in\n"+
+			"the log, `tally provenance %s --chain` proves it; re-execute to see who is\n"+
+			"wrong, and ask again with a new submission\n", len(results), s.ExecutionId)
+	case pb.ExecutionState_EXECUTION_STATE_EXPIRED:
+		fmt.Fprintf(w, "\nevery node that its contract allows was asked, and too few answered in time: see\n"+
+			"`tally nodes`, and ask again with a new submission\n")
+	}
 }
 
 func executionsCommand(a *app) *cobra.Command {
 	var all bool
+	var state, divergent string
 	cmd := &cobra.Command{
 		Use:   "executions",
 		Short: "List executions, newest first",
-		Args:  cobra.NoArgs,
+		Long: `List executions, newest first: your tenant's, or as an auditor or admin all of
+them. --divergent NODE lists the evidence against a node: those about which it said
+something else than was agreed, or two different things, and those that failed as
+diverged with it.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, c, err := a.client()
 			if err != nil {
 				return err
 			}
 			list := &pb.ListExecutionsResponse{}
-			req := &pb.ListExecutionsRequest{PageSize: 100}
+			req := &pb.ListExecutionsRequest{PageSize: 100, DivergentNode: divergent}
+			if state != "" {
+				number, ok := pb.ExecutionState_value["EXECUTION_STATE_"+strings.ToUpper(state)]
+				if !ok || number == 0 {
+					return usage(cmd, fmt.Errorf("no state %q: want open, complete, diverged, cancelled or expired", state))
+				}
+				req.State = pb.ExecutionState(number)
+			}
 			for {
 				res, err := c.Control.ListExecutions(cmd.Context(), connect.NewRequest(req))
 				if err != nil {
@@ -202,6 +247,8 @@ func executionsCommand(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "every execution, not only the newest 100")
+	cmd.Flags().StringVar(&state, "state", "", "only those in this `STATE`: open, complete, diverged, cancelled or expired")
+	cmd.Flags().StringVar(&divergent, "divergent", "", "only those in which this `NODE` diverged")
 	return cmd
 }
 

@@ -142,14 +142,8 @@ func (w *world) checkLog(voids ...int64) *provenance.Fold {
 			w.t.Errorf("status of %v: %v", ex.ID, err)
 			continue
 		}
-		if want := map[provenance.State]pb.ExecutionState{
-			provenance.StateOpen:      pb.ExecutionState_EXECUTION_STATE_OPEN,
-			provenance.StateComplete:  pb.ExecutionState_EXECUTION_STATE_COMPLETE,
-			provenance.StateDiverged:  pb.ExecutionState_EXECUTION_STATE_DIVERGED,
-			provenance.StateCancelled: pb.ExecutionState_EXECUTION_STATE_CANCELLED,
-			provenance.StateExpired:   pb.ExecutionState_EXECUTION_STATE_EXPIRED,
-		}[ex.State]; s.GetState() != want {
-			w.t.Errorf("execution %v: status says %v, the log %v", ex.ID, s.GetState(), want)
+		if detail := ex.CompareStatus(s); detail != "" {
+			w.t.Errorf("execution %v: %s", ex.ID, detail)
 		}
 	}
 	return fold

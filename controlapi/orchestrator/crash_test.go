@@ -172,7 +172,7 @@ func TestPoisoned(t *testing.T) {
 		"RecordBatches":    func() error { return w.RecordBatches(c, nil, nil) },
 		"Status":           func() error { _, err := w.Status(id, "acme"); return err },
 		"Watch":            func() error { _, err := w.Watch(c, id, "acme"); return err },
-		"ListExecutions":   func() error { _, _, err := w.ListExecutions("", 0, orchestrator.Page{}); return err },
+		"ListExecutions":   func() error { _, _, err := w.ListExecutions(orchestrator.Filter{}, orchestrator.Page{}); return err },
 		"Contract":         func() error { _, _, err := w.Contract(hash, "acme"); return err },
 		"ListContracts":    func() error { _, _, err := w.ListContracts("", orchestrator.Page{}); return err },
 		"ClusterRoot":      func() error { _, err := w.ClusterRoot(); return err },

@@ -242,7 +242,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			if _, _, err := w.Records(ctx(t), "acme", 0, 100); err != nil {
 				t.Error(err)
 			}
-			if _, _, err := w.ListExecutions("acme", 0, orchestrator.Page{}); err != nil {
+			if _, _, err := w.ListExecutions(orchestrator.Filter{Tenant: "acme"}, orchestrator.Page{}); err != nil {
 				t.Error(err)
 			}
 			w.Nodes()

@@ -36,7 +36,7 @@ func TestTenantsAreApart(t *testing.T) {
 			t.Errorf("%s: a foreign execution answers %v, an unknown one %v", what, foreign, none)
 		}
 	}
-	list, _, err := w.ListExecutions("rival", 0, orchestrator.Page{})
+	list, _, err := w.ListExecutions(orchestrator.Filter{Tenant: "rival"}, orchestrator.Page{})
 	if err != nil || len(list) != 0 {
 		t.Errorf("rival's executions: %v, %v", list, err)
 	}
@@ -219,7 +219,7 @@ func TestLists(t *testing.T) {
 	w.cancel(ids[2])
 	var got []string
 	for page := (orchestrator.Page{Size: 2}); ; {
-		list, next, err := w.ListExecutions("acme", 0, page)
+		list, next, err := w.ListExecutions(orchestrator.Filter{Tenant: "acme"}, page)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -236,12 +236,12 @@ func TestLists(t *testing.T) {
 			t.Fatalf("listed %v", got)
 		}
 	}
-	list, _, err := w.ListExecutions("", pb.ExecutionState_EXECUTION_STATE_CANCELLED, orchestrator.Page{Size: 1000})
+	list, _, err := w.ListExecutions(orchestrator.Filter{State: pb.ExecutionState_EXECUTION_STATE_CANCELLED}, orchestrator.Page{Size: 1000})
 	if err != nil || len(list) != 1 || list[0].GetExecutionId() != ids[2].String() {
 		t.Errorf("cancelled: %v, %v", list, err)
 	}
 	for _, token := range []string{"x", "-1", "6", "99999999999999999999"} {
-		_, _, err := w.ListExecutions("acme", 0, orchestrator.Page{Token: token})
+		_, _, err := w.ListExecutions(orchestrator.Filter{Tenant: "acme"}, orchestrator.Page{Token: token})
 		wantCode(t, "token "+token, err, orchestrator.CodeArgument)
 	}
 	contracts, _, err := w.ListContracts("acme", orchestrator.Page{})

@@ -60,7 +60,7 @@ func (v *view) status(ex *provenance.Execution, x *tracked) *pb.ExecutionStatus 
 	for _, a := range ex.Attestations {
 		s.Reports = append(s.Reports, &pb.NodeReport{
 			Node: a.Node, ResultDigest: a.Statement.Outcome.ResultDigest().String(), Index: uint64(a.Index),
-			Agrees: a.Agrees, Void: a.Void,
+			Agrees: a.Agrees, Void: a.Void, Stance: string(ex.Stance(a)), AttestationDigest: a.Digest.String(), Evidence: a.Evidence,
 		})
 	}
 	for _, node := range s.AssignedNodes {
@@ -188,20 +188,29 @@ func walk(page Page, length int, take func(i int) bool) (string, error) {
 	return strconv.Itoa(i), nil
 }
 
-// ListExecutions returns executions, newest first, of one tenant or of all
-// (tenant ""), in one state or in any (0). A part may be short, or even empty,
-// and yet not be the last: the token says.
-func (o *Orchestrator) ListExecutions(tenant string, state pb.ExecutionState, page Page) ([]*pb.ExecutionStatus, string, error) {
+// Filter says which executions to list. The zero value is all of them.
+type Filter struct {
+	Tenant        string            // whose; "" means everybody's
+	State         pb.ExecutionState // 0 means any
+	DivergentNode string            // a node whose attestation is divergent; "" means any execution
+}
+
+// ListExecutions returns executions, newest first. A part may be short, or even
+// empty, and yet not be the last: the token says.
+func (o *Orchestrator) ListExecutions(filter Filter, page Page) ([]*pb.ExecutionStatus, string, error) {
 	if err := o.usable(); err != nil {
 		return nil, "", err
 	}
 	o.view.mu.RLock()
 	defer o.view.mu.RUnlock()
 	var out []*pb.ExecutionStatus
-	list := o.view.listing(tenant).executions
+	list := o.view.listing(filter.Tenant).executions
 	next, err := walk(page, len(list), func(i int) bool {
+		if node := filter.DivergentNode; node != "" && list[i].divergent[node] == "" {
+			return false
+		}
 		ex, _ := o.view.fold.Execution(list[i].id)
-		if state != 0 && stateOf(ex.State) != state {
+		if filter.State != 0 && stateOf(ex.State) != filter.State {
 			return false
 		}
 		out = append(out, o.view.status(&ex, list[i]))
@@ -246,8 +255,10 @@ func (o *Orchestrator) Nodes() *pb.ListClusterNodesResponse {
 	s := o.view.current
 	out := &pb.ListClusterNodesResponse{Epoch: s.Epoch(), NodeQuorum: s.NodeQuorum()}
 	for _, n := range s.Nodes() {
+		d := o.view.divergences[n.ID]
 		out.Nodes = append(out.Nodes, &pb.ClusterNode{
 			Id: n.ID, Name: n.Name, TrustLevel: n.TrustLevel, Labels: n.Labels, ExecutionsAttested: o.view.attested[n.ID],
+			ExecutionsDiffered: d.differed, ExecutionsDisputed: d.disputed,
 		})
 	}
 	slices.SortFunc(out.Nodes, func(a, b *pb.ClusterNode) int { return strings.Compare(a.GetId(), b.GetId()) })

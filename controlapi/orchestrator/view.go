@@ -28,6 +28,8 @@ type view struct {
 	all        listing
 	tenants    map[string]*listing
 	attested   map[string]uint64 // valid attestations by node
+	// divergences says by node what others contradict.
+	divergences map[string]divergences
 
 	// open holds the executions that are not decided; needed, by the digest of
 	// a payload, those of them whose nodes may fetch it.
@@ -69,6 +71,8 @@ type tracked struct {
 	// abandoned holds the codes of the nodes that will not attest, at most one
 	// for each assigned node, none that has attested.
 	abandoned map[string]string
+	// divergent are the nodes that are counted in the view's divergences for it.
+	divergent map[string]provenance.Stance
 	// working is when each assigned node last said that it compiles or runs it, and
 	// stretched how often the deadline of this attempt was put off for that.
 	working   map[string]time.Time
@@ -83,15 +87,16 @@ type mark struct {
 
 func newView(cluster string, history *membership.History) *view {
 	return &view{
-		fold:       provenance.NewFold(cluster, history),
-		executions: make(map[digest.Digest]*tracked),
-		retired:    make(map[digest.Digest]int64),
-		tenants:    make(map[string]*listing),
-		attested:   make(map[string]uint64),
-		paces:      make(map[string]pace),
-		open:       make(map[digest.Digest]*tracked),
-		needed:     make(map[digest.Digest]map[*tracked]struct{}),
-		history:    history,
+		fold:        provenance.NewFold(cluster, history),
+		executions:  make(map[digest.Digest]*tracked),
+		retired:     make(map[digest.Digest]int64),
+		tenants:     make(map[string]*listing),
+		attested:    make(map[string]uint64),
+		divergences: make(map[string]divergences),
+		paces:       make(map[string]pace),
+		open:        make(map[digest.Digest]*tracked),
+		needed:      make(map[digest.Digest]map[*tracked]struct{}),
+		history:     history,
 	}
 }
 
@@ -137,6 +142,9 @@ func (v *view) applyRecord(index int64, entry [record.EntrySize]byte, r *pb.Reco
 	x := v.executions[*effect.Execution]
 	if effect.After != provenance.StateOpen {
 		v.setDecided(x)
+	}
+	if r.GetAttestation() != nil { // nothing else changes how nodes stand
+		v.blame(x)
 	}
 	return effect, x
 }

@@ -1359,11 +1359,20 @@ type NodeReport struct {
 	Index        uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
 	// In the agreeing set.
 	Agrees bool `protobuf:"varint,4,opt,name=agrees,proto3" json:"agrees,omitempty"`
-	// Attested twice with different results.
+	// Said two different things about the execution, in two records.
 	Void bool `protobuf:"varint,5,opt,name=void,proto3" json:"void,omitempty"`
 	// The node has told that it will not attest, with this code: information,
-	// lost when the control plane restarts. Of the fields above only node is set.
-	Abandoned     string `protobuf:"bytes,6,opt,name=abandoned,proto3" json:"abandoned,omitempty"`
+	// lost when the control plane restarts. Of the other fields only node is set.
+	Abandoned string `protobuf:"bytes,6,opt,name=abandoned,proto3" json:"abandoned,omitempty"`
+	// How it stands to what the execution came to, as a word: "undecided",
+	// "agrees", "late" (as agreed, said afterwards), "differs" (another result than
+	// agreed), "checkpoint" (the agreed result on another request checkpoint),
+	// "disputed" (the execution failed as diverged), "void".
+	Stance string `protobuf:"bytes,7,opt,name=stance,proto3" json:"stance,omitempty"`
+	// Digest of the statement, which divergence and provenance records name.
+	AttestationDigest string `protobuf:"bytes,8,opt,name=attestation_digest,json=attestationDigest,proto3" json:"attestation_digest,omitempty"`
+	// The record came after the execution was decided: it is evidence only.
+	Evidence      bool `protobuf:"varint,9,opt,name=evidence,proto3" json:"evidence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1438,6 +1447,27 @@ func (x *NodeReport) GetAbandoned() string {
 		return x.Abandoned
 	}
 	return ""
+}
+
+func (x *NodeReport) GetStance() string {
+	if x != nil {
+		return x.Stance
+	}
+	return ""
+}
+
+func (x *NodeReport) GetAttestationDigest() string {
+	if x != nil {
+		return x.AttestationDigest
+	}
+	return ""
+}
+
+func (x *NodeReport) GetEvidence() bool {
+	if x != nil {
+		return x.Evidence
+	}
+	return false
 }
 
 type Outcome struct {
@@ -1659,7 +1689,10 @@ type ListExecutionsRequest struct {
 	PageSize  uint32                 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Only executions in this state, when set.
-	State         ExecutionState `protobuf:"varint,3,opt,name=state,proto3,enum=tallystick.v1.ExecutionState" json:"state,omitempty"`
+	State ExecutionState `protobuf:"varint,3,opt,name=state,proto3,enum=tallystick.v1.ExecutionState" json:"state,omitempty"`
+	// Only executions about which this node has said something else than was agreed,
+	// two different things, or anything if they failed as diverged; when set.
+	DivergentNode string `protobuf:"bytes,4,opt,name=divergent_node,json=divergentNode,proto3" json:"divergent_node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1713,6 +1746,13 @@ func (x *ListExecutionsRequest) GetState() ExecutionState {
 		return x.State
 	}
 	return ExecutionState_EXECUTION_STATE_UNSPECIFIED
+}
+
+func (x *ListExecutionsRequest) GetDivergentNode() string {
+	if x != nil {
+		return x.DivergentNode
+	}
+	return ""
 }
 
 type ListExecutionsResponse struct {
@@ -1887,14 +1927,22 @@ type ClusterNode struct {
 	TrustLevel uint64                 `protobuf:"varint,3,opt,name=trust_level,json=trustLevel,proto3" json:"trust_level,omitempty"`
 	Labels     map[string]string      `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The node holds an assignment stream to this control plane.
-	Connected          bool      `protobuf:"varint,5,opt,name=connected,proto3" json:"connected,omitempty"`
-	Info               *NodeInfo `protobuf:"bytes,6,opt,name=info,proto3" json:"info,omitempty"`
-	ExecutionsAttested uint64    `protobuf:"varint,7,opt,name=executions_attested,json=executionsAttested,proto3" json:"executions_attested,omitempty"`
+	Connected bool      `protobuf:"varint,5,opt,name=connected,proto3" json:"connected,omitempty"`
+	Info      *NodeInfo `protobuf:"bytes,6,opt,name=info,proto3" json:"info,omitempty"`
+	// Valid attestations.
+	ExecutionsAttested uint64 `protobuf:"varint,7,opt,name=executions_attested,json=executionsAttested,proto3" json:"executions_attested,omitempty"`
 	// What the node reported last on the stream that it holds, if anything.
 	// working is left out: it is about tenants.
-	Status        *NodeStatus `protobuf:"bytes,8,opt,name=status,proto3" json:"status,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Status *NodeStatus `protobuf:"bytes,8,opt,name=status,proto3" json:"status,omitempty"`
+	// Executions about which it has said something else than was agreed, or two
+	// different things. The attestations are its evidence, signed by the node: list
+	// the executions by divergent_node.
+	ExecutionsDiffered uint64 `protobuf:"varint,9,opt,name=executions_differed,json=executionsDiffered,proto3" json:"executions_differed,omitempty"`
+	// Executions that it has attested and that failed as diverged: some of their
+	// nodes are wrong, and which ones a replay tells.
+	ExecutionsDisputed uint64 `protobuf:"varint,10,opt,name=executions_disputed,json=executionsDisputed,proto3" json:"executions_disputed,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *ClusterNode) Reset() {
@@ -1981,6 +2029,20 @@ func (x *ClusterNode) GetStatus() *NodeStatus {
 		return x.Status
 	}
 	return nil
+}
+
+func (x *ClusterNode) GetExecutionsDiffered() uint64 {
+	if x != nil {
+		return x.ExecutionsDiffered
+	}
+	return 0
+}
+
+func (x *ClusterNode) GetExecutionsDisputed() uint64 {
+	if x != nil {
+		return x.ExecutionsDisputed
+	}
+	return 0
 }
 
 // NodeStatus is how a node says that it is: information, not trusted.
@@ -3095,7 +3157,7 @@ const file_tallystick_v1_control_proto_rawDesc = "" +
 	"proofReady\x12!\n" +
 	"\finput_digest\x18\x0f \x01(\tR\vinputDigest\x12\x18\n" +
 	"\aparents\x18\x10 \x03(\tR\aparents\x12*\n" +
-	"\x11submitted_unix_ms\x18\x11 \x01(\x04R\x0fsubmittedUnixMs\"\xa5\x01\n" +
+	"\x11submitted_unix_ms\x18\x11 \x01(\x04R\x0fsubmittedUnixMs\"\x88\x02\n" +
 	"\n" +
 	"NodeReport\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12#\n" +
@@ -3103,7 +3165,10 @@ const file_tallystick_v1_control_proto_rawDesc = "" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x16\n" +
 	"\x06agrees\x18\x04 \x01(\bR\x06agrees\x12\x12\n" +
 	"\x04void\x18\x05 \x01(\bR\x04void\x12\x1c\n" +
-	"\tabandoned\x18\x06 \x01(\tR\tabandoned\"\xd8\x02\n" +
+	"\tabandoned\x18\x06 \x01(\tR\tabandoned\x12\x16\n" +
+	"\x06stance\x18\a \x01(\tR\x06stance\x12-\n" +
+	"\x12attestation_digest\x18\b \x01(\tR\x11attestationDigest\x12\x1a\n" +
+	"\bevidence\x18\t \x01(\bR\bevidence\"\xd8\x02\n" +
 	"\aOutcome\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12 \n" +
 	"\texit_code\x18\x02 \x01(\rH\x00R\bexitCode\x88\x01\x01\x12\x15\n" +
@@ -3123,12 +3188,13 @@ const file_tallystick_v1_control_proto_rawDesc = "" +
 	"\x0ewith_ancestors\x18\x02 \x01(\bR\rwithAncestors\"c\n" +
 	"\x1eRetrieveExecutionProofResponse\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\tR\x0fprotocolVersion\x12\x16\n" +
-	"\x06bundle\x18\x02 \x01(\fR\x06bundle\"\x88\x01\n" +
+	"\x06bundle\x18\x02 \x01(\fR\x06bundle\"\xaf\x01\n" +
 	"\x15ListExecutionsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\x123\n" +
-	"\x05state\x18\x03 \x01(\x0e2\x1d.tallystick.v1.ExecutionStateR\x05state\"\xab\x01\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1d.tallystick.v1.ExecutionStateR\x05state\x12%\n" +
+	"\x0edivergent_node\x18\x04 \x01(\tR\rdivergentNode\"\xab\x01\n" +
 	"\x16ListExecutionsResponse\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\tR\x0fprotocolVersion\x12>\n" +
 	"\n" +
@@ -3141,7 +3207,7 @@ const file_tallystick_v1_control_proto_rawDesc = "" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1f\n" +
 	"\vnode_quorum\x18\x03 \x01(\x04R\n" +
 	"nodeQuorum\x120\n" +
-	"\x05nodes\x18\x04 \x03(\v2\x1a.tallystick.v1.ClusterNodeR\x05nodes\"\xfc\x02\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x1a.tallystick.v1.ClusterNodeR\x05nodes\"\xde\x03\n" +
 	"\vClusterNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1f\n" +
@@ -3151,7 +3217,10 @@ const file_tallystick_v1_control_proto_rawDesc = "" +
 	"\tconnected\x18\x05 \x01(\bR\tconnected\x12+\n" +
 	"\x04info\x18\x06 \x01(\v2\x17.tallystick.v1.NodeInfoR\x04info\x12/\n" +
 	"\x13executions_attested\x18\a \x01(\x04R\x12executionsAttested\x121\n" +
-	"\x06status\x18\b \x01(\v2\x19.tallystick.v1.NodeStatusR\x06status\x1a9\n" +
+	"\x06status\x18\b \x01(\v2\x19.tallystick.v1.NodeStatusR\x06status\x12/\n" +
+	"\x13executions_differed\x18\t \x01(\x04R\x12executionsDiffered\x12/\n" +
+	"\x13executions_disputed\x18\n" +
+	" \x01(\x04R\x12executionsDisputed\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xeb\x01\n" +

@@ -85,19 +85,28 @@ function timeline(s) {
 function reports(s) {
   const assigned = s.assignedNodes ?? [];
   if (assigned.length === 0) return null;
-  const byNode = new Map((s.reports ?? []).map((r) => [r.node, r]));
+  const said = Map.groupBy(s.reports ?? [], (r) => r.node); // a node may have said two things
   return h("section", { class: "card" },
     h("h2", null, "Reports"),
     h("div", { class: "scroll" }, h("table", null,
       h("thead", null, h("tr", null, ["Rank", "Node", "Result digest", "Index", "Agreement"].map((t) => h("th", { scope: "col" }, t)))),
-      h("tbody", null, assigned.map((node, i) => {
-        const r = byNode.get(node);
+      h("tbody", null, assigned.flatMap((node, i) => (said.get(node) ?? [null]).map((r) => {
         return h("tr", null,
           h("td", { class: "number" }, String(i)), h("th", { scope: "row" }, node),
           h("td", null, r ? hash(r.resultDigest, "result digest") : h("span", { class: "muted" }, "none yet")),
           h("td", { class: "number" }, r ? String(r.index ?? 0) : ""),
-          h("td", null, !r ? "" : r.void ? pill("bad", "void") : r.agrees ? pill("good", "agrees") : pill("plain", "reported")));
-      })))));
+          h("td", null, r ? stance(r) : ""));
+      }))))));
+}
+
+// stance says how a report stands to what the execution came to.
+function stance(r) {
+  if (r.abandoned) return pill("plain", r.abandoned);
+  const [tone, text] = {
+    agrees: ["good", "agrees"], late: ["plain", "the same, later"], differs: ["bad", "differs"],
+    checkpoint: ["bad", "another checkpoint"], disputed: ["bad", "disputed"], void: ["bad", "void"],
+  }[r.stance] ?? ["plain", "reported"];
+  return pill(tone, r.evidence && tone === "bad" ? `${text}, later` : text);
 }
 
 // output offers the output, and shows it if it is text.

@@ -110,15 +110,23 @@ function nodeCard(nodes) {
     h("h2", null, "Nodes"),
     nodes.length === 0 ? h("p", { class: "muted" }, "No node is a member yet.") :
       h("div", { class: "scroll" }, h("table", null,
-        h("thead", null, h("tr", null, ["Node", "State", "Trust level", "Labels", "Says of itself", "Attested"].map((t) => h("th", { scope: "col" }, t)))),
+        h("thead", null, h("tr", null, ["Node", "State", "Trust level", "Labels", "Says of itself", "Attested", "Diverged"].map((t) => h("th", { scope: "col" }, t)))),
         h("tbody", null, nodes.map((n) => h("tr", null,
           h("th", { scope: "row" }, n.id, n.name ? h("span", { class: "muted block" }, n.name) : null),
           h("td", null, n.connected ? pill("good", "connected") : pill("plain", "away")),
           h("td", null, String(n.trustLevel ?? 0)),
           h("td", null, labels(n.labels)),
           h("td", { class: "muted" }, info(n.info)),
-          h("td", { class: "number" }, count(n.executionsAttested))))))),
+          h("td", { class: "number" }, count(n.executionsAttested)),
+          h("td", null, divergence(n))))))),
     h("p", { class: "muted small" }, "What a node says of itself is information, not proof."));
+}
+
+// divergence is what a node said that others, or it itself, contradict.
+function divergence(n) {
+  const differed = Number(n.executionsDiffered ?? 0), disputed = Number(n.executionsDisputed ?? 0);
+  if (differed + disputed === 0) return h("span", { class: "muted" }, "never");
+  return [differed ? pill("bad", `${count(differed)} differ`) : null, disputed ? pill("plain", `${count(disputed)} disputed`) : null];
 }
 
 function labels(found) {
