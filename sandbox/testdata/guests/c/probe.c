@@ -88,7 +88,7 @@ int main(int argc, char **argv) {
 	else if (!strcmp(what, "abort"))
 		abort();
 	else if (!strcmp(what, "divide"))
-		printf("%u\n", 1 / zero);
+		printf("%u\n", (unsigned)argc / zero);
 	else if (!strcmp(what, "pointer"))
 		printf("%d\n", *(volatile int *)(zero - 16));
 	else if (!strcmp(what, "recurse"))
@@ -98,7 +98,7 @@ int main(int argc, char **argv) {
 			zero++;
 	else if (!strcmp(what, "allocate")) {
 		size_t n = 0;
-		for (char *p; (p = malloc(100000)); n++)
+		for (char *volatile p; (p = malloc(100000)); n++)
 			memset(p, 1, 100000);
 		printf("%zu blocks\n", n);
 	} else if (!strcmp(what, "flood"))

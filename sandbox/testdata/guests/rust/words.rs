@@ -99,9 +99,10 @@ fn recurse(n: u64) -> u64 {
 fn allocate() {
     let mut list: Vec<Vec<u8>> = Vec::new();
     loop {
-        let block = vec![0u8; 1 << 16];
-        assert!(block.iter().all(|b| *b == 0));
-        list.push(block.into_iter().map(|b| b | list.len() as u8 | 1).collect());
+        let mut block = vec![0u8; 1 << 16]; // fresh memory is zero
+        assert!(block.iter().step_by(1000).all(|b| *b == 0));
+        block[list.len() % 1000] = 1;
+        list.push(block);
     }
 }
 
