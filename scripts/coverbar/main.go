@@ -24,6 +24,7 @@ var held = map[string]bool{
 	"verifier": true, "verifier/checkpoint": true, "verifier/compare": true,
 	"logserver": true, "logserver/export": true, "logserver/importer": true,
 	"witness": true, "controlapi": true,
+	"sandbox/rewrite": true, "sandbox/wasm": true,
 }
 
 func main() {
