@@ -18,7 +18,7 @@ func memberProposeCommand(a *app) *cobra.Command {
 		Short: "Write a change to be signed",
 	}
 	var output string
-	cmd.PersistentFlags().StringVarP(&output, "output", "o", "change.json", "file to write")
+	cmd.PersistentFlags().StringVarP(&output, "output", "o", "change.json", "`file` to write")
 	propose := func(cmd *cobra.Command, effect membership.Effect) error {
 		p, c, err := a.client()
 		if err != nil {
@@ -70,7 +70,7 @@ func proposeAdd(propose proposer) *cobra.Command {
 		Long: `Add a principal. Each --key names what the key may sign and the file of its public
 key; its holder signs the change too:
 
-  tally member propose add node node-4 --key attestation=node-4.pub --key token=node-4-token.pub`,
+  tally member propose add node node-4 --key attestation=node-4.pem.pub --key token=node-4-token.pem.pub`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p.Kind, p.ID = membership.Kind(args[0]), args[1]
@@ -88,16 +88,16 @@ key; its holder signs the change too:
 			return propose(cmd, membership.AddPrincipal{Principal: p})
 		},
 	}
-	cmd.Flags().StringArrayVar(&keys, "key", nil, "a key of it: USE[,USE]=FILE; uses are change, contract, submission, attestation, token")
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "a key of it, `USE[,USE]=FILE`, may be repeated; uses are change, contract, submission, attestation, token")
 	descriptionFlags(cmd, &p.Name, &p.TrustLevel, &nodeLabels)
 	_ = cmd.MarkFlagRequired("key")
 	return cmd
 }
 
 func descriptionFlags(cmd *cobra.Command, name *string, trust *uint64, nodeLabels *[]string) {
-	cmd.Flags().StringVar(name, "name", "", "a node's name, for people")
-	cmd.Flags().Uint64Var(trust, "trust-level", 0, "a node's trust level")
-	cmd.Flags().StringArrayVar(nodeLabels, "label", nil, "a node's label: KEY=VALUE")
+	cmd.Flags().StringVar(name, "name", "", "a node's `name`, for people")
+	cmd.Flags().Uint64Var(trust, "trust-level", 0, "a node's trust `level`, 0 to 1000")
+	cmd.Flags().StringArrayVar(nodeLabels, "label", nil, "a node's label, `KEY=VALUE`; may be repeated")
 }
 
 func labelMap(list []string) (map[string]string, error) {
@@ -163,8 +163,8 @@ signed before stays good. A removal alone revokes the key.`,
 			return propose(cmd, r)
 		},
 	}
-	cmd.Flags().StringVar(&add, "add", "", "the new key: USE[,USE]=FILE")
-	cmd.Flags().StringVar(&remove, "remove", "", "key id of the key that goes (`tally member list --json`)")
+	cmd.Flags().StringVar(&add, "add", "", "the new key, `USE[,USE]=FILE`")
+	cmd.Flags().StringVar(&remove, "remove", "", "`id` of the key that goes, as tally member list --json has it")
 	cmd.MarkFlagsOneRequired("add", "remove")
 	return cmd
 }
@@ -229,8 +229,8 @@ func proposeLogKeys(propose proposer) *cobra.Command {
 			return propose(cmd, membership.SetLogKeys{Log: membership.LogName(args[0]), Keys: keys, ReceiptKeys: receipts})
 		},
 	}
-	cmd.Flags().StringArrayVar(&keys, "key", nil, "a log key (vkey)")
-	cmd.Flags().StringArrayVar(&receipts, "receipt-key", nil, "a receipt key (vkey)")
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "`vkey` that may sign checkpoints; may be repeated")
+	cmd.Flags().StringArrayVar(&receipts, "receipt-key", nil, "`vkey` that may sign receipt heads; may be repeated")
 	_ = cmd.MarkFlagRequired("key")
 	return cmd
 }
