@@ -87,6 +87,18 @@ func lieCmd(ts *testscript.TestScript, _ bool, args []string) {
 	f.lie = args[0]
 }
 
+// keyIDCmd is the command "keyid VAR ID".
+func keyIDCmd(ts *testscript.TestScript, _ bool, args []string) {
+	f := ts.Value("fake").(map[string]*fakeControl)["control"]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p, ok := f.history.Current().Principal(args[1])
+	if !ok {
+		ts.Fatalf("no principal %q", args[1])
+	}
+	ts.Setenv(args[0], short(p.Keys[0].ID()))
+}
+
 // successionCmd is the command "succession FILE LOG".
 func successionCmd(ts *testscript.TestScript, _ bool, args []string) {
 	f := ts.Value("fake").(map[string]*fakeControl)["control"]

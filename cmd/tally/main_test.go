@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 //	serve DIR           starts a stand-in for the control plane of the cluster in DIR
 //	lie HOW             makes it answer wrongly
 //	runs                makes it have an execution; sets ID
+//	keyid VAR ID        sets VAR to the beginning of the id of a principal's first key
 //	succession FILE LOG writes what `logserver succeed --json` prints about its log
 //
 // and the variables WITNESS, WITNESS2 and WITNESS3, vkeys of witnesses, and
@@ -71,6 +72,7 @@ func TestScripts(t *testing.T) {
 			"serve":      serveCmd,
 			"lie":        lieCmd,
 			"runs":       runsCmd,
+			"keyid":      keyIDCmd,
 			"succession": successionCmd,
 			"logs": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), logsOf(ts, args[1]), 0o600))

@@ -64,15 +64,15 @@ func memberListCommand(a *app) *cobra.Command {
 					return err
 				}
 			}
-			var list []membership.Principal
+			var list []listedPrincipal
 			for principal := range state.Principals() {
-				list = append(list, principal)
+				list = append(list, listed(principal))
 			}
 			return a.printer.value(list, func(w io.Writer) {
 				var rows [][]string
 				for _, m := range list {
 					for i, k := range m.Keys {
-						row := []string{"", "", "", "", short(k.ID()), joinUses(k.Uses)}
+						row := []string{"", "", "", "", short(k.KeyID), joinUses(k.Uses)}
 						if i == 0 {
 							row[0], row[1], row[2], row[3] = m.ID, string(m.Kind), fmt.Sprint(m.TrustLevel), labels(m.Labels)
 						}
@@ -87,6 +87,25 @@ func memberListCommand(a *app) *cobra.Command {
 	}
 	cmd.Flags().Uint64Var(&epoch, "epoch", 0, "at this epoch (default the current one)")
 	return cmd
+}
+
+// listedPrincipal is a principal with the ids of its keys.
+type listedPrincipal struct {
+	membership.Principal
+	Keys []listedKey `json:"keys"`
+}
+
+type listedKey struct {
+	KeyID string `json:"key_id"`
+	membership.Key
+}
+
+func listed(p membership.Principal) listedPrincipal {
+	l := listedPrincipal{Principal: p}
+	for _, k := range p.Keys {
+		l.Keys = append(l.Keys, listedKey{k.ID(), k})
+	}
+	return l
 }
 
 func joinUses(uses []membership.Use) string {

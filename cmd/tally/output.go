@@ -145,6 +145,13 @@ func (p *progress) done() {
 }
 
 // short is the first part of an id, for tables.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
 func short(id string) string {
 	if len(id) > 16 {
 		return id[:16]

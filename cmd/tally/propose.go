@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,6 +28,11 @@ func memberProposeCommand(a *app) *cobra.Command {
 		h, err := history(cmd.Context(), p, c)
 		if err != nil {
 			return err
+		}
+		if rotation, ok := effect.(membership.RotateKey); ok {
+			if effect, err = withWholeKeyID(h.Current(), rotation); err != nil {
+				return err
+			}
 		}
 		payload, err := h.Current().Propose(effect)
 		if err != nil {
@@ -57,6 +63,26 @@ func memberProposeCommand(a *app) *cobra.Command {
 		proposeLimits(propose), proposeProtocolVersion(propose), proposeLogKeys(propose), proposeSuccessor(propose),
 	)
 	return cmd
+}
+
+// withWholeKeyID completes the id of the key that goes from its beginning, as
+// lists show it. What the principal does not have is left for the rules to refuse.
+func withWholeKeyID(state *membership.State, r membership.RotateKey) (membership.Effect, error) {
+	p, ok := state.Principal(r.ID)
+	if r.Remove == "" || !ok {
+		return r, nil
+	}
+	var found []string
+	for _, k := range p.Keys {
+		if strings.HasPrefix(k.ID(), r.Remove) {
+			found = append(found, k.ID())
+		}
+	}
+	if len(found) != 1 {
+		return nil, withHint(fmt.Errorf("%d keys of %q have an id that begins with %q", len(found), r.ID, r.Remove), "`tally member list` shows the keys and their ids")
+	}
+	r.Remove = found[0]
+	return r, nil
 }
 
 type proposer func(cmd *cobra.Command, effect membership.Effect) error
@@ -164,7 +190,7 @@ signed before stays good. A removal alone revokes the key.`,
 		},
 	}
 	cmd.Flags().StringVar(&add, "add", "", "the new key, `USE[,USE]=FILE`")
-	cmd.Flags().StringVar(&remove, "remove", "", "`id` of the key that goes, as tally member list --json has it")
+	cmd.Flags().StringVar(&remove, "remove", "", "`id` of the key that goes, or the beginning that tally member list shows")
 	cmd.MarkFlagsOneRequired("add", "remove")
 	return cmd
 }

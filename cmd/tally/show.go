@@ -122,7 +122,7 @@ func printMember(w io.Writer, r *member.Report) {
 		}
 	}
 	fmt.Fprintf(w, "membership hash %s, %d principals\n", r.MembershipHash, r.MembershipCount)
-	fmt.Fprintf(w, "the checkpoint covers %d epochs:\n", r.LastEpoch)
+	fmt.Fprintf(w, "the checkpoint covers %s:\n", count(int(r.LastEpoch), "epoch"))
 	for _, s := range r.Checkpoint.Cosignatures {
 		fmt.Fprintf(w, "  cosigned by %s\n", s.Witness)
 	}
@@ -149,7 +149,7 @@ the profile's genesis.`,
 				list = []membership.Difference{}
 			}
 			return a.printer.value(map[string]any{"from_epoch": from.Epoch(), "to_epoch": to.Epoch(), "differences": list}, func(w io.Writer) {
-				fmt.Fprintf(w, "from epoch %d to epoch %d: %d differences\n", from.Epoch(), to.Epoch(), len(list))
+				fmt.Fprintf(w, "from epoch %d to epoch %d: %s\n", from.Epoch(), to.Epoch(), count(len(list), "difference"))
 				for _, d := range list {
 					fmt.Fprintf(w, "  %s\n", d)
 				}

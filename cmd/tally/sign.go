@@ -64,7 +64,7 @@ one that the rules refuse, is not signed. With --offline it is only shown.`,
 			}
 			missing, known := f.missing(state)
 			return a.printer.value(map[string]any{"file": args[0], "signatures": len(f.envelope.Signatures), "missing": missing}, func(w io.Writer) {
-				fmt.Fprintf(w, "%s has %d signatures now\n", args[0], len(f.envelope.Signatures))
+				fmt.Fprintf(w, "%s has %s now\n", args[0], count(len(f.envelope.Signatures), "signature"))
 				for _, text := range missing {
 					fmt.Fprintf(w, "  missing: %s\n", text)
 				}
