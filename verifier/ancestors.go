@@ -57,7 +57,7 @@ func (v *verification) checkAncestor(a *pb.ProvenExecution) (*Execution, *Error)
 		return nil, refuse(CodeRequestCheckpoint, "%w", err)
 	}
 	p := part{id: digest.Digest(a.GetExecutionId()), proven: a, request: verified.Checkpoint}
-	if err := v.checkLogKey(membership.LogAudit, v.trust.AuditPolicy, p.request.Origin, a.GetRequestCheckpoint()); err != nil {
+	if err := v.known.check(membership.LogAudit, v.trust.AuditPolicy, a.GetRequestCheckpoint()); err != nil {
 		return nil, err
 	}
 	if _, err := p.checkConsistency(v.audit); err != nil {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
@@ -45,8 +43,8 @@ type verification struct {
 	audit      checkpoint.Checkpoint
 	membership checkpoint.Checkpoint
 	history    *membership.History
-	known      map[logKey]bool // keys of the logs that membership names
-	main       part            // the execution that the bundle is about
+	known      logKeys // that membership names
+	main       part    // the execution that the bundle is about
 }
 
 // VerifyBundle checks a proof bundle file. It returns a report in any case, and
@@ -205,65 +203,23 @@ func admins(s *membership.State) (n int) {
 // checkLogKeys checks the keys of the bundle's three checkpoints.
 func (v *verification) checkLogKeys() *Error {
 	var err error
-	if v.known, err = v.knownKeys(); err != nil {
+	if v.known, err = knownKeys(v.history); err != nil {
 		return refuse(CodeMembership, "%w", err)
 	}
 	for _, c := range []struct {
 		log    membership.LogName
 		policy *checkpoint.Policy
-		origin string
 		signed []byte
 	}{
-		{membership.LogAudit, v.trust.AuditPolicy, v.audit.Origin, v.bundle.GetAuditCheckpoint()},
-		{membership.LogAudit, v.trust.AuditPolicy, v.main.request.Origin, v.bundle.GetRequestCheckpoint()},
-		{membership.LogMembership, v.trust.MembershipPolicy, v.membership.Origin, v.bundle.GetMembershipCheckpoint()},
+		{membership.LogAudit, v.trust.AuditPolicy, v.bundle.GetAuditCheckpoint()},
+		{membership.LogAudit, v.trust.AuditPolicy, v.bundle.GetRequestCheckpoint()},
+		{membership.LogMembership, v.trust.MembershipPolicy, v.bundle.GetMembershipCheckpoint()},
 	} {
-		if err := v.checkLogKey(c.log, c.policy, c.origin, c.signed); err != nil {
+		if err := v.known.check(c.log, c.policy, c.signed); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// checkLogKey checks that a checkpoint is signed by a key that both the policy
-// and some epoch of the membership name for its log.
-func (v *verification) checkLogKey(log membership.LogName, policy *checkpoint.Policy, origin string, signed []byte) *Error {
-	var keys []note.Verifier
-	for _, key := range policy.Logs() {
-		if v.known[logKey{log, origin, key.Vkey}] {
-			keys = append(keys, key.Key)
-		}
-	}
-	if _, err := checkpoint.Open(signed, origin, keys); err != nil {
-		return refuse(CodeLogKeys, "%s checkpoint of %q is not signed by a key that policy and membership both name: %w",
-			log, origin, err)
-	}
-	return nil
-}
-
-// logKey is a key of a log as membership names it.
-type logKey struct {
-	log          membership.LogName
-	origin, vkey string
-}
-
-// knownKeys collects the keys that any epoch names: a log that changed its key
-// or found a successor keeps what it signed before.
-func (v *verification) knownKeys() (map[logKey]bool, error) {
-	known := map[logKey]bool{}
-	for epoch := uint64(1); epoch <= v.history.Size(); epoch++ {
-		state, err := v.history.StateAt(epoch)
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range []membership.LogName{membership.LogAudit, membership.LogMembership} {
-			log := state.Logs().Named(name)
-			for _, vkey := range log.Keys {
-				known[logKey{name, log.Origin, vkey}] = true
-			}
-		}
-	}
-	return known, nil
 }
 
 // Steps 4 to 7 are about one execution, the bundle's own; for ancestors see

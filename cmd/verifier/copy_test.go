@@ -1,11 +1,14 @@
 package main
 
 import (
+	"encoding/binary"
 	"os"
 	"path/filepath"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/tallystick/tallystick/internal/testcluster"
 	"github.com/tallystick/tallystick/verifier/tiles"
 )
 
@@ -30,6 +33,21 @@ func copyCmd(ts *testscript.TestScript, _ bool, args []string) {
 		b, err := l.resource(name)
 		ts.Check(err)
 		file := filepath.Join(ts.MkAbs(args[1]), filepath.FromSlash(name))
+		ts.Check(os.MkdirAll(filepath.Dir(file), 0o755))
+		ts.Check(os.WriteFile(file, b, 0o644))
+	}
+}
+
+// treeOf writes the static tree that a log of up to 256 entries had at a size.
+func treeOf(ts *testscript.TestScript, dir string, l *testcluster.Log, size int64) {
+	var bundle, tile []byte
+	for _, entry := range l.Entries[:size] {
+		leaf := tlog.RecordHash(entry)
+		bundle = append(binary.BigEndian.AppendUint16(bundle, uint16(len(entry))), entry...)
+		tile = append(tile, leaf[:]...)
+	}
+	for name, b := range map[string][]byte{"checkpoint": l.Signed(size), tiles.BundlePath(0, int(size)): bundle, tiles.TilePath(0, 0, int(size)): tile} {
+		file := filepath.Join(ts.MkAbs(dir), filepath.FromSlash(name))
 		ts.Check(os.MkdirAll(filepath.Dir(file), 0o755))
 		ts.Check(os.WriteFile(file, b, 0o644))
 	}

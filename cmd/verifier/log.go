@@ -220,12 +220,15 @@ func newProgress(w io.Writer, quiet bool) *progress {
 	return &progress{w: w}
 }
 
-func (p *progress) show(done, size int64) {
+func (p *progress) show(done, size int64) { p.showOf("read", done, size, "entries") }
+
+// showOf shows how many of how many things are done.
+func (p *progress) showOf(verb string, done, all int64, things string) {
 	if p.w == nil || time.Since(p.shown) < 100*time.Millisecond {
 		return
 	}
 	p.shown = time.Now()
-	fmt.Fprintf(p.w, "\r%d of %d entries (%d%%)\x1b[K", done, size, done*100/max(size, 1))
+	fmt.Fprintf(p.w, "\r%s %d of %d %s (%d%%)\x1b[K", verb, done, all, things, done*100/max(all, 1))
 }
 
 func (p *progress) clear() {

@@ -2,6 +2,7 @@
 //
 //	verifier proof BUNDLE --policy audit.policy --membership-policy membership.policy --genesis genesis.json
 //	verifier replay BUNDLE --blob module.wasm --blob input … (and the flags of proof)
+//	verifier replay --all URL|DIRECTORY --openings FILE --blobs DIRECTORY … (and the flags of proof)
 //	verifier member PRINCIPAL@EPOCH FILE --membership-policy membership.policy --genesis genesis.json
 //	verifier log URL|DIRECTORY --policy audit.policy
 //	verifier compare URL --policy audit.policy
@@ -10,7 +11,7 @@
 // proof checks one execution from one file and makes no network connection.
 // member does so for who was a member at an epoch.
 // replay does what proof does, then runs the module again and compares the outcome bit
-// for bit. log downloads a whole log, recomputes its tree, and compares it with
+// for bit; with --all it does so for every execution of a log. log downloads a whole log, recomputes its tree, and compares it with
 // what it remembers of the last time.
 //
 // The policies and the genesis decide what is believed: get them from people,

@@ -61,6 +61,7 @@ func TestMain(m *testing.M) {
 //	unproof FILE         takes the proof out of an evidence file
 //	receipt FILE         has what was submitted in an evidence file signed as a receipt
 //	                     head; sets RECEIPTKEY.
+//	replace OLD NEW FILE replaces text in a file once
 //	unlawful FILE        writes evidence of an unlawful change, and genesis.json
 //	damage PATH          flips a bit of a resource of the log; again repairs it
 func TestScripts(t *testing.T) {
@@ -86,6 +87,7 @@ func TestScripts(t *testing.T) {
 			"unlawful": unlawfulCmd,
 			"honest":   honestCmd,
 			"unproof":  unproofCmd,
+			"replace":  replaceCmd,
 			"receipt":  receiptCmd,
 		},
 	})
@@ -112,7 +114,7 @@ func clusterCmd(ts *testscript.TestScript, neg bool, args []string) {
 	con.Module = digest.Of(echo())
 	hash := c.Register(con)
 
-	parent := c.Submit(hash, []byte("of the "))
+	parent := c.Submit(hash, []byte("of the parent, "))
 	c.Run(parent, testcluster.OK("of the parent, "))
 	input := []byte("of the child")
 	id := c.Submit(hash, input, parent)
@@ -120,7 +122,10 @@ func clusterCmd(ts *testscript.TestScript, neg bool, args []string) {
 	c.Run(id, testcluster.OK(joined))
 	bundle := c.Bundle(id)
 
-	write := func(name string, b []byte) { ts.Check(os.WriteFile(ts.MkAbs(name), b, 0o644)) }
+	write := func(name string, b []byte) {
+		ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(name)), 0o755))
+		ts.Check(os.WriteFile(ts.MkAbs(name), b, 0o644))
+	}
 	format := func(name string, id digest.Digest) {
 		b, err := provenance.FormatBundle(c.Bundle(id))
 		ts.Check(err)
@@ -159,6 +164,7 @@ func clusterCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	write("all-changes", entries)
 
+	lieIndex := c.Audit.Size()
 	lie := c.Submit(hash, []byte("input"))
 	c.Run(lie, testcluster.OK("lies!"))
 	format("lie.tallyproof", lie)
@@ -175,6 +181,24 @@ func clusterCmd(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	format("metered.tallyproof", metered)
+
+	for _, payload := range [][]byte{echo(), []byte("of the parent, "), input, []byte("cancelled"), []byte("input")} {
+		write("payloads/"+digest.Of(payload).String(), payload)
+	}
+	openings := provenance.FormatOpenings(c.Audit.Origin)
+	for i, opening := range c.Audit.Openings {
+		openings = provenance.AppendOpening(openings, opening)
+		if i == 20 {
+			write("short.openings", openings)
+			write("other.openings", bytes.Replace(openings, []byte("/audit"), []byte("/other"), 1))
+		}
+	}
+	write("audit.openings", openings)
+	treeOf(ts, "audit", c.Audit, c.Audit.Size())
+	treeOf(ts, "older", c.Audit, lieIndex)
+	treeOf(ts, "membership", c.Membership, c.Membership.Size())
+	ts.Setenv("LIE", lie.String())
+	ts.Setenv("METERED", metered.String())
 
 	write("genesis.json", c.Genesis)
 	write("audit.policy", c.PolicyText.Audit)
@@ -194,6 +218,16 @@ func flipCmd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	b[(n+len(b))%len(b)] ^= 1
 	ts.Check(os.WriteFile(name, b, 0o644))
+}
+
+func replaceCmd(ts *testscript.TestScript, _ bool, args []string) {
+	name := ts.MkAbs(args[2])
+	b, err := os.ReadFile(name)
+	ts.Check(err)
+	if !bytes.Contains(b, []byte(args[0])) {
+		ts.Fatalf("no %q in %s", args[0], args[2])
+	}
+	ts.Check(os.WriteFile(name, bytes.Replace(b, []byte(args[0]), []byte(args[1]), 1), 0o644))
 }
 
 func exitsCmd(ts *testscript.TestScript, neg bool, args []string) {
@@ -505,7 +539,7 @@ func readCodes(t *testing.T, name string) (codes []string) {
 func TestDifference(t *testing.T) {
 	one, two := uint64(1), digest.Of([]byte("two"))
 	attested := testcluster.OK("output")
-	if d := difference(attested, attested); d != "" {
+	if d := firstDifference((&rerun{attested: attested, result: attested.ResultDigest()}).compare(attested)); d != "" {
 		t.Errorf("an outcome differs from itself in %s", d)
 	}
 	typ := reflect.TypeFor[contract.Outcome]()
@@ -525,10 +559,10 @@ func TestDifference(t *testing.T) {
 			f.SetString("trap")
 		}
 		name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
-		if d := difference(attested, replayed); !strings.HasPrefix(d, name+":") {
+		if d := firstDifference((&rerun{attested: attested}).compare(replayed)); !strings.HasPrefix(d, name+":") {
 			t.Errorf("%s differs, named is %q", name, d)
 		}
-		if d := difference(replayed, attested); !strings.HasPrefix(d, name+":") {
+		if d := firstDifference((&rerun{attested: replayed}).compare(attested)); !strings.HasPrefix(d, name+":") {
 			t.Errorf("%s differs, named is %q", name, d)
 		}
 	}

@@ -4,19 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
-	"github.com/tallystick/tallystick/sandbox"
 	"github.com/tallystick/tallystick/verifier"
 )
 
-// maxBlob bounds a payload: the largest module and the largest input that the
-// sandbox takes are both as large.
-const maxBlob = max(sandbox.MaxModuleBytes, sandbox.MaxInputBytes)
+// replayFlags are what replaying one execution and replaying all have in common.
+type replayFlags struct {
+	trustFlags
+	blobs, places []string
+	timeout       time.Duration
+	interpreter   bool
+	all           replayAllFlags
+}
 
 // replayReport is what replay --json prints.
 type replayReport struct {
@@ -25,162 +30,134 @@ type replayReport struct {
 	Same bool `json:"same"`
 	// Difference names the first member of the outcome that differs.
 	Difference string            `json:"difference,omitempty"`
+	Compared   []compared        `json:"compared,omitempty"`
 	Outcome    *contract.Outcome `json:"outcome,omitempty"` // of the replay
 }
 
 func replayCommand() *cobra.Command {
-	var f trustFlags
-	var blobs []string
-	var timeout time.Duration
+	var f replayFlags
 	cmd := &cobra.Command{
-		Use:   "replay BUNDLE",
-		Short: "Check a proof bundle, run its module again, and compare the outcome",
+		Use:   "replay BUNDLE | --all LOG",
+		Short: "Run the module of an execution again, or of a whole log, and compare the outcomes",
 		Long: `Check a proof bundle as "verifier proof" does, then run the module again on this
 machine, in a process of its own, and compare every member of the outcome with
 the attested one.
 
-The payloads are named by --blob: the module, the submission's input (not needed
-when it is empty), and the outputs of the parents. They are recognised by their
-digests, so their order does not matter.
+The payloads are the module, the submission's input (not needed when it is empty),
+and the outputs of the parents. They are recognised by their digests: --blob names
+a file with one, --blobs a folder or a URL that has them under their digests in
+hexadecimal.
+
+With --all the argument is the audit log, as a URL or a folder with a static copy.
+Every entry of it is opened with the file of --openings, which an auditor saves with
+"tally log openings", the state of every execution is recomputed, and every complete
+one is run again. The membership log is read from the URL or folder that
+--membership-log names. What cannot be replayed is named and never counted as good.
+A run that is interrupted goes on where it was; a later run replays what is new.
 
 ` + exitTable(),
 		Example: "  verifier replay run.tallyproof --policy audit.policy --membership-policy membership.policy \\\n" +
-			"      --genesis genesis.json --blob inventory.wasm --blob go.sum",
+			"      --genesis genesis.json --blob inventory.wasm --blob go.sum\n" +
+			"  verifier replay --all https://control.example/audit --membership-log https://control.example/membership \\\n" +
+			"      --openings audit.openings --blobs payloads/ --policy audit.policy \\\n" +
+			"      --membership-policy membership.policy --genesis genesis.json",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			report, err := f.verify(cmd, args[0])
-			if report == nil {
-				return err
+			if f.all.all {
+				return replayAll(cmd, &f, args[0])
 			}
-			w := cmd.OutOrStdout()
-			if !f.json {
-				printSteps(w, report.Steps)
+			if f.all.openings != "" || f.all.membershipLog != "" {
+				return usage(cmd, errors.New("--openings and --membership-log are for --all"))
 			}
-			out := replayReport{Report: report}
-			if err == nil {
-				out.Outcome, err = replay(cmd.Context(), report.Execution, blobs, timeout)
-			}
-			if err == nil {
-				out.Difference = difference(report.Execution.Outcome, *out.Outcome)
-				out.Same = out.Difference == ""
-			}
-			if f.json {
-				err = firstError(err, printJSON(w, out))
-			}
-			if err == nil && !out.Same {
-				err = fail(exitDiffers, "if your blobs and release are right, the attested outcome is not what the contract and input make; keep the bundle",
-					"the replay differs in %s", out.Difference)
-			}
-			if err == nil && !f.json {
-				fmt.Fprintf(w, "8. %-12s %-6s  %s\n", "replay", "ok", "running the module again has the same outcome, bit for bit")
-				fmt.Fprintf(w, "                        result digest %s\n", out.Outcome.ResultDigest())
-				printSummary(w, report)
-			}
-			return err
+			return replayBundle(cmd, &f, args[0])
 		},
 	}
 	f.register(cmd)
-	cmd.Flags().StringArrayVar(&blobs, "blob", nil, "`FILE` with a payload: module, input or a parent's output; repeat for each")
-	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "give up after this time")
+	cmd.Flags().StringArrayVar(&f.blobs, "blob", nil, "`FILE` with a payload: module, input or a parent's output; repeat for each")
+	cmd.Flags().StringArrayVar(&f.places, "blobs", nil, "`FOLDER` or URL with payloads under their digests; repeat for each")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 5*time.Minute, "give up on a run after this time")
+	cmd.Flags().BoolVar(&f.interpreter, "interpreter", false, "run by the engine's interpreter, some hundred times slower, for a second opinion")
+	cmd.Flags().BoolVar(&f.all.all, "all", false, "replay every execution of an audit log")
+	cmd.Flags().StringVar(&f.all.openings, "openings", "", "`FILE` with the openings of the audit log, with --all")
+	cmd.Flags().StringVar(&f.all.membershipLog, "membership-log", "", "`URL` or folder of the membership log, with --all")
+	cmd.Flags().StringVar(&f.all.state, "state", "", "`FILE` that remembers what was replayed (default below the user's configuration folder), with --all")
+	cmd.Flags().IntVar(&f.all.jobs, "jobs", runtime.GOMAXPROCS(0), "runs at a time, 1 to 64, with --all")
+	cmd.Flags().BoolVar(&f.all.quiet, "quiet", false, "do not show progress, with --all")
 	return cmd
 }
 
-// replay runs the execution again.
-func replay(ctx context.Context, e *verifier.Execution, blobs []string, timeout time.Duration) (*contract.Outcome, error) {
-	c := e.Contract
-	if err := sandbox.Supports(c.Versions); err != nil {
-		return nil, fail(exitNoOutcome, "use a release that has them", "the contract is for %w", err)
+// replayBundle verifies a bundle and replays its execution.
+func replayBundle(cmd *cobra.Command, f *replayFlags, name string) error {
+	report, err := f.verify(cmd, name)
+	if report == nil {
+		return err
 	}
-	byDigest := map[string][]byte{digest.Of(nil).String(): nil}
-	for _, name := range blobs {
-		b, err := readFile("blob", name, int64(maxBlob))
-		if err != nil {
-			return nil, err
-		}
-		byDigest[digest.Of(b).String()] = b
+	w := cmd.OutOrStdout()
+	if !f.json {
+		printSteps(w, report.Steps)
 	}
-	find := func(what, sum string) ([]byte, error) {
-		b, ok := byDigest[sum]
-		if !ok {
-			return nil, fail(exitNoOutcome, "name a file with it by --blob", "no blob is the %s with digest %s", what, sum)
-		}
-		return b, nil
+	out := replayReport{Report: report}
+	if err == nil {
+		err = f.replayOne(cmd.Context(), &out)
 	}
-	module, err := find("module", e.ModuleDigest)
+	if f.json {
+		err = firstError(err, printJSON(w, out))
+	}
+	if err == nil && !out.Same {
+		err = fail(exitDiffers, "if your blobs and release are right, the attested outcome is not what the contract and input make; keep the bundle",
+			"the replay differs in %s", out.Difference)
+	}
+	if err == nil && !f.json {
+		fmt.Fprintf(w, "%d. %-12s %-6s  %s\n", len(report.Steps)+1, "replay", "ok", "running the module again has the same outcome, bit for bit")
+		fmt.Fprintf(w, "                        %d members compared, result digest %s\n", len(out.Compared), out.Outcome.ResultDigest())
+		printSummary(w, report)
+	}
+	return err
+}
+
+// replayOne runs the execution of a verified bundle again.
+func (f *replayFlags) replayOne(ctx context.Context, out *replayReport) error {
+	r, err := rerunOf(out.Report.Execution)
 	if err != nil {
+		return err
+	}
+	from, err := openBlobs(f.blobs, f.places)
+	if err != nil {
+		return err
+	}
+	m, err := newMachine(f.interpreter, 1)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if out.Outcome, err = r.run(ctx, m, from, f.timeout); err != nil {
+		return err
+	}
+	out.Compared = r.compare(*out.Outcome)
+	out.Difference = firstDifference(out.Compared)
+	out.Same = out.Difference == ""
+	return nil
+}
+
+// rerunOf reads from a verified bundle's execution what a replay takes.
+func rerunOf(e *verifier.Execution) (*rerun, error) {
+	r := &rerun{contract: e.Contract, attested: e.Outcome}
+	var err error
+	if r.input, err = digest.Parse(e.InputDigest); err != nil {
 		return nil, err
 	}
-	var input []byte
+	if r.result, err = digest.Parse(e.ResultDigest); err != nil {
+		return nil, err
+	}
 	for _, p := range e.Parents {
-		b, err := find("output of parent "+p.ID, p.OutputDigest)
-		if err != nil {
+		var parent parentOutput
+		if parent.id, err = digest.Parse(p.ID); err != nil {
 			return nil, err
 		}
-		input = append(input, b...)
-	}
-	own, err := find("input", e.InputDigest)
-	if err != nil {
-		return nil, err
-	}
-	job := sandbox.JobOf(c, module, append(input, own...))
-	job.Limits.WallClock = timeout
-	job.MemoryDigest = e.Outcome.MemoryDigest != nil
-	return run(ctx, job)
-}
-
-// run runs a job in a worker process: the module is a stranger's.
-func run(ctx context.Context, job sandbox.Job) (*contract.Outcome, error) {
-	pool, err := sandbox.NewPool(sandbox.PoolConfig{Workers: 1})
-	if err != nil {
-		return nil, fail(exitNoOutcome, "", "starting the sandbox: %w", err)
-	}
-	defer pool.Close()
-	result, err := pool.Run(ctx, job)
-	var refusal *sandbox.Refusal
-	switch {
-	case errors.As(err, &refusal), errors.Is(err, sandbox.ErrInvalidJob):
-		return nil, fail(exitNoOutcome, "", "this release does not run the module: %w", err)
-	case errors.Is(err, sandbox.ErrStopped):
-		return nil, fail(exitNoOutcome, "a longer --timeout may help", "the module did not end: %w", err)
-	case err != nil:
-		return nil, fail(exitNoOutcome, "", "running the module: %w", err)
-	}
-	o := result.Outcome.Attested()
-	return &o, nil
-}
-
-// difference names the first member in which two outcomes differ and both its
-// values, "" if they are the same bit for bit.
-func difference(attested, replayed contract.Outcome) string {
-	optional := func(n *uint64) any {
-		if n == nil {
-			return "absent"
+		if parent.output, err = digest.Parse(p.OutputDigest); err != nil {
+			return nil, err
 		}
-		return *n
+		r.parents = append(r.parents, parent)
 	}
-	memory := func(d *digest.Digest) any {
-		if d == nil {
-			return "absent"
-		}
-		return *d
-	}
-	for _, f := range []struct {
-		name string
-		a, r any
-	}{
-		{"kind", attested.Kind, replayed.Kind},
-		{"exit_code", attested.ExitCode, replayed.ExitCode},
-		{"gas", optional(attested.Gas), optional(replayed.Gas)},
-		{"output_length", attested.OutputLength, replayed.OutputLength},
-		{"output_digest", attested.OutputDigest, replayed.OutputDigest},
-		{"diagnostics_length", attested.DiagnosticsLength, replayed.DiagnosticsLength},
-		{"diagnostics_digest", attested.DiagnosticsDigest, replayed.DiagnosticsDigest},
-		{"peak_pages", attested.PeakPages, replayed.PeakPages},
-		{"memory_digest", memory(attested.MemoryDigest), memory(replayed.MemoryDigest)},
-	} {
-		if f.a != f.r {
-			return fmt.Sprintf("%s: attested %v, replayed %v", f.name, f.a, f.r)
-		}
-	}
-	return ""
+	return r, nil
 }

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+
+	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/membership"
+	"github.com/tallystick/tallystick/provenance"
+	"github.com/tallystick/tallystick/record"
+	"github.com/tallystick/tallystick/verifier"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+	"github.com/tallystick/tallystick/verifier/tiles"
+)
+
+// wholeLog is an audit log as the fold of all its entries.
+type wholeLog struct {
+	fold *provenance.Fold
+	// voids are the records that have no effect. An honest control plane writes
+	// none.
+	voids []voidRecord
+	// erased are the payloads that a record says were erased, and its index.
+	erased map[digest.Digest]int64
+}
+
+// voidRecord is a record without effect.
+type voidRecord struct {
+	Index  int64           `json:"index"`
+	Kind   record.Kind     `json:"kind"`
+	Code   provenance.Code `json:"code"`
+	Detail string          `json:"detail"`
+}
+
+// maxVoids bounds the void records that are listed.
+const maxVoids = 1000
+
+// openSource opens a log at a URL or in a folder.
+func openSource(ctx context.Context, place string, policy *checkpoint.Policy) (*tiles.Source, error) {
+	fetch, err := tiles.Locate(&http.Client{Timeout: requestTimeout}, place)
+	if err != nil {
+		return nil, fail(exitUsage, "name a URL or a folder of a tlog-tiles log", "%w", err)
+	}
+	return tiles.OpenSource(ctx, fetch, policy, 0)
+}
+
+// entries calls visit for the entries of a log in order, each proven to be there.
+func entries(ctx context.Context, source *tiles.Source, visit func(index int64, entry []byte) error) error {
+	for bundle, err := range source.Bundles(ctx, 0) {
+		if err != nil {
+			return err
+		}
+		data := bundle.Data
+		for index := bundle.First; len(data) > 0; index++ {
+			n := 2 + int(binary.BigEndian.Uint16(data)) // the framing was checked
+			if err := visit(index, data[2:n]); err != nil {
+				return err
+			}
+			data = data[n:]
+		}
+	}
+	return nil
+}
+
+// readMembership replays the membership log from the pinned genesis.
+func readMembership(ctx context.Context, place string, trust verifier.Trust) (*membership.History, error) {
+	source, err := openSource(ctx, place, trust.MembershipPolicy)
+	if err != nil {
+		return nil, err
+	}
+	history := membership.NewHistory()
+	err = entries(ctx, source, func(index int64, change []byte) error {
+		if index == 0 && !bytes.Equal(change, trust.Genesis) {
+			return fail(exitMembership, "check that the genesis file is this cluster's", "the membership log does not begin with the pinned genesis")
+		}
+		if _, err := history.Append(bytes.Clone(change)); err != nil {
+			return fail(exitMembership, "keep the log as evidence", "change %d: %w", index, err)
+		}
+		return nil
+	})
+	if err == nil && history.Size() == 0 {
+		err = fail(exitMembership, "", "the membership log is empty")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return history, verifier.CheckLogKey(history, membership.LogMembership, trust.MembershipPolicy, source.Note())
+}
+
+// readLog folds a whole audit log. Every opening is held against its entry, and
+// every entry against the checkpoint.
+func readLog(ctx context.Context, source *tiles.Source, openings string, history *membership.History, show func(done, size int64)) (*wholeLog, error) {
+	file, err := os.Open(openings)
+	if err != nil {
+		return nil, fail(exitFailed, "", "reading the openings: %w", err)
+	}
+	defer file.Close()
+	reader, err := provenance.NewOpeningReader(file)
+	if err != nil {
+		return nil, fail(exitMalformed, "save the openings with \"tally log openings\"", "%q: %w", openings, err)
+	}
+	c := source.Checkpoint()
+	if reader.Origin() != c.Origin {
+		return nil, fail(exitOther, "save the openings of this log", "%q has the openings of %q, this is %q", openings, reader.Origin(), c.Origin)
+	}
+	log := &wholeLog{fold: provenance.NewFold(history.Current().Cluster(), history), erased: map[digest.Digest]int64{}}
+	err = entries(ctx, source, func(index int64, entry []byte) error {
+		opening, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			return fail(exitNoOutcome, "save the openings again: the log has grown", "%q ends before entry %d of %d", openings, index, c.Size)
+		}
+		if err != nil {
+			return fail(exitMalformed, "save the openings again", "%q: %w", openings, err)
+		}
+		effect, r, err := log.fold.Read(index, entry, opening)
+		if err != nil {
+			return fail(exitProof, "save the openings again; if they are still wrong the server does not show what it committed to", "%q: %w", openings, err)
+		}
+		if effect.Void && len(log.voids) < maxVoids {
+			log.voids = append(log.voids, voidRecord{index, record.KindOf(r), effect.Code, effect.Detail})
+		}
+		if e := r.GetErasure(); e != nil && len(e.GetDigest()) == digest.Size {
+			log.erased[digest.Digest(e.GetDigest())] = index
+		}
+		show(index+1, c.Size)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return log, nil
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/sandbox"
+)
+
+// rerun is what is needed to run an execution again and to compare.
+type rerun struct {
+	contract *contract.Contract
+	input    digest.Digest // of the submission's own input
+	parents  []parentOutput
+	attested contract.Outcome
+	result   digest.Digest // the attested result digest
+}
+
+type parentOutput struct{ id, output digest.Digest }
+
+// machine runs jobs: a pool of worker processes, or the interpreter.
+type machine interface {
+	Run(ctx context.Context, job sandbox.Job) (*sandbox.Result, error)
+	Close() error
+}
+
+// newMachine makes a machine for as many runs at a time. Compiled modules run in
+// worker processes, since they are strangers' and native code. The interpreter
+// runs nothing but its own code, so it stays in this process.
+func newMachine(interpreter bool, jobs int) (machine, error) {
+	if interpreter {
+		m := make(interpreters, jobs)
+		for range jobs {
+			m <- sandbox.NewEngine(sandbox.EngineConfig{Interpreter: true})
+		}
+		return m, nil
+	}
+	pool, err := sandbox.NewPool(sandbox.PoolConfig{Workers: jobs})
+	if err != nil {
+		return nil, fail(exitNoOutcome, "", "starting the sandbox: %w", err)
+	}
+	return pool, nil
+}
+
+// interpreters holds the engines that are not running anything.
+type interpreters chan *sandbox.Engine
+
+func (m interpreters) Run(ctx context.Context, job sandbox.Job) (*sandbox.Result, error) {
+	select {
+	case e := <-m:
+		defer func() { m <- e }()
+		return e.Run(ctx, job)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Close is called when nothing runs any more.
+func (m interpreters) Close() error {
+	var errs []error
+	for range cap(m) {
+		errs = append(errs, (<-m).Close())
+	}
+	return errors.Join(errs...)
+}
+
+// run fetches the payloads and runs the execution on a machine. An error means
+// that there is no outcome to compare; it has the exit code for that.
+func (r *rerun) run(ctx context.Context, m machine, from *blobs, timeout time.Duration) (*contract.Outcome, error) {
+	if err := sandbox.Supports(r.contract.Versions); err != nil {
+		return nil, fail(exitNoOutcome, "use a release that has them", "the contract is for %w", err)
+	}
+	find := func(what string, d digest.Digest) ([]byte, error) {
+		data, err := from.get(ctx, d)
+		if errors.Is(err, errNoBlob) {
+			return nil, fail(exitNoOutcome, "name a file with it by --blob, or a place that has it by --blobs", "no blob is the %s with digest %s", what, d)
+		}
+		if err != nil {
+			return nil, fail(exitNoOutcome, "", "the %s with digest %s: %w", what, d, err)
+		}
+		return data, nil
+	}
+	module, err := find("module", r.contract.Module)
+	if err != nil {
+		return nil, err
+	}
+	var input []byte
+	for _, p := range r.parents {
+		data, err := find("output of parent "+p.id.String(), p.output)
+		if err != nil {
+			return nil, err
+		}
+		input = append(input, data...)
+	}
+	own, err := find("input", r.input)
+	if err != nil {
+		return nil, err
+	}
+	job := sandbox.JobOf(r.contract, module, append(input, own...))
+	job.Limits.WallClock = timeout
+	job.MemoryDigest = r.attested.MemoryDigest != nil
+	result, err := m.Run(ctx, job)
+	var refusal *sandbox.Refusal
+	switch {
+	case errors.As(err, &refusal), errors.Is(err, sandbox.ErrInvalidJob):
+		return nil, fail(exitNoOutcome, "", "this release does not run the module: %w", err)
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, sandbox.ErrStopped):
+		return nil, fail(exitNoOutcome, "a longer --timeout may help", "the module did not end: %w", err)
+	case err != nil:
+		return nil, fail(exitNoOutcome, "", "running the module: %w", err)
+	}
+	o := result.Outcome.Attested()
+	return &o, nil
+}
+
+// compared is one member of an outcome as it was attested and as the replay has it.
+type compared struct {
+	Field    string `json:"field"`
+	Attested string `json:"attested"`
+	Replayed string `json:"replayed"`
+	Same     bool   `json:"same"`
+}
+
+// compare holds every member of the replay's outcome against the attested one,
+// and the result digest, which covers all of them.
+func (r *rerun) compare(replayed contract.Outcome) []compared {
+	a := r.attested
+	out := []compared{
+		compareField("kind", a.Kind, replayed.Kind),
+		compareField("exit_code", a.ExitCode, replayed.ExitCode),
+		compareField("gas", optional(a.Gas), optional(replayed.Gas)),
+		compareField("peak_pages", a.PeakPages, replayed.PeakPages),
+		compareField("output_length", a.OutputLength, replayed.OutputLength),
+		compareField("output_digest", a.OutputDigest, replayed.OutputDigest),
+		compareField("diagnostics_length", a.DiagnosticsLength, replayed.DiagnosticsLength),
+		compareField("diagnostics_digest", a.DiagnosticsDigest, replayed.DiagnosticsDigest),
+		compareField("memory_digest", optional(a.MemoryDigest), optional(replayed.MemoryDigest)),
+	}
+	return append(out, compareField("result_digest", r.result, replayed.ResultDigest()))
+}
+
+func compareField[T comparable](name string, attested, replayed T) compared {
+	return compared{name, fmt.Sprint(attested), fmt.Sprint(replayed), attested == replayed}
+}
+
+// optional is the text of a member that may be absent.
+func optional[T any](v *T) string {
+	if v == nil {
+		return "absent"
+	}
+	return fmt.Sprint(*v)
+}
+
+// firstDifference says in words in which member two outcomes differ first, "" if
+// they are the same bit for bit.
+func firstDifference(list []compared) string {
+	for _, c := range list {
+		if !c.Same {
+			return fmt.Sprintf("%s: attested %s, replayed %s", c.Field, c.Attested, c.Replayed)
+		}
+	}
+	return ""
+}
