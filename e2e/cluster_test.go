@@ -320,13 +320,13 @@ func newContract(tenant, name string, wasm []byte) *contract.Contract {
 		Agreement: 2, Nodes: 3, MaxAssigned: 3,
 		Capabilities:    []contract.Capability{contract.CapabilityArgs, contract.CapabilityClock, contract.CapabilityRandom, contract.CapabilityStdio},
 		Cluster:         "dev",
-		Limits:          contract.Limits{DiagnosticsBytes: 65536, InputBytes: 4 << 20, MemoryPages: 1024, OutputBytes: 1 << 20},
+		Limits:          contract.Limits{DiagnosticsBytes: 65536, Frames: 1000, Gas: 1_000_000_000, InputBytes: 4 << 20, MemoryPages: 1024, OutputBytes: 1 << 20},
 		Module:          digest.Of(wasm),
 		Name:            name,
 		ProtocolVersion: contract.ProtocolVersion,
 		Tenant:          tenant,
 		Version:         "1",
-		Versions:        contract.Versions{HostInterface: 1},
+		Versions:        contract.Versions{CostTable: 1, HostInterface: 1, Rewriter: 1},
 	}
 }
 

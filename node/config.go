@@ -151,11 +151,10 @@ type Timing struct {
 // DefaultMaxAge is how old the cosignatures of a membership checkpoint may be.
 const DefaultMaxAge = checkpoint.DefaultMaxAge
 
-// DefaultRunTimeout guards against unmetered contracts whose module does not end:
-// it is how long one holds up other tenants' runs. A metered contract ends by its
-// gas, the same on every machine; a node that takes contracts whose gas lasts
-// longer than this needs a longer guard.
-const DefaultRunTimeout = 10 * time.Second
+// DefaultRunTimeout is above what the gas of a contract at the cluster's default
+// limits lasts on a slow machine: a metered contract ends by its gas, the same on
+// every machine. The guard is for unmetered ones and for faults.
+const DefaultRunTimeout = time.Minute
 
 // DefaultKeepAttestations is how many attestations a node keeps: 400 MB.
 const DefaultKeepAttestations = 100_000

@@ -133,6 +133,7 @@ type serveConfig struct {
 	capacity, keep                 int
 	listen, addrFile               string
 	maxAge, drain, runTimeout      time.Duration
+	unmetered                      bool
 }
 
 func serveCommand() *cobra.Command {
@@ -182,7 +183,8 @@ standard error.`,
 	f.StringVar(&c.listen, "listen", "", "`address` to serve /healthz and /metrics at, HOST:PORT (default: none)")
 	f.StringVar(&c.addrFile, "addr-file", "", "`file` to write the listening address to, once listening")
 	f.DurationVar(&c.drain, "drain-timeout", time.Minute, "time that runs in progress get when the node is stopped")
-	f.DurationVar(&c.runTimeout, "run-timeout", node.DefaultRunTimeout, "guard against runs of unmetered contracts that do not end, which then have no outcome")
+	f.DurationVar(&c.runTimeout, "run-timeout", node.DefaultRunTimeout, "guard against runs that take longer, which then have no outcome; the largest gas limit of a cluster takes up to 46s")
+	f.BoolVar(&c.unmetered, "allow-unmetered", false, "run contracts of rewriter 0, whose modules run as they are; for development, since such runs need not agree")
 	for _, name := range []string{"dir", "server", "id", "genesis", "policy", "membership-policy"} {
 		cmd.MarkFlagRequired(name)
 	}
@@ -213,14 +215,16 @@ func serve(ctx context.Context, c serveConfig, logger *slog.Logger, stderr io.Wr
 	if err != nil {
 		return err
 	}
-	pool, err := sandbox.NewPool(sandbox.PoolConfig{Workers: c.capacity, Logger: logger})
+	pool, err := sandbox.NewPool(sandbox.PoolConfig{
+		Workers: c.capacity, CacheDir: filepath.Join(c.dir, "programs"), Logger: logger,
+	})
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
 	n, err := node.Open(node.Config{
 		ID: c.id, Dir: c.dir, AttestationKey: attestation, Trust: trust, MaxAge: c.maxAge,
-		ControlPlane: plane, Logs: logs, Runner: runner{pool},
+		ControlPlane: plane, Logs: logs, Runner: runner{pool, c.unmetered},
 		Limits: limits, Capacity: c.capacity, KeepAttestations: c.keep, RunTimeout: c.runTimeout, Info: describe(pool), Timing: node.Timing{Drain: c.drain}, Logger: logger,
 	})
 	if err != nil {

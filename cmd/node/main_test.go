@@ -117,7 +117,8 @@ func authenticated(t *testing.T, cluster string, next http.Handler) http.Handler
 func TestServeAttests(t *testing.T) {
 	c := testcluster.New(t, testcluster.Options{})
 	con := c.Contract()
-	con.Module = digest.Of(module)
+	con.Module, con.Versions = digest.Of(module), sandbox.Metered()
+	con.Limits.Gas, con.Limits.Frames = 1_000_000, 100
 	id := c.Submit(c.Register(con), []byte("input"))
 	size := c.Audit.Size()
 	ex := c.Execution(id)
@@ -201,7 +202,7 @@ func TestServeAttests(t *testing.T) {
 	if effect.Void {
 		t.Fatalf("attestation is void: %s", effect.Detail)
 	}
-	if got := c.Execution(id).Attestations[0]; got.Statement.Outcome.Kind != contract.OutcomeOK || got.Statement.SoftwareVersion == "" {
+	if got := c.Execution(id).Attestations[0]; got.Statement.Outcome.Kind != contract.OutcomeOK || got.Statement.RewrittenModule == nil || got.Statement.SoftwareVersion == "" {
 		t.Errorf("attested %+v", got.Statement)
 	}
 }
@@ -231,13 +232,21 @@ func TestHealthSaysWhy(t *testing.T) {
 
 func TestSupports(t *testing.T) {
 	r := runner{}
-	if err := r.Supports(contract.Versions{HostInterface: sandbox.HostInterface, Rewriter: sandbox.Rewriter}); err != nil {
+	unmetered := contract.Versions{HostInterface: sandbox.HostInterface}
+	if err := r.Supports(sandbox.Metered()); err != nil {
 		t.Error(err)
+	}
+	if err := r.Supports(unmetered); err == nil || !strings.Contains(err.Error(), "--allow-unmetered") {
+		t.Errorf("unmetered contracts: %v", err)
+	}
+	if err := (runner{unmetered: true}).Supports(unmetered); err != nil {
+		t.Errorf("unmetered contracts that the operator allowed: %v", err)
 	}
 	for _, v := range []contract.Versions{
 		{HostInterface: sandbox.HostInterface + 1, Rewriter: sandbox.Rewriter},
 		{HostInterface: sandbox.HostInterface, Rewriter: sandbox.Rewriter + 1},
-		{HostInterface: sandbox.HostInterface, Rewriter: sandbox.Rewriter, CostTable: 1},
+		{HostInterface: sandbox.HostInterface, Rewriter: sandbox.Rewriter, CostTable: sandbox.CostTable + 1},
+		{HostInterface: sandbox.HostInterface, CostTable: sandbox.CostTable},
 	} {
 		if r.Supports(v) == nil {
 			t.Errorf("versions %+v are not those of this release", v)

@@ -7,6 +7,7 @@ import (
 	"runtime"
 
 	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/node"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/sandbox"
@@ -14,9 +15,23 @@ import (
 
 // runner makes a sandbox a node's Runner: no service imports another, here their
 // types meet.
-type runner struct{ pool *sandbox.Pool }
+type runner struct {
+	pool *sandbox.Pool
+	// unmetered is the operator's leave to run contracts of rewriter version 0.
+	unmetered bool
+}
 
-func (r runner) Supports(v contract.Versions) error { return sandbox.Supports(v) }
+// Supports is what this node runs: what this release can, and unmetered modules
+// only if the operator allowed them.
+func (r runner) Supports(v contract.Versions) error {
+	if err := sandbox.Supports(v); err != nil {
+		return err
+	}
+	if sandbox.Unmetered(v) && !r.unmetered {
+		return errors.New("rewriter 0 runs modules unmetered; this node does so only with --allow-unmetered, for development")
+	}
+	return nil
+}
 
 func (r runner) Run(ctx context.Context, run node.Run) (*node.Result, error) {
 	job := sandbox.JobOf(run.Contract, run.Module, run.Input)
@@ -32,7 +47,12 @@ func (r runner) Run(ctx context.Context, run node.Run) (*node.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &node.Result{Outcome: result.Outcome.Attested(), Output: result.Output, Diagnostics: result.Diagnostics}, nil
+	n := &node.Result{Outcome: result.Outcome.Attested(), Output: result.Output, Diagnostics: result.Diagnostics}
+	if result.RewrittenModule != nil {
+		d := digest.Digest(*result.RewrittenModule)
+		n.RewrittenModule = &d
+	}
+	return n, nil
 }
 
 // describe is what the node tells about itself.
@@ -55,6 +75,7 @@ func isolation(e sandbox.Enforcement) []string {
 		{"process", e.Process}, {"process_group", e.ProcessGroup}, {"empty_directory", e.EmptyDirectory},
 		{"parent_death", e.ParentDeath}, {"no_new_privileges", e.NoNewPrivs}, {"no_core_dumps", e.NoCoreDumps},
 		{"no_file_writes", e.NoFileWrites}, {"open_files", e.OpenFiles}, {"memory", e.MemoryBytes > 0},
+		{"filesystem", e.Filesystem}, {"system_calls", e.SystemCalls}, {"cpu_time", e.CPUTime},
 	} {
 		if m.on {
 			list = append(list, m.name)

@@ -92,10 +92,10 @@ func (b *bench) register(ctx context.Context) error {
 	envelope, hash, err := contract.Sign(&contract.Contract{
 		Agreement: 2, Nodes: 3, MaxAssigned: 3, Cluster: "dev", Tenant: "tenant", Name: "bench", Version: "1",
 		Capabilities:    []contract.Capability{contract.CapabilityArgs, contract.CapabilityClock, contract.CapabilityRandom, contract.CapabilityStdio},
-		Limits:          contract.Limits{DiagnosticsBytes: 65536, InputBytes: 1 << 20, MemoryPages: 1024, OutputBytes: 1 << 20},
+		Limits:          contract.Limits{DiagnosticsBytes: 65536, Frames: 1000, Gas: 1_000_000_000, InputBytes: 1 << 20, MemoryPages: 1024, OutputBytes: 1 << 20},
 		Module:          digest.Of(module),
 		ProtocolVersion: contract.ProtocolVersion,
-		Versions:        contract.Versions{HostInterface: 1},
+		Versions:        contract.Versions{CostTable: 1, HostInterface: 1, Rewriter: 1},
 	}, key)
 	if err != nil {
 		return err
