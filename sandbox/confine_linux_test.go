@@ -174,3 +174,93 @@ func init() {
 		select {}
 	}
 }
+
+// escapes are what a worker that was taken over might try. Each returns nil if
+// it succeeded.
+var escapes = map[string]func() error{
+	"read a file":      func() error { _, err := os.ReadFile("/etc/passwd"); return err },
+	"list a directory": func() error { _, err := os.ReadDir("/"); return err },
+	"read another's memory": func() error {
+		_, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", os.Getppid()))
+		return err
+	},
+	"make a file":   func() error { return os.WriteFile("file", nil, 0o600) },
+	"change a file": func() error { _, err := os.OpenFile("/proc/self/exe", os.O_RDWR, 0); return err },
+	"make a socket": func() error {
+		_, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+		return err
+	},
+	"make a local socket": func() error {
+		_, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+		return err
+	},
+	"start a program": func() error { return exec.Command("/proc/self/exe").Run() },
+	"become a program": func() error {
+		return syscall.Exec("/proc/self/exe", []string{"x"}, nil)
+	},
+	"signal its parent":   func() error { return syscall.Kill(os.Getppid(), 0) },
+	"signal another":      func() error { return syscall.Tgkill(os.Getppid(), os.Getppid(), 0) },
+	"trace its parent":    func() error { return syscall.PtraceAttach(os.Getppid()) },
+	"raise its limits":    func() error { return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 99, Max: 99}) },
+	"leave its group":     func() error { _, err := syscall.Setsid(); return err },
+	"change the root":     func() error { return syscall.Chroot(".") },
+	"change its identity": func() error { return syscall.Setuid(0) },
+	"make a namespace":    func() error { return syscall.Unshare(syscall.CLONE_NEWNS) },
+}
+
+// escaping confines itself as a worker does, tries all escapes, and reports in
+// its greeting which succeeded.
+func escaping() {
+	readFrame(os.Stdin)
+	e := confine(workerConfig{memoryBytes: DefaultWorkerMemory}, false)
+	var done []string
+	for what, try := range escapes {
+		if try() == nil {
+			done = append(done, what)
+		}
+	}
+	e.Note += strings.Join(done, ", ")
+	writeFrame(os.Stdout, frameGreeting, e.pack())
+	readFrame(os.Stdin)
+}
+
+func init() {
+	badWorkers["escapes"] = func() {
+		if err := confineAndExec(badWorkerName+"escaping", false); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	badWorkers["escaping"] = escaping
+}
+
+// TestEscapes has a worker try to get out of its confinement, as far as this
+// machine enforces it.
+func TestEscapes(t *testing.T) {
+	p, err := newPool(PoolConfig{Workers: 1}, badCommand("escapes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	e := p.Enforcement()
+	if !e.Filesystem || !e.SystemCalls {
+		t.Skipf("not enforced on this machine: %+v", e)
+	}
+	if e.Note != "" {
+		t.Errorf("a worker could: %s", e.Note)
+	}
+}
+
+// TestCompilerConfinement confines a compiler, which may make files in its
+// directory and nowhere else.
+func TestCompilerConfinement(t *testing.T) {
+	p := testPool(t, PoolConfig{})
+	c, err := p.start(t.Context(), compilerName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.end(c)
+	e := c.greeting
+	if e.NoFileWrites || e.Note != "" || !e.SystemCalls || !e.Filesystem || !e.NoNewPrivs {
+		t.Errorf("enforcement is %+v", e)
+	}
+}

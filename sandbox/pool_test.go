@@ -55,6 +55,10 @@ var badWorkers = map[string]func(){
 	},
 	"garbage": answerThen(func() { os.Stdout.Write(bytes.Repeat([]byte{0xaa}, 1<<20)) }),
 	"flood":   answerThen(func() { os.Stdout.Write([]byte{byte(frameResult), 0xff, 0xff, 0xff, 0xff}) }),
+	"runs for ever": answerThen(func() {
+		writeFrame(os.Stdout, frameRunning, nil)
+		select {}
+	}),
 	"dies in run": answerThen(func() {
 		writeFrame(os.Stdout, frameRunning, nil)
 		fmt.Fprintln(os.Stderr, "fatal error: out of memory")
@@ -86,7 +90,15 @@ var badWorkers = map[string]func(){
 		select {}
 	}),
 	"unknown failure": answerThen(func() { writeFrame(os.Stdout, frameFailure, []byte{77, 0, 0, 0, 0}); select {} }),
-	"short failure":   answerThen(func() { writeFrame(os.Stdout, frameFailure, nil); select {} }),
+	"lies about gas": answerThen(func() {
+		r := goodResult()
+		gas := uint64(1)
+		r.Outcome.Gas = &gas
+		writeFrame(os.Stdout, frameRunning, nil)
+		writeFrame(os.Stdout, frameResult, packResult(r))
+		select {}
+	}),
+	"short failure": answerThen(func() { writeFrame(os.Stdout, frameFailure, nil); select {} }),
 }
 
 // badCommand starts this binary as a bad worker. Those that start are good
@@ -226,21 +238,36 @@ func TestPoolStopsGuests(t *testing.T) {
 }
 
 // runSpinner starts a run that does not end, and returns its worker's process
-// once the worker has begun, and its error.
+// once the guest has begun, and its error.
 func runSpinner(t *testing.T, p *Pool) (pid int, result <-chan error) {
+	t.Helper()
+	pid, r := runSpinnerWith(t, p, func(*Job) {})
+	return pid, r.err
+}
+
+// A spinning is a run that does not end unless cancelled.
+type spinning struct {
+	err    chan error
+	cancel context.CancelFunc
+}
+
+func runSpinnerWith(t *testing.T, p *Pool, change func(*Job)) (pid int, result spinning) {
 	t.Helper()
 	c := p.idle[0]
 	job := newJob(spinner())
 	job.Limits.WallClock = time.Minute
+	change(&job)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
 	errs := make(chan error, 1)
 	go func() {
-		_, err := p.Run(context.Background(), job)
+		_, err := p.Run(ctx, job)
 		errs <- err
 	}()
 	for !c.heard.Load() {
 		runtime.Gosched()
 	}
-	return c.cmd.Process.Pid, errs
+	return c.cmd.Process.Pid, spinning{errs, cancel}
 }
 
 func TestWorkerKilledInMidRun(t *testing.T) {
@@ -328,6 +355,7 @@ func TestMisbehavingWorkers(t *testing.T) {
 		"runs twice":        "unexpected frame",
 		"lies about output": "output of 65",
 		"lies about kind":   "budget_exhausted",
+		"lies about gas":    "gas is present",
 		"unknown failure":   "failure class 77",
 		"short failure":     "payload ends early",
 	} {
@@ -359,5 +387,69 @@ func TestCacheDirMustBePrivate(t *testing.T) {
 	}
 	if _, err := NewPool(PoolConfig{CacheDir: "/dev/null/cache"}); !errors.Is(err, ErrEngineFault) {
 		t.Errorf("error is %v", err)
+	}
+}
+
+// TestBackoff starts workers that die at every job: each job fails, ever more
+// slowly, and a caller that gives up does not wait.
+func TestBackoff(t *testing.T) {
+	p, err := newPool(PoolConfig{Workers: 1}, badCommand("dies in run"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	job := newJob(printer(func(uint32) []byte { return nil }))
+	for range faultsTolerated + 1 {
+		if _, err := p.Run(t.Context(), job); !errors.Is(err, ErrEngineFault) {
+			t.Fatalf("error is %v", err)
+		}
+	}
+	p.mu.Lock()
+	later := p.notBefore.After(time.Now().Add(-maxBackoff)) && p.faults > faultsTolerated
+	p.notBefore = time.Now().Add(time.Hour)
+	p.mu.Unlock()
+	if !later {
+		t.Errorf("after %d faults the next start is not put off", p.faults)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.start(ctx, runnerName); !errors.Is(err, ErrStopped) {
+		t.Errorf("waiting without patience: %v", err)
+	}
+	p.mu.Lock()
+	p.notBefore = time.Time{}
+	p.mu.Unlock()
+}
+
+// TestDeafWorker cancels a metered run whose worker does not listen: it is
+// killed after the grace.
+func TestDeafWorker(t *testing.T) {
+	p, err := newPool(PoolConfig{Workers: 1}, badCommand("runs for ever"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	pid, result := runSpinnerWith(t, p, func(job *Job) { *job = metered(*job, MaxGas, 10) })
+	result.cancel()
+	if err := <-result.err; !errors.Is(err, ErrStopped) {
+		t.Errorf("error is %v", err)
+	}
+	if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("the worker is still there: %v", err)
+	}
+}
+
+// TestWorkersRetire replaces a worker that has served long enough.
+func TestWorkersRetire(t *testing.T) {
+	p := testPool(t, PoolConfig{})
+	before := p.pids()
+	p.idle[0].busy = retireAfter
+	for range 2 {
+		if _, err := p.Run(t.Context(), newJob(printer(func(uint32) []byte { return nil }))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := p.pids(); len(after) != 1 || after[0] == before[0] {
+		t.Errorf("workers were %v and are %v", before, after)
 	}
 }

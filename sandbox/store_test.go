@@ -1,0 +1,193 @@
+//go:build unix
+
+package sandbox
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tallystick/tallystick/sandbox/wasmtest"
+)
+
+// cacheFiles returns the files of a compilation cache by their suffix.
+func cacheFiles(t *testing.T, dir, suffix string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*"+suffix))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// TestCacheSurvivesRestarts compiles in one pool and loads in the next, which
+// needs the module no more than to check its digest.
+func TestCacheSurvivesRestarts(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	job := metered(newJob(counter(10)), 1_000_000, 10)
+	var outcome string
+	var made []os.FileInfo
+	for range 2 {
+		p := testPool(t, PoolConfig{CacheDir: dir})
+		r, err := p.Run(t.Context(), job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := p.Admit(t.Context(), job.Module, job.Capabilities, job.Limits)
+		if err != nil || r.RewrittenModule == nil || *a.RewrittenModule != *r.RewrittenModule || a.CompileWork == 0 {
+			t.Fatalf("admission %+v, %v; result of %x", a, err, r.RewrittenModule)
+		}
+		native := cacheFiles(t, dir, nativeSuffix)
+		if len(native) != 1 || len(cacheFiles(t, dir, programSuffix)) != 1 {
+			t.Fatalf("the cache has %q", native)
+		}
+		info, err := os.Stat(native[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		made = append(made, info)
+		if outcome != "" && outcome != r.Outcome.String() {
+			t.Errorf("outcome is %v, was %s", r.Outcome, outcome)
+		}
+		outcome = r.Outcome.String()
+	}
+	if !os.SameFile(made[0], made[1]) {
+		t.Error("the module was compiled again")
+	}
+}
+
+// TestDamagedCache damages each file of a cache in many places: a pool that
+// finds them gives the right outcome and replaces what is damaged.
+func TestDamagedCache(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	job := metered(newJob(counter(10)), 1_000_000, 10)
+	p := testPool(t, PoolConfig{CacheDir: dir})
+	want, err := p.Run(t.Context(), job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, suffix := range []string{programSuffix, nativeSuffix} {
+		name := cacheFiles(t, dir, suffix)[0]
+		good, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []int{0, len(programMagic) + 3, len(good) / 2, len(good) - 1} {
+			bad := append([]byte(nil), good...)
+			bad[at] ^= 1
+			if at == len(good)-1 {
+				bad = bad[:at]
+			}
+			if err := os.WriteFile(name, bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := &store{dir: dir, maxBytes: DefaultCacheBytes}
+			loaded, err := s.load(job.key())
+			if err == nil {
+				err = s.place(loaded, t.TempDir())
+			}
+			if err == nil {
+				t.Errorf("%s damaged at %d is taken", suffix, at)
+			}
+			// A fresh key per round would be another module: forget this one instead.
+			p.programs.mu.Lock()
+			clear(p.programs.known)
+			p.programs.mu.Unlock()
+			r, err := p.Run(t.Context(), job)
+			if err != nil || r.Outcome.String() != want.Outcome.String() {
+				t.Fatalf("%s damaged at %d: %v, %v", suffix, at, r, err)
+			}
+			if err := os.WriteFile(cacheFile(dir, job, suffix), good, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func cacheFile(dir string, job Job, suffix string) string {
+	return filepath.Join(dir, programID(job.key())+suffix)
+}
+
+// TestCacheIsBounded fills a cache beyond its bound.
+func TestCacheIsBounded(t *testing.T) {
+	s := &store{dir: t.TempDir(), maxBytes: 50_000}
+	for i := range byte(8) {
+		a := &admitted{key: programKey{module: [32]byte{i}}, admission: &Admission{ModuleDigest: [32]byte{i}}, code: make([]byte, 10_000)}
+		p, err := s.save(a, &nativeFile{"wazero-v0/" + strings.Repeat("0", 64), make([]byte, 10_000)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if code, err := s.code(p); err != nil || len(code) != 10_000 {
+			t.Errorf("what was just saved: %d bytes, %v", len(code), err)
+		}
+	}
+	if n := len(cacheFiles(t, s.dir, programSuffix)); n < 1 || n > 2 {
+		t.Errorf("%d programs of 20 KB are kept in 50 KB", n)
+	}
+	if _, err := s.load(programKey{module: [32]byte{0}}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the oldest: %v", err)
+	}
+}
+
+// TestCacheThatCannotBeWritten runs all the same.
+func TestCacheThatCannotBeWritten(t *testing.T) {
+	p := testPool(t, PoolConfig{})
+	p.programs.store.dir = filepath.Join(t.TempDir(), "missing")
+	r, err := p.Run(t.Context(), metered(newJob(counter(10)), 1_000_000, 10))
+	if err != nil || r.Outcome.Kind != KindOK {
+		t.Errorf("%v, %v", r, err)
+	}
+}
+
+// TestSidesOfOneModule asks for one module from many sides at once: it is
+// compiled once.
+func TestSidesOfOneModule(t *testing.T) {
+	p := testPool(t, PoolConfig{Workers: 2})
+	job := metered(newJob(counter(10)), 1_000_000, 10)
+	errs := make(chan error, 8)
+	for range cap(errs) {
+		go func() {
+			_, err := p.Run(t.Context(), job)
+			errs <- err
+		}()
+	}
+	for range cap(errs) {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := len(cacheFiles(t, p.programs.store.dir, programSuffix)); n != 1 {
+		t.Errorf("%d programs", n)
+	}
+	p.mu.Lock()
+	started := p.started
+	p.mu.Unlock()
+	if started != 3 { // two workers, one compiler
+		t.Errorf("%d processes were started", started)
+	}
+}
+
+// TestPoolCancelsMeteredRuns stops metered runs without losing their worker.
+func TestPoolCancelsMeteredRuns(t *testing.T) {
+	p := testPool(t, PoolConfig{})
+	before := p.pids()
+	_, result := runSpinnerWith(t, p, func(job *Job) { *job = metered(*job, MaxGas, 10) })
+	result.cancel()
+	if err := <-result.err; !errors.Is(err, ErrStopped) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if _, err := p.Run(t.Context(), newJob(printer(func(uint32) []byte { return wasmtest.Op() }))); err != nil {
+		t.Errorf("after that: %v", err)
+	}
+	if after := p.pids(); len(after) != 1 || after[0] != before[0] {
+		t.Errorf("the worker was replaced: %v, %v", before, after)
+	}
+}
