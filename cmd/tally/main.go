@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"strings"
@@ -72,8 +73,18 @@ but is not complete.`,
 	return root
 }
 
-// mark makes every command say that it has begun.
+// mark makes every command say that it has begun, and refuse what is no command
+// of a group: cobra would print the group's help and report success.
 func (a *app) mark(cmd *cobra.Command) {
+	if cmd.RunE == nil && cmd.HasParent() {
+		cmd.Args = cobra.ArbitraryArgs
+		cmd.RunE = func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Help()
+			}
+			return usage(c, fmt.Errorf("unknown command %q for %q", args[0], c.CommandPath()))
+		}
+	}
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(c *cobra.Command, args []string) error {
 			a.running = true

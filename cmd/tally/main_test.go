@@ -105,7 +105,7 @@ func TestEveryCommandIsDescribed(t *testing.T) {
 			if c.Short == "" {
 				t.Errorf("%s has no short description", c.CommandPath())
 			}
-			if c.RunE == nil && !c.HasSubCommands() {
+			if c.RunE == nil && c.HasParent() {
 				t.Errorf("%s does nothing", c.CommandPath())
 			}
 		}

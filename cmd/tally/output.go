@@ -144,7 +144,7 @@ func (p *progress) done() {
 	p.last = ""
 }
 
-// short is the first part of an id, for tables.
+// count is a number of things, in words.
 func count(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -152,6 +152,7 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
+// short is the first part of an id, for tables.
 func short(id string) string {
 	if len(id) > 16 {
 		return id[:16]

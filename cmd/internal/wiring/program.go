@@ -17,11 +17,29 @@ import (
 // of the commands ends with SIGINT or SIGTERM. Hint may be nil; it is told which
 // command failed, and a text that it returns is shown as a second line.
 func Main(root *cobra.Command, hint func(*cobra.Command, error) string) {
+	refuseUnknown(root)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	cmd, err := root.ExecuteContextC(ctx)
 	stop()
 	if err != nil {
 		os.Exit(complain(os.Stderr, cmd, err, hint))
+	}
+}
+
+// refuseUnknown makes every group of commands refuse what is no command of it:
+// cobra would print the group's help and report success.
+func refuseUnknown(cmd *cobra.Command) {
+	if cmd.Run == nil && cmd.RunE == nil && cmd.HasParent() {
+		cmd.Args = cobra.ArbitraryArgs
+		cmd.RunE = func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Help()
+			}
+			return fmt.Errorf("unknown command %q for %q (see %q)", args[0], c.CommandPath(), c.CommandPath()+" --help")
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		refuseUnknown(sub)
 	}
 }
 

@@ -52,3 +52,28 @@ func TestLogger(t *testing.T) {
 		}
 	}
 }
+
+// What is no command of a group is an error, and the group alone shows its help.
+func TestRefuseUnknown(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		err  string
+	}{
+		{[]string{"rotate-key"}, ""},
+		{[]string{"rotate-key", "begin"}, ""},
+		{[]string{"rotate-key", "frobnicate"}, `unknown command "frobnicate" for "program rotate-key" (see "program rotate-key --help")`},
+	} {
+		group := &cobra.Command{Use: "rotate-key", Short: "Replace a key"}
+		group.AddCommand(&cobra.Command{Use: "begin", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error { return nil }})
+		root := &cobra.Command{Use: "program", SilenceErrors: true, SilenceUsage: true}
+		root.AddCommand(group)
+		var out bytes.Buffer
+		root.SetOut(&out)
+		root.SetArgs(test.args)
+		refuseUnknown(root)
+		err := root.Execute()
+		if err == nil && test.err != "" || err != nil && err.Error() != test.err {
+			t.Errorf("%q: %v", test.args, err)
+		}
+	}
+}
