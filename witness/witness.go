@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -321,10 +322,13 @@ func (w *Witness) Healthy() error {
 	return nil
 }
 
-// requestError turns a parser's error into the answer to give.
+// requestError turns a parser's error into the answer to give. The parser's own
+// word for malformed, and that it read a request, would only be said twice.
 func requestError(err error) error {
+	outcome, kind := ErrMalformed, checkpoint.ErrMalformed
 	if errors.Is(err, checkpoint.ErrTooLarge) {
-		return fmt.Errorf("%w: %w", ErrTooLarge, err)
+		outcome, kind = ErrTooLarge, checkpoint.ErrTooLarge
 	}
-	return fmt.Errorf("%w: %w", ErrMalformed, err)
+	text := strings.TrimPrefix(err.Error(), kind.Error()+": ")
+	return fmt.Errorf("%w: %s", outcome, strings.TrimPrefix(text, "request: "))
 }

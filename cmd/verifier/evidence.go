@@ -120,6 +120,8 @@ func runEvidence(cmd *cobra.Command, f evidenceFlags, name string) error {
 	switch head.Format {
 	case lawful.Format:
 		report, err = f.unlawful(cmd, text)
+	case "":
+		return fail(exitMalformed, "", "evidence %q: it has no \"format\", so it is no evidence file", name)
 	default: // its parser names the format that it wants
 		report, err = f.fork(cmd, text)
 	}
