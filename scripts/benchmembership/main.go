@@ -6,7 +6,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -185,12 +184,11 @@ func (f figures) rows() ([]row, error) {
 			add(what+", a second of CPU", perSecond, from+"checkpoints/cpu-s", 0, 0, same)
 		}
 	}
-	memory, err := f.memoryPerLog()
-	if err != nil {
-		missing = append(missing, err.Error())
+	for _, kind := range []struct{ name, words string }{{"ed25519", "Ed25519"}, {"both", "both keys"}} {
+		from := "memory " + kind.name
+		f[from] = f.memoryPerLog(kind.name)
+		add("witness: memory for a log, "+kind.words, kibibytes, from, 0, 0, same)
 	}
-	f["memory"] = memory
-	add("witness: memory for a log", kibibytes, "memory", 0, 0, same)
 	if missing != nil {
 		return nil, fmt.Errorf("no benchmark reported %s", strings.Join(missing, ", "))
 	}
@@ -199,15 +197,12 @@ func (f figures) rows() ([]row, error) {
 
 // memoryPerLog is by how much the witness grows from 64 logs to 4,096, for each
 // log more: of its largest resident size, in which garbage counts.
-func (f figures) memoryPerLog() (series []float64, err error) {
-	few, many := f["Serve/ed25519/logs=64 MiB"], f["Serve/ed25519/logs=4096 MiB"]
-	if len(few) == 0 || len(few) != len(many) {
-		return nil, errors.New("the witness's memory")
-	}
-	for i := range few {
+func (f figures) memoryPerLog(kind string) (series []float64) {
+	few, many := f["Serve/"+kind+"/logs=64 MiB"], f["Serve/"+kind+"/logs=4096 MiB"]
+	for i := range min(len(few), len(many)) {
 		series = append(series, max(0, (many[i]-few[i])*1024/(4096-64)))
 	}
-	return series, nil
+	return series
 }
 
 func median(values []float64) float64 {

@@ -44,7 +44,7 @@ func TestRows(t *testing.T) {
 		"membership proof, 100,000 principals":         "0.02 floor",
 		"add-checkpoint, Ed25519, 64 logs, one core":   "2600 floor",
 		"add-checkpoint, ML-DSA-44, 64 logs, one core": "2600 reported",
-		"witness: memory for a log":                    "4 reported",
+		"witness: memory for a log, both keys":         "4 reported",
 	} {
 		if verdicts[name] != want {
 			t.Errorf("%s: %q, want %q", name, verdicts[name], want)
