@@ -1,0 +1,6 @@
+//go:build slow
+
+package provenance_test
+
+// histories is how many random histories TestFoldAgainstReference goes through.
+const histories = 600
