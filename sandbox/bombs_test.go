@@ -81,6 +81,11 @@ func TestBombs(t *testing.T) {
 		{"output", KindOutputTooLarge, host("fd_write", "iiii:i", func(f uint32) []byte { return write(f, 1, 0, 999)[:len(write(f, 1, 0, 999))-1] })},
 		{"output of nothing", KindBudgetExhausted, host("fd_write", "iiii:i", calls(1, 0, 0, 8))},
 		{"output of a thousand nothings", KindBudgetExhausted, host("fd_write", "iiii:i", calls(1, 64, 1000, 8))},
+		{"output from outside after a thousand nothings", KindBudgetExhausted, func(b *wasmtest.Builder) {
+			// The last of the list is no buffer, so nothing is written.
+			f := b.Import(wasmtest.WASI, "fd_write", "iiii:i")
+			b.Start("", wasmtest.I32Const(8056), wasmtest.I32Const(far), []byte{0x36, 2, 0}, wasmtest.Loop(wasmtest.Call(f, 1, 64, 1000, 8), wasmtest.Drop))
+		}},
 		{"diagnostics", KindBudgetExhausted, host("fd_write", "iiii:i", func(f uint32) []byte { return write(f, 2, 0, 999)[:len(write(f, 2, 0, 999))-1] })},
 		{"random bytes", KindBudgetExhausted, host("random_get", "ii:i", calls(0, pages))},
 		{"clock", KindBudgetExhausted, host("clock_res_get", "ii:i", calls(0, 8))},

@@ -59,6 +59,7 @@ type guest struct {
 	diag    []byte // grows up to maxDiag
 	maxOutput,
 	maxDiag int
+	bufs   [][]byte  // of the last list of buffers, see iovecs
 	closed [3]bool   // standard streams the guest closed
 	flags  [3]uint16 // as set by fd_fdstat_set_flags; kept only to be read back
 

@@ -82,8 +82,9 @@ func fdFileStatGet(g *guest, mem []byte, a args) errno {
 	return success
 }
 
-// iovecs checks a list of buffers and returns their views of the memory.
-func iovecs(mem []byte, p, n uint32) (bufs [][]byte, total uint64, e errno) {
+// iovecs charges for a list of buffers, checks it, and returns their views of
+// the memory, which hold until the next call.
+func (g *guest) iovecs(mem []byte, p, n uint32) (bufs [][]byte, total uint64, e errno) {
 	if n > maxIovecs {
 		return nil, 0, errInvalid
 	}
@@ -91,18 +92,21 @@ func iovecs(mem []byte, p, n uint32) (bufs [][]byte, total uint64, e errno) {
 	if list == nil {
 		return nil, 0, errFault
 	}
-	bufs = make([][]byte, n)
-	for i := range bufs {
-		at, size := binary.LittleEndian.Uint32(list[8*i:]), binary.LittleEndian.Uint32(list[8*i+4:])
-		if bufs[i] = span(mem, at, uint64(size)); bufs[i] == nil {
+	g.chargeBytes(uint64(len(list)))
+	g.bufs = g.bufs[:0]
+	for ; len(list) > 0; list = list[iovecSize:] {
+		at, size := binary.LittleEndian.Uint32(list), binary.LittleEndian.Uint32(list[4:])
+		b := span(mem, at, uint64(size))
+		if b == nil {
 			return nil, 0, errFault
 		}
+		g.bufs = append(g.bufs, b)
 		total += uint64(size)
 	}
 	if total > math.MaxInt32 {
 		return nil, 0, errInvalid
 	}
-	return bufs, total, success
+	return g.bufs, total, success
 }
 
 func fdRead(g *guest, mem []byte, a args) errno {
@@ -113,11 +117,11 @@ func fdRead(g *guest, mem []byte, a args) errno {
 	if count == nil {
 		return errFault
 	}
-	bufs, total, e := iovecs(mem, a.u32(1), a.u32(2))
+	bufs, total, e := g.iovecs(mem, a.u32(1), a.u32(2))
 	if e != success {
 		return e
 	}
-	g.chargeBytes(iovecSize*uint64(len(bufs)) + min(total, uint64(len(g.input))))
+	g.chargeBytes(min(total, uint64(len(g.input))))
 	read := 0
 	for _, b := range bufs {
 		n := copy(b, g.input)
@@ -140,11 +144,11 @@ func fdWrite(g *guest, mem []byte, a args) errno {
 	if count == nil {
 		return errFault
 	}
-	bufs, total, e := iovecs(mem, a.u32(1), a.u32(2))
+	bufs, total, e := g.iovecs(mem, a.u32(1), a.u32(2))
 	if e != success {
 		return e
 	}
-	g.chargeBytes(iovecSize*uint64(len(bufs)) + total)
+	g.chargeBytes(total)
 	for _, b := range bufs {
 		if fd == fdStderr {
 			g.diag = appendUpTo(g.diag, b, g.maxDiag)
