@@ -37,9 +37,18 @@
 // # What is never done
 //
 // No two different attestations of one execution leave the node: the envelope is
-// durable before it is sent, and what is stored is sent again, also after a
-// restart. A checkpoint that contradicts a kept one is refused and kept with it
+// durable before anything of the run leaves, and what is stored is sent again, also
+// after a restart. If its payloads may not have been handed in, the execution is run
+// again first; a machine that then finds another result hands in neither. Old
+// envelopes are removed above a floor that forbids attesting their executions anew
+// (prune.go). A checkpoint that contradicts a kept one is refused and kept with it
 // as evidence. A node that has learned of its own removal attests no more.
+//
+// # How it is
+//
+// [Node.Status] says what runs, what was seen of the logs, and what is wrong, as
+// [Problem] codes; the control plane is told the codes, the operator the details. A
+// node that is stopped gives back what it has not begun or cannot finish.
 //
 // # Trust
 //
@@ -54,6 +63,7 @@
 // its own. Up to Capacity run modules while others are verified, have their
 // payloads fetched, or are handed in; a bounded number waits. Tenants take turns
 // and are served round robin, each of them first come first served, so that one
-// whose modules never end delays another's by a run, not by a backlog. See [Node]
-// for who owns which state.
+// whose modules never end delays another's by a run, not by a backlog. The first
+// run of a module, which compiles it, leaves a place for others. See [Node] for who
+// owns which state.
 package node
