@@ -271,25 +271,32 @@ func (f *fsck) checkNote(s snapshot, key []byte, name string, want int64) int64 
 
 // checkImport checks what an imported log keeps of its source.
 func (f *fsck) checkImport(s snapshot) {
+	const name = "checkpoint of the imported log"
 	raw, err := f.r.get(metaImport)
 	if errors.Is(err, ErrNotFound) {
 		return
 	}
-	mark, err := decodeImportMark(raw)
-	if err == nil && mark.note == nil {
-		return // an import under way
-	}
-	const name = "checkpoint of the imported log"
 	if err != nil {
 		f.wrong(name, "%v", err)
 		return
+	}
+	mark, err := decodeImportMark(raw)
+	if err != nil {
+		f.wrong(name, "%v", err)
+		return
+	}
+	if mark.note == nil {
+		return // an import under way
 	}
 	first, err := mark.open()
 	if err != nil {
 		f.wrong(name, "%v", err)
 		return
 	}
-	if root, err := s.rootAt(first.Size); err != nil || root != first.Root {
+	root, err := s.rootAt(first.Size)
+	if err != nil {
+		f.wrong(name, "%v", err)
+	} else if root != first.Root {
 		f.wrong(name, "the stored tree of size %d does not have its root %v", first.Size, first.Root)
 	}
 }

@@ -131,10 +131,16 @@ func (s *Store) lastCosigned() (SignedNote, error) {
 		return SignedNote{}, err
 	}
 	// The same checkpoint may have gathered more cosignatures since.
-	if raw, err = s.store.get(metaPublished); err == nil {
-		if published, err := openNote(tree, raw, s.id.origin, keys); err == nil && published.Size == kept.Size {
-			return published, nil
-		}
+	raw, err = s.store.get(metaPublished)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return SignedNote{}, err
+	}
+	published, err := openNote(tree, raw, s.id.origin, keys)
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		return SignedNote{}, err
+	}
+	if err == nil && published.Size == kept.Size {
+		return published, nil
 	}
 	return kept, nil
 }
