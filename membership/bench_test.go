@@ -64,3 +64,17 @@ func BenchmarkSchedule1000(b *testing.B) {
 		sch.Hash()
 	}
 }
+
+// Both ways of computing a score.
+func BenchmarkScore(b *testing.B) {
+	b.Cleanup(func() { stateIsDigest = true })
+	for _, short := range []bool{true, false} {
+		b.Run(map[bool]string{true: "state", false: "sum"}[short], func(b *testing.B) {
+			stateIsDigest = short
+			s := newScorer(digest.Of(nil))
+			for b.Loop() {
+				s.compute("node-000500")
+			}
+		})
+	}
+}

@@ -61,8 +61,8 @@ func (s *scorer) compute(node string) {
 		s.hash.Sum(s.sum[:0])
 		return
 	}
-	// Sum copies the whole state and hashes the padding into the copy, which takes
-	// as long as the block itself. The padding is written here instead.
+	// Sum copies the whole state and pads the copy. The padding is written here
+	// instead, which saves an eighth of a score.
 	s.rest = pad(s.rest, sha256.BlockSize+len(s.rest))
 	s.hash.Write(s.rest)
 	s.state = s.marshal(s.state[:0])
@@ -78,10 +78,11 @@ func (s *scorer) marshal(to []byte) []byte {
 // pad appends the padding of SHA-256 (FIPS 180-4, section 5.1.1) to the end of a
 // message of this many bytes in all, of which whole blocks came before b.
 func pad(b []byte, length int) []byte {
-	b = append(b, 0x80)
-	for len(b)%sha256.BlockSize != sha256.BlockSize-8 {
-		b = append(b, 0)
-	}
+	var end [sha256.BlockSize]byte
+	end[0] = 0x80
+	// One bit and eight bytes of length, and zeros between up to a whole block.
+	n := sha256.BlockSize - (len(b)+8)%sha256.BlockSize
+	b = append(b, end[:n]...)
 	return binary.BigEndian.AppendUint64(b, uint64(length)*8)
 }
 
