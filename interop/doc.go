@@ -6,7 +6,8 @@
 //   - golang.org/x/mod/sumdb/tlog on our tiles and proofs;
 //   - torchwood's client on our log, and its litewitness as our witness, with its
 //     key in an ssh-agent;
-//   - a log of Tessera's that our witness cosigns, for torchwood to verify.
+//   - a log of Tessera's that our witness cosigns, for torchwood to verify;
+//   - sigstore's and in-toto's libraries on the attestations of a proof bundle.
 //
 // It is a module of its own so that the product depends on none of them; the
 // programs are built from the versions in go.mod. It wants ours in ../bin, where
