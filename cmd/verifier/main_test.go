@@ -539,13 +539,13 @@ func readCodes(t *testing.T, name string) (codes []string) {
 func TestDifference(t *testing.T) {
 	one, two := uint64(1), digest.Of([]byte("two"))
 	attested := testcluster.OK("output")
-	if d := firstDifference((&rerun{attested: attested, result: attested.ResultDigest()}).compare(attested)); d != "" {
+	if d := firstDifference((&rerun{attested: attested, result: attested.ResultDigest()}).compare(&replayed{outcome: attested})); d != "" {
 		t.Errorf("an outcome differs from itself in %s", d)
 	}
 	typ := reflect.TypeFor[contract.Outcome]()
 	for i := range typ.NumField() {
-		replayed := attested
-		f := reflect.ValueOf(&replayed).Elem().Field(i)
+		again := attested
+		f := reflect.ValueOf(&again).Elem().Field(i)
 		switch f.Interface().(type) {
 		case uint64:
 			f.SetUint(f.Uint() + 1)
@@ -559,11 +559,19 @@ func TestDifference(t *testing.T) {
 			f.SetString("trap")
 		}
 		name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
-		if d := firstDifference((&rerun{attested: attested}).compare(replayed)); !strings.HasPrefix(d, name+":") {
+		if d := firstDifference((&rerun{attested: attested}).compare(&replayed{outcome: again})); !strings.HasPrefix(d, name+":") {
 			t.Errorf("%s differs, named is %q", name, d)
 		}
-		if d := firstDifference((&rerun{attested: replayed}).compare(attested)); !strings.HasPrefix(d, name+":") {
+		if d := firstDifference((&rerun{attested: again}).compare(&replayed{outcome: attested})); !strings.HasPrefix(d, name+":") {
 			t.Errorf("%s differs, named is %q", name, d)
 		}
+	}
+	one32 := digest.Of(nil)
+	r := &rerun{attested: attested, result: attested.ResultDigest(), rewritten: map[string]digest.Digest{"node-1": two, "node-2": one32}}
+	if d := firstDifference(r.compare(&replayed{outcome: attested, rewritten: &two})); !strings.HasPrefix(d, "rewritten_module of node-2:") {
+		t.Errorf("a node ran another module, named is %q", d)
+	}
+	if d := firstDifference(r.compare(&replayed{outcome: attested})); !strings.HasPrefix(d, "rewritten_module of node-1:") {
+		t.Errorf("no module was rewritten, named is %q", d)
 	}
 }

@@ -130,10 +130,11 @@ func (f *replayFlags) replayOne(ctx context.Context, out *replayReport) error {
 		return err
 	}
 	defer m.Close()
-	if out.Outcome, err = r.run(ctx, m, from, f.timeout); err != nil {
+	found, err := r.run(ctx, m, from, f.timeout)
+	if err != nil {
 		return err
 	}
-	out.Compared = r.compare(*out.Outcome)
+	out.Outcome, out.Compared = &found.outcome, r.compare(found)
 	out.Difference = firstDifference(out.Compared)
 	out.Same = out.Difference == ""
 	return nil
@@ -141,8 +142,16 @@ func (f *replayFlags) replayOne(ctx context.Context, out *replayReport) error {
 
 // rerunOf reads from a verified bundle's execution what a replay takes.
 func rerunOf(e *verifier.Execution) (*rerun, error) {
-	r := &rerun{contract: e.Contract, attested: e.Outcome}
+	r := &rerun{contract: e.Contract, attested: e.Outcome, rewritten: map[string]digest.Digest{}}
 	var err error
+	for _, n := range e.Nodes {
+		if n.RewrittenModule == "" {
+			continue
+		}
+		if r.rewritten[n.ID], err = digest.Parse(n.RewrittenModule); err != nil {
+			return nil, err
+		}
+	}
 	if r.input, err = digest.Parse(e.InputDigest); err != nil {
 		return nil, err
 	}

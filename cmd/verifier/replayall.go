@@ -239,11 +239,17 @@ func (f *replayFlags) judge(ctx context.Context, log *wholeLog, m machine, from 
 	if ex.State != provenance.StateComplete {
 		return v, nil
 	}
-	r := &rerun{contract: ex.Contract, input: ex.Submission.Input, attested: *ex.Outcome, result: digest.Digest(ex.Provenance().GetResultDigest())}
+	r := &rerun{contract: ex.Contract, input: ex.Submission.Input, attested: *ex.Outcome, result: digest.Digest(ex.Provenance().GetResultDigest()),
+		rewritten: map[string]digest.Digest{}}
+	for _, a := range ex.Attestations {
+		if a.Agrees && a.Statement.RewrittenModule != nil {
+			r.rewritten[a.Node] = *a.Statement.RewrittenModule
+		}
+	}
 	for i, parent := range ex.Submission.Parents {
 		r.parents = append(r.parents, parentOutput{parent, ex.ParentOutputs[i]})
 	}
-	outcome, err := r.run(ctx, m, from, f.timeout)
+	found, err := r.run(ctx, m, from, f.timeout)
 	switch {
 	case ctx.Err() != nil:
 		return v, ctx.Err()
@@ -257,7 +263,7 @@ func (f *replayFlags) judge(ctx context.Context, log *wholeLog, m machine, from 
 		return v, nil
 	}
 	v.Verdict = verdictSame
-	if v.Detail = firstDifference(r.compare(*outcome)); v.Detail != "" {
+	if v.Detail = firstDifference(r.compare(found)); v.Detail != "" {
 		v.Verdict = verdictDiffers
 	}
 	return v, nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/tallystick/tallystick/contract"
@@ -18,6 +20,9 @@ type rerun struct {
 	parents  []parentOutput
 	attested contract.Outcome
 	result   digest.Digest // the attested result digest
+	// rewritten is the digest of what each agreeing node ran, by node; none under
+	// rewriter 0. It is no part of the outcome.
+	rewritten map[string]digest.Digest
 }
 
 type parentOutput struct{ id, output digest.Digest }
@@ -68,9 +73,15 @@ func (m interpreters) Close() error {
 	return errors.Join(errs...)
 }
 
+// replayed is what a replay found.
+type replayed struct {
+	outcome   contract.Outcome
+	rewritten *digest.Digest // nil under rewriter 0
+}
+
 // run fetches the payloads and runs the execution on a machine. An error means
 // that there is no outcome to compare; it has the exit code for that.
-func (r *rerun) run(ctx context.Context, m machine, from *blobs, timeout time.Duration) (*contract.Outcome, error) {
+func (r *rerun) run(ctx context.Context, m machine, from *blobs, timeout time.Duration) (*replayed, error) {
 	if err := sandbox.Supports(r.contract.Versions); err != nil {
 		return nil, fail(exitNoOutcome, "use a release that has them", "the contract is for %w", err)
 	}
@@ -115,8 +126,12 @@ func (r *rerun) run(ctx context.Context, m machine, from *blobs, timeout time.Du
 	case err != nil:
 		return nil, fail(exitNoOutcome, "", "running the module: %w", err)
 	}
-	o := result.Outcome.Attested()
-	return &o, nil
+	out := &replayed{outcome: result.Outcome.Attested()}
+	if result.RewrittenModule != nil {
+		d := digest.Digest(*result.RewrittenModule)
+		out.rewritten = &d
+	}
+	return out, nil
 }
 
 // compared is one member of an outcome as it was attested and as the replay has it.
@@ -128,9 +143,11 @@ type compared struct {
 }
 
 // compare holds every member of the replay's outcome against the attested one,
-// and the result digest, which covers all of them.
-func (r *rerun) compare(replayed contract.Outcome) []compared {
-	a := r.attested
+// the result digest, which covers all of them, and the digest of the module as it
+// ran against what each node says. Contract, module and inputs are those whose
+// digests were attested, since they are found by them.
+func (r *rerun) compare(found *replayed) []compared {
+	a, replayed := r.attested, found.outcome
 	out := []compared{
 		compareField("kind", a.Kind, replayed.Kind),
 		compareField("exit_code", a.ExitCode, replayed.ExitCode),
@@ -142,7 +159,11 @@ func (r *rerun) compare(replayed contract.Outcome) []compared {
 		compareField("diagnostics_digest", a.DiagnosticsDigest, replayed.DiagnosticsDigest),
 		compareField("memory_digest", optional(a.MemoryDigest), optional(replayed.MemoryDigest)),
 	}
-	return append(out, compareField("result_digest", r.result, replayed.ResultDigest()))
+	out = append(out, compareField("result_digest", r.result, replayed.ResultDigest()))
+	for _, node := range slices.Sorted(maps.Keys(r.rewritten)) {
+		out = append(out, compareField("rewritten_module of "+node, r.rewritten[node].String(), optional(found.rewritten)))
+	}
+	return out
 }
 
 func compareField[T comparable](name string, attested, replayed T) compared {
