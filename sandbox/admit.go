@@ -104,7 +104,10 @@ func decodeRefusal(err error) error {
 	if f := (*wasm.FeatureError)(nil); errors.As(err, &f) {
 		return refuse(RefusedFeature, string(f.Feature), "%s at offset %d", f.What, f.Offset)
 	}
-	// The code says malformed already.
+	// The code says malformed or invalid already.
+	if errors.Is(err, wasm.ErrInvalid) {
+		return refuse(RefusedInvalid, "", "%s", strings.TrimPrefix(err.Error(), wasm.ErrInvalid.Error()+": "))
+	}
 	return refuse(RefusedMalformed, "", "%s", strings.TrimPrefix(err.Error(), wasm.ErrMalformed.Error()+": "))
 }
 
@@ -238,7 +241,7 @@ func (c *codeCheck) Function(index int, code wasm.Code) error {
 		return err
 	}
 	c.index, c.locals, c.control, c.simple, c.deepest, c.open = index, code.NumLocals, 0, 0, 0, true
-	c.stack.Begin(c.m, code.Type)
+	c.stack.Begin(c.m, code)
 	if c.locals > MaxLocals {
 		return refuse(RefusedLocals, "", "function %d has %d parameters and locals, at most %d are taken",
 			c.number(), c.locals, MaxLocals)

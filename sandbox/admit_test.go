@@ -148,7 +148,7 @@ func TestRefusals(t *testing.T) {
 			b.Func(":", "", many(40000, 0x41, 1), many(40000, 0x1a))
 			start(b)
 		}), RefusedWork, "", "estimate"},
-		{"operand missing", body(0x1a), RefusedMalformed, "", "operand missing"},
+		{"operand missing", body(0x1a), RefusedInvalid, "", "operand missing"},
 
 		{"truncated", body(0x01)[:40], RefusedMalformed, "", "malformed: "},
 		{"bytes after", append(body(), 0), RefusedMalformed, "", "malformed: "},

@@ -60,9 +60,10 @@ func (w *writer) writeCode() error {
 
 // A rewriting shows the functions to the writer one by one.
 type rewriting struct {
-	w *writer
-	f function
-	b body
+	w     *writer
+	stack wasm.Stack
+	f     function
+	b     body
 }
 
 // Function begins a function.
@@ -71,12 +72,16 @@ func (r *rewriting) Function(index int, code wasm.Code) error {
 		return refuse(RuleLocals, "", "function %d has %d parameters and locals, at most %d are taken",
 			r.w.m.ImportedFuncs()+uint32(index), code.NumLocals, MaxLocals)
 	}
+	r.stack.Begin(r.w.m, code)
 	r.f.begin(code)
 	return nil
 }
 
 // Instr adds an instruction to the function and, with the last, writes it.
 func (r *rewriting) Instr(in *wasm.Instr) error {
+	if err := r.stack.Step(in); err != nil {
+		return err
+	}
 	if err := r.passive(in); err != nil {
 		return err
 	}

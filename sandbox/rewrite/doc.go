@@ -44,7 +44,6 @@
 // # Trust
 //
 // Modules are untrusted: input and output are bounded, and a module that
-// cannot be rewritten is refused with a [*Refusal]. The package does not check
-// types; the caller has the engine validate the original. The package is pure
-// and its functions are safe for concurrent use.
+// cannot be rewritten, or is not valid, is refused with a [*Refusal]. The
+// package is pure and its functions are safe for concurrent use.
 package rewrite

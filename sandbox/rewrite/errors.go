@@ -16,6 +16,7 @@ type Rule string
 const (
 	RuleSize      Rule = "module_too_large" // more than MaxInput, or rewritten more than MaxOutput
 	RuleMalformed Rule = "malformed"        // not a well-formed module
+	RuleInvalid   Rule = "invalid"          // fails WebAssembly validation
 	RuleFeature   Rule = "feature"          // outside the accepted feature set
 	RuleImport    Rule = "import"           // not a function, or of a reserved module
 	RuleExport    Rule = "export"           // a reserved name
@@ -58,6 +59,9 @@ func decodeRefusal(err error) error {
 	}
 	if f := (*wasm.FeatureError)(nil); errors.As(err, &f) {
 		return &Refusal{RuleFeature, string(f.Feature), fmt.Sprintf("%s at offset %d", f.What, f.Offset), err}
+	}
+	if errors.Is(err, wasm.ErrInvalid) {
+		return &Refusal{RuleInvalid, "", strings.TrimPrefix(err.Error(), wasm.ErrInvalid.Error()+": "), err}
 	}
 	return &Refusal{RuleMalformed, "", strings.TrimPrefix(err.Error(), wasm.ErrMalformed.Error()+": "), err}
 }

@@ -80,9 +80,8 @@ type Rewritten struct {
 	MinPages, MaxPages uint32
 }
 
-// Rewrite rewrites a module that the engine has found valid; of one that is
-// not valid, it refuses some and rewrites the others into something that
-// engines may or may not accept. Errors are of type [*Refusal].
+// Rewrite rewrites a module. What it returns is valid, as it refuses what is
+// not. Errors are of type [*Refusal].
 func Rewrite(module []byte, c Config) (*Rewritten, error) {
 	if len(module) > MaxInput {
 		return nil, refuse(RuleSize, "", "%d bytes, at most %d are taken", len(module), MaxInput)
@@ -92,7 +91,7 @@ func Rewrite(module []byte, c Config) (*Rewritten, error) {
 		return nil, decodeRefusal(err)
 	}
 	w := newWriter(module, m, c)
-	for _, step := range []func() error{w.checkNames, w.limitMemory, w.limitTables, w.writeCode} {
+	for _, step := range []func() error{m.Validate, w.checkNames, w.limitMemory, w.limitTables, w.writeCode} {
 		if err := step(); err != nil {
 			return nil, decodeRefusal(err)
 		}

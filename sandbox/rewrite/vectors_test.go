@@ -139,6 +139,9 @@ func vectors() []vector {
 	simd := new(wasmtest.Builder)
 	simd.Func("v:", "")
 	refused("simd", "a feature outside the set", RuleFeature, simd)
+	untyped := new(wasmtest.Builder)
+	untyped.Func(":i", "", op(0x42, 0))
+	refused("invalid", "an i64 where the function has an i32 as result", RuleInvalid, untyped)
 	refused("malformed", "an import of an unknown kind", RuleMalformed, new(wasmtest.Builder).ImportRaw("", "", 9))
 	return list
 }

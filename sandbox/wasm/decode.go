@@ -67,6 +67,7 @@ func Decode(b []byte) (m *Module, err error) {
 	if m.DataCount != nil && uint64(*m.DataCount) != uint64(len(m.Datas)) {
 		r.fail("data count of %d and %d data segments", *m.DataCount, len(m.Datas))
 	}
+	m.declare()
 	return m, nil
 }
 
@@ -184,14 +185,15 @@ func (m *Module) imports(r *reader) {
 			im.Type = m.typeIndex(r)
 			m.importTypes = append(m.importTypes, im.Type)
 		case KindTable:
-			r.table()
+			m.importTables = append(m.importTables, r.table())
 		case KindMemory:
 			if m.numMemories() > 0 {
 				r.refuse(MultiMemory, "second memory")
 			}
-			r.memory()
+			m.importMemories = append(m.importMemories, r.memory())
 		case KindGlobal:
-			r.globalType()
+			t, mutable := r.globalType()
+			m.importGlobals = append(m.importGlobals, Global{Type: t, Mutable: mutable})
 		case kindTag:
 			r.refuse(Exceptions, "imported tag")
 		default:

@@ -67,6 +67,10 @@ func TestDecodeModule(t *testing.T) {
 		DataCount:   new(uint32),
 		imported:    [4]uint32{1, 1, 0, 1},
 		importTypes: []uint32{0},
+
+		importGlobals: []Global{{Type: I32}},
+		importTables:  []Table{{ExternRef, Limits{Min: 1}}},
+		declared:      map[uint32]bool{0: true, 1: true},
 	}
 	*want.Start, *want.DataCount = 1, 2
 	if !reflect.DeepEqual(m, want) {

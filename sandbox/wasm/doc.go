@@ -2,9 +2,8 @@
 //
 // It follows the WebAssembly Core Specification 2.0, chapter 5 (binary
 // format), without SIMD, and knows later features only well enough to refuse
-// them by name. It checks form, index bounds of what it follows, and nesting;
-// it does not check types. A module must also pass the engine's validation
-// before anything relies on its meaning.
+// them by name. Decoding checks form, index bounds and nesting; [Stack] and
+// [Module.Validate] check the rest of what makes a module valid (chapter 3).
 //
 // Input is untrusted: every count is bounded by the bytes that remain and by a
 // named limit before anything is allocated, and integers are read strictly.

@@ -9,6 +9,10 @@ import (
 // well-formed module.
 var ErrMalformed = errors.New("malformed module")
 
+// ErrInvalid is wrapped by every error that says a well-formed module breaks
+// the rules of validation.
+var ErrInvalid = errors.New("invalid module")
+
 // A Feature is a WebAssembly feature outside the accepted set, by the name of
 // its proposal.
 type Feature string

@@ -195,6 +195,11 @@ type Module struct {
 
 	imported    [4]uint32 // number of imports of each kind
 	importTypes []uint32  // type index of each imported function
+
+	importGlobals  []Global // only the types
+	importTables   []Table
+	importMemories []Limits
+	declared       map[uint32]bool // functions that ref.func may name
 }
 
 // ImportedFuncs is the number of imported functions, the index of the first

@@ -1,133 +1,248 @@
 package wasm
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
-// A Stack follows the height of the operand stack through a function, by the
-// number of operands each instruction takes and leaves; it does not know their
-// types. It refuses code whose heights do not add up, which is never valid.
+// A Stack follows the operand stack through a function and checks the types
+// of its code, as chapter 3 of the specification has it. One is used for all
+// functions of a module.
 type Stack struct {
 	m      *Module
-	height int
+	values []ValueType // unknown for operands of code that cannot be reached
 	frames []frame
+	locals []ValueType
+	long   bool // more locals than maxLocals
+	work   int  // operands of calls, blocks and branches until now
 }
+
+// unknown is the type of an operand that may have any, in code that cannot be
+// reached.
+const unknown ValueType = 0
+
+const (
+	// maxLocals bounds the parameters and locals of a function: engines take no
+	// more.
+	maxLocals = 50_000
+	// maxWork bounds the operands that calls, blocks and branches move in a
+	// module, most a thousand each: a second of work at most. Compilers' modules
+	// are at a few million.
+	maxWork = 1 << 28
+)
 
 // A frame is an open block.
 type frame struct {
 	base            int // height below the block's parameters
-	params, results int
-	dead            bool // what follows cannot be reached: any number of operands can be taken
+	params, results []ValueType
+	op              Opcode
+	dead            bool // what follows cannot be reached: any operands can be taken
 }
 
-// Begin starts a function of m. A Stack can be used for one after the other.
-func (s *Stack) Begin(m *Module, t FuncType) {
-	s.m, s.height = m, 0
-	s.frames = append(s.frames[:0], frame{results: len(t.Results)})
+// label are the types of the operands that a branch to the block takes along.
+func (f *frame) label() []ValueType {
+	if f.op == OpLoop {
+		return f.params
+	}
+	return f.results
+}
+
+// Begin starts a function of m.
+func (s *Stack) Begin(m *Module, code Code) {
+	if s.m != m {
+		s.m, s.work = m, 0
+	}
+	s.values = s.values[:0]
+	s.frames = append(s.frames[:0], frame{results: code.Type.Results, op: OpBlock})
+	s.locals = append(s.locals[:0], code.Type.Params...)
+	if s.long = code.NumLocals > maxLocals; s.long {
+		return
+	}
+	for _, run := range code.Locals {
+		for range run.Count {
+			s.locals = append(s.locals, run.Type)
+		}
+	}
 }
 
 // Height is the number of operands before the next instruction, of all open
 // blocks together.
-func (s *Stack) Height() int { return s.height }
+func (s *Stack) Height() int { return len(s.values) }
 
 // Step follows one instruction, in the order in which [Module.Decode] shows
-// them. Its error wraps [ErrMalformed].
+// them. Its error wraps [ErrInvalid].
 func (s *Stack) Step(in *Instr) error {
-	pops, pushes := s.arity(in)
-	top := &s.frames[len(s.frames)-1]
-	s.height -= pops
-	if s.height < top.base {
-		if !top.dead {
-			return fmt.Errorf("%w: operand missing at offset %d", ErrMalformed, in.Start)
-		}
-		s.height = top.base
+	if s.long {
+		return s.invalid(in, "more than %d locals", maxLocals)
 	}
-	s.height += pushes
-	switch in.Op {
-	case OpBlock, OpLoop, OpIf:
-		params, results := s.blockArity(in.Block)
-		if s.height-params < top.base && !top.dead {
-			return fmt.Errorf("%w: operand missing at offset %d", ErrMalformed, in.Start)
-		}
-		s.height = max(s.height-params, top.base)
-		s.frames = append(s.frames, frame{base: s.height, params: params, results: results, dead: false})
-		s.height += params
-	case OpElse, OpEnd:
-		if s.height != top.base+top.results && (!top.dead || s.height > top.base+top.results) {
-			return fmt.Errorf("%w: block with %d results ends with %d operands at offset %d",
-				ErrMalformed, top.results, s.height-top.base, in.Start)
-		}
-		if in.Op == OpElse {
-			s.height, top.dead = top.base+top.params, false
-			break
-		}
-		s.height = top.base + top.results
-		s.frames = s.frames[:len(s.frames)-1]
-	case OpUnreachable, OpBr, OpBrTable, OpReturn:
-		s.height, top.dead = top.base, true
+	var err error
+	if sig := s.signature(in); sig != nil {
+		err = s.apply(sig)
+	} else {
+		err = s.special(in)
+	}
+	if err != nil {
+		return s.invalid(in, "%w", err)
+	}
+	if s.work > maxWork {
+		return s.invalid(in, "code moves more than %d operands", maxWork)
 	}
 	return nil
 }
 
-func (s *Stack) blockArity(b BlockType) (params, results int) {
+func (s *Stack) invalid(in *Instr, format string, args ...any) error {
+	return fmt.Errorf("%w: %w at offset %d", ErrInvalid, fmt.Errorf(format, args...), in.Start)
+}
+
+// apply takes a signature's parameters and leaves its results.
+func (s *Stack) apply(sig *signature) error {
+	for i := int(sig.n) - 1; i >= 0; i-- {
+		if err := s.pop(sig.params[i]); err != nil {
+			return err
+		}
+	}
+	if sig.result != 0 {
+		s.values = append(s.values, sig.result)
+	}
+	return nil
+}
+
+func (s *Stack) top() *frame { return &s.frames[len(s.frames)-1] }
+
+// take takes an operand of any type.
+func (s *Stack) take() (ValueType, error) {
+	top := s.top()
+	n := len(s.values)
+	if n == top.base {
+		if top.dead {
+			return unknown, nil
+		}
+		return 0, fmt.Errorf("operand missing")
+	}
+	t := s.values[n-1]
+	s.values = s.values[:n-1]
+	return t, nil
+}
+
+func (s *Stack) pop(want ValueType) error {
+	got, err := s.take()
+	if err == nil && got != want && got != unknown && want != unknown {
+		err = fmt.Errorf("operand is %v, must be %v", got, want)
+	}
+	return err
+}
+
+func (s *Stack) popAll(types []ValueType) error {
+	s.work += len(types)
+	for _, t := range slices.Backward(types) {
+		if err := s.pop(t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Stack) push(types ...ValueType) {
+	s.work += len(types)
+	s.values = append(s.values, types...)
+}
+
+// never marks what follows as out of reach.
+func (s *Stack) never() {
+	top := s.top()
+	s.values, top.dead = s.values[:top.base], true
+}
+
+// singles are lists of one type, so that blocks with one result need no
+// allocation.
+var singles = func() (list [256][]ValueType) {
+	for i := range list {
+		list[i] = []ValueType{ValueType(i)}
+	}
+	return list
+}()
+
+func (s *Stack) blockTypes(b BlockType) (params, results []ValueType) {
 	switch {
 	case b.Index >= 0:
 		t := s.m.Types[b.Index]
-		return len(t.Params), len(t.Results)
+		return t.Params, t.Results
 	case b.Result != 0:
-		return 0, 1
+		return nil, singles[b.Result]
 	}
-	return 0, 0
+	return nil, nil
 }
 
-// arity is the number of operands an instruction takes and leaves, apart from
-// those of blocks and branches.
-func (s *Stack) arity(in *Instr) (pops, pushes int) {
-	switch op := in.Op; {
-	case op == OpCall:
-		t, _ := s.m.FuncType(in.Index)
-		return len(t.Params), len(t.Results)
-	case op == OpCallIndirect:
-		t := s.m.Types[in.Index]
-		return len(t.Params) + 1, len(t.Results)
-	case op >= OpI32Eqz && op <= OpI64Extend32S:
-		if unary(op) {
-			return 1, 1
+func (s *Stack) begin(in *Instr) error {
+	params, results := s.blockTypes(in.Block)
+	if err := s.popAll(params); err != nil {
+		return err
+	}
+	s.frames = append(s.frames, frame{base: len(s.values), params: params, results: results, op: in.Op})
+	s.push(params...)
+	return nil
+}
+
+// end closes a block, or the first arm of an if.
+func (s *Stack) end(op Opcode) error {
+	top := s.top()
+	if n := len(s.values) - top.base; n != len(top.results) && (!top.dead || n > len(top.results)) {
+		return fmt.Errorf("block with %d results ends with %d operands", len(top.results), n)
+	}
+	if err := s.popAll(top.results); err != nil {
+		return err
+	}
+	if op == OpElse {
+		top.op, top.dead = OpElse, false
+		s.push(top.params...)
+		return nil
+	}
+	if top.op == OpIf && !slices.Equal(top.params, top.results) {
+		return fmt.Errorf("if without else changes the operands")
+	}
+	s.frames = s.frames[:len(s.frames)-1]
+	s.push(top.results...)
+	return nil
+}
+
+// branch takes along what the label's block wants and leaves it there.
+func (s *Stack) branch(label uint32) error {
+	types := s.frames[len(s.frames)-1-int(label)].label()
+	if err := s.popAll(types); err != nil {
+		return err
+	}
+	s.push(types...)
+	return nil
+}
+
+func (s *Stack) branchTable(in *Instr) error {
+	if err := s.pop(I32); err != nil {
+		return err
+	}
+	arity := len(s.frames[len(s.frames)-1-int(in.Index)].label())
+	height := len(s.values)
+	for _, l := range in.Labels {
+		types := s.frames[len(s.frames)-1-int(l)].label()
+		if len(types) != arity {
+			return fmt.Errorf("targets take %d and %d operands", len(types), arity)
 		}
-		return 2, 1
-	case op >= OpI32Load && op < OpI32Store:
-		return 1, 1
-	case op >= OpI32Store && op <= OpI64Store32:
-		return 2, 0
-	case op >= OpI32TruncSatF32S && op <= OpI64TruncSatF64U:
-		return 1, 1
+		kept := slices.Clone(s.values[max(s.top().base, height-arity):]) // with what is unknown
+		if err := s.popAll(types); err != nil {
+			return err
+		}
+		s.push(kept...)
 	}
-	switch in.Op {
-	case OpIf, OpBrIf, OpBrTable, OpDrop, OpLocalSet, OpGlobalSet:
-		return 1, 0
-	case OpSelect, OpSelectTyped:
-		return 3, 1
-	case OpLocalGet, OpGlobalGet, OpMemorySize, OpI32Const, OpI64Const, OpF32Const, OpF64Const, OpRefNull, OpRefFunc, OpTableSize:
-		return 0, 1
-	case OpLocalTee, OpTableGet, OpMemoryGrow, OpRefIsNull:
-		return 1, 1
-	case OpTableSet:
-		return 2, 0
-	case OpTableGrow:
-		return 2, 1
-	case OpMemoryInit, OpMemoryCopy, OpMemoryFill, OpTableInit, OpTableCopy, OpTableFill:
-		return 3, 0
+	if err := s.branch(in.Index); err != nil {
+		return err
 	}
-	return 0, 0
+	s.never()
+	return nil
 }
 
-// unary tells the numeric instructions of one operand from those of two.
-func unary(op Opcode) bool {
-	switch {
-	case op == OpI32Eqz, op == 0x50: // eqz
-	case op >= 0x67 && op <= 0x69, op >= 0x79 && op <= 0x7b: // clz to popcnt
-	case op >= 0x8b && op <= 0x91, op >= 0x99 && op <= 0x9f: // abs to sqrt
-	case op >= 0xa7: // conversions and sign extensions
-	default:
-		return false
+func (s *Stack) call(t FuncType) error {
+	if err := s.popAll(t.Params); err != nil {
+		return err
 	}
-	return true
+	s.push(t.Results...)
+	return nil
 }

@@ -18,7 +18,7 @@ type stacker struct {
 }
 
 func (s *stacker) Function(_ int, code Code) error {
-	s.s.Begin(s.m, code.Type)
+	s.s.Begin(s.m, code)
 	return nil
 }
 
@@ -71,7 +71,7 @@ func TestStack(t *testing.T) {
 		"dead block":               {":", []byte{0x00, 0x02, 2, 0x41, 1, 0x0b, 0x1a, 0x1a}, ""},
 		"tables":                   {":", []byte{0x41, 0, 0x25, 0, 0x41, 1, 0xfc, 15, 0, 0xfc, 16, 0, 0x1a, 0x1a, 0x41, 0, 0xd0, 0x70, 0x26, 0}, ""},
 		"memory":                   {":", []byte{0x41, 0, 0x41, 0, 0x28, 2, 0, 0x36, 2, 0, 0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 11, 0}, ""},
-		"numbers":                  {":i", []byte{0x43, 0, 0, 0, 0, 0x8c, 0xa8, 0x67, 0x45, 0xc0, 0xfc, 0, 0x41, 0, 0x46}, ""},
+		"numbers":                  {":i", []byte{0x43, 0, 0, 0, 0, 0x8c, 0xa8, 0x67, 0x45, 0xc0, 0xb2, 0xfc, 0, 0x41, 0, 0x46}, ""},
 		"missing":                  {":", []byte{0x1a}, "operand missing"},
 		"missing for block":        {":", []byte{0x02, 2, 0x0b}, "operand missing"},
 		"of the block below":       {":", []byte{0x41, 1, 0x02, 0x40, 0x1a, 0x0b, 0x1a}, "operand missing"},
@@ -89,8 +89,8 @@ func TestStack(t *testing.T) {
 		if test.want == "" && err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if test.want != "" && (!errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), test.want)) {
-			t.Errorf("%s: %v, want malformed with %q", name, err, test.want)
+		if test.want != "" && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%s: %v, want invalid with %q", name, err, test.want)
 		}
 	}
 }
