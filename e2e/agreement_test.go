@@ -377,3 +377,48 @@ func TestLateAttestation(t *testing.T) {
 	}
 	d.replica(t)
 }
+
+// TestCancelAndRetire goes through the command line: what is signed twice is done
+// once, and what cannot be done any more is refused by name.
+func TestCancelAndRetire(t *testing.T) {
+	f := found(t) // no node runs, so that executions stay open
+	a := f.agent("tenant")
+	hash, err := a.admit(echo(), metered)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(wantCode int, want string, args ...string) {
+		t.Helper()
+		out, errText, code := f.try("tally", append([]string{"--profile", filepath.Join(f.dir, "tenant.json")}, args...)...)
+		if code != wantCode || !strings.Contains(out+errText, want) {
+			t.Errorf("tally %s: exit %d, want %d and %q\n%s%s", strings.Join(args, " "), code, wantCode, want, out, errText)
+		}
+	}
+	var ids []string
+	for i := range 2 {
+		envelope, id := a.submission(hash, nil, i)
+		if _, err := a.submit(envelope, nil); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id.String())
+	}
+	run(0, "is cancelled", "cancel", ids[0])
+	run(0, "is cancelled", "cancel", ids[0])
+	run(3, "state           cancelled", "status", ids[0])
+	run(1, "[execution_unknown]", "cancel", hash.String())
+	run(2, "hexadecimal", "cancel", "nonsense")
+	run(0, "is retired", "contract", "retire", hash.String())
+	run(0, "is retired", "contract", "retire", hash.String())
+	run(0, "retired", "contract", "list")
+	run(1, "[contract_unknown]", "contract", "retire", ids[0])
+	envelope, _ := a.submission(hash, nil, 2)
+	_, err = a.submit(envelope, nil)
+	refused(t, "a request under a retired contract", "contract_retired", err)
+
+	// What was requested before goes on, and ends in one way.
+	f.startNodes()
+	a.complete(ids[1])
+	run(1, "[execution_closed]", "cancel", ids[1])
+	run(0, ids[1], "executions", "--state", "complete")
+	f.replica(t)
+}

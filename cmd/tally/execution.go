@@ -190,6 +190,8 @@ func explainEnd(w io.Writer, s *pb.ExecutionStatus) {
 		fmt.Fprintf(w, "\nno agreement is possible any more: %d different results. What each node signed is in\n"+
 			"the log, `tally provenance %s --chain` proves it; re-execute to see who is\n"+
 			"wrong, and ask again with a new submission\n", len(results), s.ExecutionId)
+	case pb.ExecutionState_EXECUTION_STATE_CANCELLED:
+		fmt.Fprintf(w, "\nits tenant cancelled it; what nodes said afterwards is evidence only\n")
 	case pb.ExecutionState_EXECUTION_STATE_EXPIRED:
 		fmt.Fprintf(w, "\nevery node that its contract allows was asked, and too few answered in time: see\n"+
 			"`tally nodes`, and ask again with a new submission\n")
