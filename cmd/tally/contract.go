@@ -324,7 +324,7 @@ func contractRetireCommand(a *app) *cobra.Command {
 		Long: `Withdraw a contract: from the retirement's record on no request is accepted under it.
 What was requested before goes on; "tally cancel" ends it. Retiring again changes
 nothing. A retired contract cannot be taken back: register another one.`,
-		Args:  cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, c, err := a.client()
 			if err != nil {
