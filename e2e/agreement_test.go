@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -274,8 +275,7 @@ func TestTie(t *testing.T) {
 	if code != 3 || !strings.Contains(out, "diverged") || !strings.Contains(errText, "diverged") {
 		t.Errorf("tally status: exit %d\n%s%s", code, out, errText)
 	}
-	_, err := d.Control.RetrieveExecutionProof(context.Background(), connect.NewRequest(&pb.RetrieveExecutionProofRequest{ExecutionId: id.String()}))
-	refused(t, "the proof of a diverged execution", "proof_not_ready", err)
+	d.divergenceProof(t, id)
 	d.evidence(t, id)
 
 	// The majority of those who attested is what counts: a void node and two that
@@ -293,6 +293,29 @@ func TestTie(t *testing.T) {
 	}
 	d.evidence(t, id)
 	d.replica(t)
+}
+
+// divergenceProof has the bundle of a diverged execution verified: it proves that
+// there is no result, by what each node signed.
+func (d *disputed) divergenceProof(t *testing.T, id digest.Digest) {
+	t.Helper()
+	var bundle []byte
+	d.eventually("the divergence is proven", func() error {
+		res, err := d.Control.RetrieveExecutionProof(context.Background(), connect.NewRequest(&pb.RetrieveExecutionProofRequest{ExecutionId: id.String()}))
+		if err == nil {
+			bundle = res.Msg.Bundle
+		}
+		return err
+	})
+	file := filepath.Join(t.TempDir(), "diverged.tallyproof")
+	if err := os.WriteFile(file, bundle, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const noResult = 17 // of the verifier
+	out, errText, code := d.try("verifier", append([]string{"proof", file, "--execution", id.String()}, d.trust()...)...)
+	if code != noResult || !strings.Contains(out+errText, "diverged") {
+		t.Errorf("verifier proof of a diverged execution: exit %d\n%s%s", code, out, errText)
+	}
 }
 
 // evidence wants the chain of a diverged execution: every attestation as its node

@@ -187,9 +187,9 @@ func explainEnd(w io.Writer, s *pb.ExecutionStatus) {
 				results[r.ResultDigest] = true
 			}
 		}
-		fmt.Fprintf(w, "\nno agreement is possible any more: %d different results. What each node signed is in\n"+
-			"the log, `tally provenance %s --chain` proves it; re-execute to see who is\n"+
-			"wrong, and ask again with a new submission\n", len(results), s.ExecutionId)
+		fmt.Fprintf(w, "\nno agreement is possible any more: %d different results. What each node signed is\n"+
+			"proven by `tally proof %s`; re-execute to see who is wrong, and ask again\n"+
+			"with a new submission\n", len(results), s.ExecutionId)
 	case pb.ExecutionState_EXECUTION_STATE_CANCELLED:
 		fmt.Fprintf(w, "\nits tenant cancelled it; what nodes said afterwards is evidence only\n")
 	case pb.ExecutionState_EXECUTION_STATE_EXPIRED:
