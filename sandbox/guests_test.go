@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -256,6 +257,26 @@ func TestGuestOutcomes(t *testing.T) {
 	}
 	if *update {
 		found.write(t)
+	}
+}
+
+// TestRemainderFault shows on arm64 why the rewriter moves remainders into
+// functions of their own. If it fails there, the engine no longer needs that.
+func TestRemainderFault(t *testing.T) {
+	job := newJob(remainderGuest())
+	job.Limits.OutputBytes = 4 << 10
+	outcome := func(config EngineConfig) string {
+		e := NewEngine(config)
+		defer e.Close()
+		r, err := e.Run(t.Context(), job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Outcome.String()
+	}
+	same := outcome(EngineConfig{}) == outcome(EngineConfig{Interpreter: true})
+	if arm := runtime.GOARCH == "arm64"; same == arm {
+		t.Errorf("unmetered, on %s: the compiler computes what the interpreter does: %v", runtime.GOARCH, same)
 	}
 }
 
