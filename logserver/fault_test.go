@@ -100,7 +100,7 @@ func TestWritesThatEndTheProcess(t *testing.T) {
 			case blobFile:
 				bad = blobFile{tableFile{brokenFile{f.File}}, fs}
 			case tableFile:
-				if err := do(tableFile{brokenFile{f.File}}); !errors.Is(err, syscall.EIO) {
+				if err := do(tableFile{brokenFile(f)}); !errors.Is(err, syscall.EIO) {
 					t.Errorf("%s of %s on a broken disk: %v", name, file, err)
 				}
 				continue
