@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -120,6 +121,10 @@ func (c *cluster) replica(t *testing.T) *provenance.Fold {
 		if detail := ex.CompareStatus(s); detail != "" {
 			t.Errorf("execution %s: %s", s.ExecutionId, detail)
 		}
+	}
+	// The command line comes to the same.
+	if out := c.tally("auditor", "audit"); !strings.Contains(out, " 0 differ\n") || strings.Contains(out, "void records") {
+		t.Errorf("tally audit says\n%s", out)
 	}
 	return fold
 }

@@ -67,7 +67,7 @@ but is not complete.`,
 		devCommand(a), clusterCommand(a),
 		contractCommand(a), submitCommand(a), statusCommand(a), executionsCommand(a), scheduleCommand(a), cancelCommand(a),
 		proofCommand(a), provenanceCommand(a), lineageCommand(a), blobCommand(a),
-		nodesCommand(a), rootHashCommand(a), memberCommand(a), tokenCommand(a), logCommand(a),
+		nodesCommand(a), rootHashCommand(a), memberCommand(a), tokenCommand(a), logCommand(a), auditCommand(a),
 	)
 	a.mark(root)
 	return root

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/tallystick/tallystick/client"
+	"github.com/tallystick/tallystick/internal/digest"
+	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+	"github.com/tallystick/tallystick/provenance"
+	"github.com/tallystick/tallystick/record"
+)
+
+// An auditReport is what audit --json prints.
+type auditReport struct {
+	Size        int64             `json:"size"` // of the checkpoint that was audited
+	RootHash    string            `json:"root_hash"`
+	Executions  map[string]int    `json:"executions"` // by state, as the log says
+	Compared    int               `json:"compared"`   // answers about executions
+	Voids       map[string]int    `json:"voids"`      // records without effect, by code
+	Divergent   map[string]int    `json:"divergent"`  // executions by node
+	Differences []auditDifference `json:"differences"`
+}
+
+// auditDifference is an answer that is not what the log says.
+type auditDifference struct {
+	Execution string `json:"execution"`
+	Detail    string `json:"detail"`
+}
+
+func auditCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "audit",
+		Short: "Fold the whole audit log here and compare what the control plane says with it",
+		Long: `Ask the control plane about every execution, then read the whole audit log up to a
+checkpoint that satisfies the profile's policy, hold its records to that root hash,
+recompute the state of every execution under the membership that is replayed from
+the genesis, and compare. It takes the profile of an auditor, who sees all records,
+and memory for the whole fold. Exit code 1 says that an answer differs.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, c, err := a.client()
+			if err != nil {
+				return err
+			}
+			bar := newProgress()
+			r, err := audit(cmd.Context(), p, c, bar)
+			bar.done()
+			if err != nil {
+				return err
+			}
+			if err := a.printer.value(r, func(w io.Writer) { printAudit(w, r) }); err != nil {
+				return err
+			}
+			if n := len(r.Differences); n > 0 {
+				return fmt.Errorf("%d answers of the control plane are not what the log says", n)
+			}
+			return nil
+		},
+	}
+}
+
+// audit asks first and reads the log afterwards: an answer may tell an earlier
+// moment, and nothing that the log does not have.
+func audit(ctx context.Context, p *profile, c *client.Client, bar *progress) (*auditReport, error) {
+	var answers []*pb.ExecutionStatus
+	for req := (&pb.ListExecutionsRequest{PageSize: 200}); ; {
+		bar.show(fmt.Sprintf("asked about %d executions", len(answers)))
+		res, err := c.Control.ListExecutions(ctx, connect.NewRequest(req))
+		if err != nil {
+			return nil, err
+		}
+		answers = append(answers, res.Msg.Executions...)
+		if req.PageToken = res.Msg.NextPageToken; req.PageToken == "" {
+			break
+		}
+	}
+	tree, err := laterTree(ctx, p, c)
+	if err != nil {
+		return nil, err
+	}
+	members, err := history(ctx, p, c)
+	if err != nil {
+		return nil, err
+	}
+	fold := provenance.NewFold(p.Cluster, members)
+	r := &auditReport{Size: tree.N, RootHash: tree.Hash.String(), Compared: len(answers), Executions: map[string]int{}, Voids: map[string]int{}, Divergent: map[string]int{}}
+	if err := foldLog(ctx, c, fold, tree, func(index int64, e provenance.Effect) {
+		bar.show(fmt.Sprintf("folded %d of %d records", index+1, tree.N))
+		if e.Void {
+			r.Voids[string(e.Code)]++
+		}
+	}); err != nil {
+		return nil, err
+	}
+	for ex := range fold.Executions() {
+		r.Executions[string(ex.State)]++
+		for node := range ex.Divergence() {
+			r.Divergent[node]++
+		}
+	}
+	for _, s := range answers {
+		detail := "the log does not have it"
+		id, err := digest.Parse(s.ExecutionId)
+		if ex, ok := fold.Execution(id); ok && err == nil {
+			detail = ex.CompareStatus(s)
+		}
+		if detail != "" {
+			r.Differences = append(r.Differences, auditDifference{fmt.Sprintf("%.64q", s.ExecutionId), detail})
+		}
+	}
+	return r, nil
+}
+
+// laterTree returns the tree of a verified checkpoint that was signed after the
+// call began. Rounds follow one another and publish what they signed, so the
+// second that is published from now on was begun later; asking is an operation
+// that the log records, so there is always something to sign.
+func laterTree(ctx context.Context, p *profile, c *client.Client) (tlog.Tree, error) {
+	var tree tlog.Tree
+	for grown := -1; grown < 2; {
+		res, err := c.Log.GetCheckpoint(ctx, connect.NewRequest(&pb.GetCheckpointRequest{Log: pb.LogName_LOG_NAME_AUDIT}))
+		if err != nil {
+			return tree, err
+		}
+		verified, err := p.verify(p.AuditPolicy, res.Msg.Checkpoint)
+		if err != nil {
+			return tree, fmt.Errorf("audit checkpoint: %w", err)
+		}
+		if now := verified.Checkpoint.Tree(); now.N > tree.N {
+			tree = now
+			grown++
+		}
+		select {
+		case <-ctx.Done():
+			return tree, ctx.Err()
+		case <-time.After(5 * startPoll):
+		}
+	}
+	return tree, nil
+}
+
+// foldLog folds the records that a tree covers. An error says that they are not
+// the tree's, or not all of them.
+func foldLog(ctx context.Context, c *client.Client, fold *provenance.Fold, tree tlog.Tree, visit func(index int64, e provenance.Effect)) error {
+	var hashes []tlog.Hash // as tlog stores them
+	reader := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		out := make([]tlog.Hash, len(indexes))
+		for i, index := range indexes {
+			out[i] = hashes[index]
+		}
+		return out, nil
+	})
+	for fold.Size() < tree.N {
+		res, err := c.Log.ListRecords(ctx, connect.NewRequest(&pb.ListRecordsRequest{Start: uint64(fold.Size()), PageSize: 1000}))
+		if err != nil {
+			return err
+		}
+		before := fold.Size()
+		for _, r := range res.Msg.Records {
+			index := fold.Size()
+			if index == tree.N {
+				break
+			}
+			if r.Index != uint64(index) {
+				return withHint(fmt.Errorf("the control plane shows record %d after record %d", r.Index, index-1), "only auditors and admins see all records: use the profile of one")
+			}
+			opening, err := record.ParseOpening(r.Opening)
+			if err != nil {
+				return fmt.Errorf("record %d: %w", index, err)
+			}
+			entry := opening.Entry() // whether it is the log's, the root hash says at the end
+			more, err := tlog.StoredHashes(index, entry[:], reader)
+			if err != nil {
+				return err
+			}
+			hashes = append(hashes, more...)
+			effect, _, err := fold.Read(index, entry[:], r.Opening)
+			if err != nil {
+				return err
+			}
+			visit(index, effect)
+		}
+		if fold.Size() == before {
+			return fmt.Errorf("the control plane shows %d records, its checkpoint covers %d", before, tree.N)
+		}
+	}
+	root, err := tlog.TreeHash(tree.N, reader)
+	if err != nil {
+		return err
+	}
+	if root != tree.Hash {
+		return errors.New("the records are not those that the checkpoint commits to: the control plane has shown others")
+	}
+	return nil
+}
+
+func printAudit(w io.Writer, r *auditReport) {
+	fmt.Fprintf(w, "audit log       size %d, root hash %s\n", r.Size, r.RootHash)
+	for _, state := range slices.Sorted(maps.Keys(r.Executions)) {
+		fmt.Fprintf(w, "%-15s %d executions\n", state, r.Executions[state])
+	}
+	for _, code := range slices.Sorted(maps.Keys(r.Voids)) {
+		fmt.Fprintf(w, "void records    %d of code %s\n", r.Voids[code], code)
+	}
+	for _, node := range slices.Sorted(maps.Keys(r.Divergent)) {
+		fmt.Fprintf(w, "divergent       %s in %d executions: `tally executions --divergent %s`\n", node, r.Divergent[node], node)
+	}
+	fmt.Fprintf(w, "compared        %d answers of the control plane, %d differ\n", r.Compared, len(r.Differences))
+	for _, d := range r.Differences {
+		fmt.Fprintf(w, "  %s: %s\n", d.Execution, d.Detail)
+	}
+}
