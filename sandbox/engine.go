@@ -47,6 +47,7 @@ type EngineConfig struct {
 type Engine struct {
 	config   EngineConfig
 	programs []*program // most recently used first
+	memories memoryPool
 	closed   bool
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/tallystick/tallystick/sandbox/rewrite"
 )
@@ -26,7 +27,8 @@ func (e *Engine) run(ctx context.Context, p *program, job *Job) (*Result, error)
 		base = ctx
 	}
 	start := time.Now()
-	m, err := p.runtime.InstantiateModule(base, p.module, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+	lending := experimental.WithMemoryAllocator(base, &e.memories)
+	m, err := p.runtime.InstantiateModule(lending, p.module, wazero.NewModuleConfig().WithName("").WithStartFunctions())
 	if err != nil {
 		return nil, engineFault("instantiating: %w", err) // admission left no other reason
 	}

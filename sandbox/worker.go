@@ -3,7 +3,6 @@ package sandbox
 import (
 	"bufio"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -202,11 +201,8 @@ func (w *worker) load(ctx context.Context, key programKey) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The pool knows the rest of the admission, the rewritten module's digest too.
 	a := &admitted{key: key, admission: &Admission{ModuleDigest: key.module}, code: m.code}
-	if key.metered {
-		sum := sha256.Sum256(m.code)
-		a.admission.RewrittenModule = &sum
-	}
 	if len(m.original) > 0 {
 		if err := a.validate(ctx, m.original); err != nil {
 			return nil, err
