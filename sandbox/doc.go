@@ -14,8 +14,10 @@
 // The module, its input, and everything a worker process sends back are
 // untrusted. [Admit] refuses statically whatever could differ between engines
 // or exhaust the compiler. A [Pool] runs modules in worker processes that hold
-// no keys, no environment and no descriptors but their pipes, so that a fault
-// of the engine's compiler reaches nothing of value; [RunDirect] runs a module
+// no keys, no environment and no descriptors but their pipes, and that the
+// system confines ([Enforcement]), so that a fault of the engine's compiler
+// reaches nothing of value; native code that workers share comes from processes
+// that ran no guest; [RunDirect] runs a module
 // in this process and is for workers, tests and an auditor's own replay of a
 // module the auditor chose.
 //
@@ -27,10 +29,17 @@
 // [ErrEngineFault] (out of memory, worker died, compiler absent). A module
 // that may not run at all is refused with a [*Refusal].
 //
-// This is rewriter version 0: modules run as they are, unmetered. Gas is
-// absent from the outcome, a stack overflow is an engine fault because its
-// depth is the engine's, NaN payloads are the engine's, and a module that
-// loops for ever ends in ErrStopped.
+// # Metering
+//
+// A job with a gas limit runs the module as the rewriter made it (package
+// rewrite): it counts its gas and its frames, NaNs have one form, and its outcome
+// is read from the counters, never from an engine's words. Gas is handed out in
+// slices; between two of them a run that was cancelled ends.
+//
+// A job without one runs the module as it is, for development: gas is absent
+// from the outcome, a stack overflow is an engine fault because its depth is the
+// engine's, NaN payloads are the engine's, and a module that loops for ever ends
+// in ErrStopped.
 //
 // # Concurrency
 //
