@@ -174,10 +174,7 @@ func (e *Engine) load(ctx context.Context, module []byte, key programKey) (*prog
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("%w before compiling: %w", ErrStopped, err)
 	}
-	if err := admitted.validate(ctx, module); err != nil {
-		return nil, err
-	}
-	return e.keep(ctx, admitted)
+	return e.keepValid(ctx, admitted, module)
 }
 
 // recall returns the program for key if it is warm, else nil.
@@ -200,14 +197,19 @@ func (e *Engine) keep(ctx context.Context, a *admitted) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
+	return p, e.remember(p)
+}
+
+// remember makes room for a program; on an error it is closed.
+func (e *Engine) remember(p *program) error {
 	if n := e.config.CachedModules; len(e.programs) >= n {
 		last := e.programs[n-1]
 		e.programs = e.programs[:n-1]
 		if err := last.close(); err != nil {
 			p.close()
-			return nil, engineFault("releasing a compiled module: %w", err)
+			return engineFault("releasing a compiled module: %w", err)
 		}
 	}
 	e.programs = slices.Insert(e.programs, 0, p)
-	return p, nil
+	return nil
 }

@@ -170,6 +170,9 @@ func putStrings(g *guest, mem []byte, list []string, a args) errno {
 }
 
 func putSizes(mem []byte, list []string, a args) errno {
+	if span(mem, a.u32(1), 4) == nil {
+		return errFault // before the other is written
+	}
 	if e := put32(mem, a.u32(0), uint32(len(list))); e != success {
 		return e
 	}

@@ -159,16 +159,19 @@ func (s *programs) compile(ctx context.Context, a *admitted, original []byte) (*
 // the message with its code. Without native code the worker compiles.
 func (s *programs) place(p *preparedProgram, dir string) ([]byte, error) {
 	m := moduleMessage{code: p.code}
+	placed := make(chan error, 1) // side by side: both are megabytes to be verified
+	go func() { placed <- s.store.place(p, dir) }()
+	var err error
 	if m.code == nil {
-		var err error
-		if m.code, err = s.store.code(p); err != nil {
-			s.forget(p)
-			return nil, engineFault("reading a compiled program: %w", err)
-		}
+		m.code, err = s.store.code(p)
 	}
-	if err := s.store.place(p, dir); err != nil {
-		s.pool.config.Logger.Warn("compiled program is not usable and is made anew", "error", err)
+	if notPlaced := <-placed; notPlaced != nil {
+		s.pool.config.Logger.Warn("compiled program is not usable and is made anew", "error", notPlaced)
 		s.forget(p)
+	}
+	if err != nil {
+		s.forget(p)
+		return nil, engineFault("reading a compiled program: %w", err)
 	}
 	return m.pack(), nil
 }

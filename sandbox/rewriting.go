@@ -49,18 +49,30 @@ func admitRewritten(module []byte, key programKey) (*admitted, error) {
 	return a, nil
 }
 
-// validate has the engine validate the original of a rewritten module: what
-// the rewriter makes of an invalid one may happen to be valid. The interpreter
-// shares the compiler's validator and needs nothing of the machine.
-func (a *admitted) validate(ctx context.Context, original []byte) error {
+// keepValid has the engine validate the original of a rewritten module while it
+// compiles the other: what the rewriter makes of an invalid one may happen to be
+// valid. Of unmetered modules the original is what the engine compiles.
+func (e *Engine) keepValid(ctx context.Context, a *admitted, original []byte) (*program, error) {
 	if !a.key.metered {
-		return nil // the engine validates what it compiles
+		return e.keep(ctx, a)
 	}
-	if err := validate(ctx, original); err != nil {
-		return refuse(RefusedInvalid, "", "%v", err)
+	invalid := make(chan error, 1)
+	go func() { invalid <- validate(ctx, original) }()
+	p, err := e.compile(ctx, a)
+	if reason := <-invalid; reason != nil {
+		if err == nil {
+			p.close()
+		}
+		return nil, refuse(RefusedInvalid, "", "%v", reason) // whatever became of the other
 	}
-	return nil
+	if err != nil {
+		return nil, err
+	}
+	return p, e.remember(p)
 }
+
+// validate says what is wrong with a module. The interpreter shares the
+// compiler's validator and needs nothing of the machine.
 
 func validate(ctx context.Context, module []byte) error {
 	r := wazero.NewRuntimeWithConfig(context.Background(), wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(features))

@@ -50,7 +50,6 @@ const (
 type header struct {
 	ID        string
 	Admission *Admission
-	Code      digest.Digest // of the rest of the file
 	Native    nativeCode
 }
 
@@ -137,7 +136,7 @@ func (s *store) read(id string) (h header, code []byte, err error) {
 	if err := d.Decode(&h); err != nil {
 		return h, nil, fmt.Errorf("header: %w", err)
 	}
-	if h.ID != id || h.Admission == nil || h.Code != digest.Of(code) || h.Native.Name != "" && !nativeName.MatchString(h.Native.Name) {
+	if h.ID != id || h.Admission == nil || h.Native.Name != "" && !nativeName.MatchString(h.Native.Name) {
 		return h, nil, errors.New("header does not fit")
 	}
 	return h, code, nil
@@ -149,8 +148,9 @@ func (s *store) code(p *preparedProgram) ([]byte, error) {
 	return code, err
 }
 
-// place copies a program's native code, verified, to where a worker's engine
-// looks for it. Without native code it does nothing.
+// place copies a program's native code to where a worker's engine looks for it,
+// and takes it back if it does not verify: the worker must not have been told to
+// look yet. Without native code it does nothing.
 func (s *store) place(p *preparedProgram, dir string) error {
 	if p.native.Name == "" {
 		return nil
@@ -159,14 +159,17 @@ func (s *store) place(p *preparedProgram, dir string) error {
 	if err != nil {
 		return err
 	}
-	if digest.Of(b) != p.native.Digest {
-		return fmt.Errorf("%s%s is damaged", p.id, nativeSuffix)
-	}
+	fits := make(chan bool, 1) // found out while it is written
+	go func() { fits <- digest.Of(b) == p.native.Digest }()
 	path := filepath.Join(dir, filepath.FromSlash(p.native.Name))
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
+	err = os.MkdirAll(filepath.Dir(path), 0o700)
+	if err == nil {
+		err = os.WriteFile(path, b, 0o400)
 	}
-	return os.WriteFile(path, b, 0o400)
+	if !<-fits {
+		err = errors.Join(fmt.Errorf("%s%s is damaged", p.id, nativeSuffix), os.RemoveAll(path))
+	}
+	return err
 }
 
 // save keeps a program.
@@ -178,7 +181,7 @@ func (s *store) save(a *admitted, native *nativeFile) (*preparedProgram, error) 
 			return nil, err
 		}
 	}
-	line, err := json.Marshal(header{p.id, a.admission, digest.Of(a.code), p.native})
+	line, err := json.Marshal(header{p.id, a.admission, p.native})
 	if err != nil {
 		return nil, err
 	}

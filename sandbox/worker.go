@@ -204,9 +204,7 @@ func (w *worker) load(ctx context.Context, key programKey) (*program, error) {
 	// The pool knows the rest of the admission, the rewritten module's digest too.
 	a := &admitted{key: key, admission: &Admission{ModuleDigest: key.module}, code: m.code}
 	if len(m.original) > 0 {
-		if err := a.validate(ctx, m.original); err != nil {
-			return nil, err
-		}
+		return w.engine.keepValid(ctx, a, m.original)
 	}
 	return w.engine.keep(ctx, a)
 }
