@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -59,24 +60,36 @@ type fakeControl struct {
 // that `tally cluster init --dir DIR` made, and puts its address into the
 // profiles there in place of http://127.0.0.1:1.
 func serveCmd(ts *testscript.TestScript, _ bool, args []string) {
-	f := &fakeControl{history: membership.NewHistory()}
-	genesis, err := os.ReadFile(ts.MkAbs(args[0] + "/genesis.json"))
+	f, stop, err := serveFake(ts.MkAbs(args[0]))
 	ts.Check(err)
-	ts.Check(f.append(genesis))
+	ts.Defer(stop)
+	ts.Value("fake").(map[string]*fakeControl)["control"] = f
+}
+
+// serveFake starts a control plane for the cluster in a folder, until stop is
+// called, and tells the profiles there where it is.
+func serveFake(dir string) (f *fakeControl, stop func(), err error) {
+	f = &fakeControl{history: membership.NewHistory()}
+	genesis, err := os.ReadFile(filepath.Join(dir, "genesis.json"))
+	if err == nil {
+		err = f.append(genesis)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
 	mux := http.NewServeMux()
 	mux.Handle(tallystickv1connect.NewMembershipHandler(f))
 	mux.Handle(tallystickv1connect.NewControlHandler(f))
 	server := httptest.NewServer(mux)
-	ts.Defer(server.Close)
-	files, err := os.ReadDir(ts.MkAbs(args[0]))
-	ts.Check(err)
-	for _, file := range files {
-		path := ts.MkAbs(args[0] + "/" + file.Name())
-		if data, err := os.ReadFile(path); err == nil && file.Name() != "genesis.json" {
-			ts.Check(os.WriteFile(path, []byte(strings.ReplaceAll(string(data), `"http://127.0.0.1:1"`, `"`+server.URL+`"`)), 0o600))
+	profiles, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	for _, path := range profiles {
+		data, readErr := os.ReadFile(path)
+		if filepath.Base(path) != "genesis.json" && readErr == nil {
+			readErr = os.WriteFile(path, []byte(strings.ReplaceAll(string(data), `"http://127.0.0.1:1"`, `"`+server.URL+`"`)), 0o600)
 		}
+		err = errors.Join(err, readErr)
 	}
-	ts.Value("fake").(map[string]*fakeControl)["control"] = f
+	return f, server.Close, err
 }
 
 // lieCmd is the command "lie HOW".

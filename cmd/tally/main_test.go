@@ -75,24 +75,34 @@ func TestScripts(t *testing.T) {
 			"keyid":      keyIDCmd,
 			"succession": successionCmd,
 			"logs": func(ts *testscript.TestScript, _ bool, args []string) {
-				ts.Check(os.WriteFile(ts.MkAbs(args[0]), logsOf(ts, args[1]), 0o600))
+				data, err := logsOf(args[1])
+				ts.Check(err)
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o600))
 			},
 		},
 	})
 }
 
-func logsOf(ts *testscript.TestScript, cluster string) []byte {
-	log := func(name membership.LogName) membership.Log {
+// logsOf is what `controlapi init` writes for a cluster.
+func logsOf(cluster string) ([]byte, error) {
+	log := func(name membership.LogName) (membership.Log, error) {
 		origin := membership.Origin(cluster, name)
 		key, err := checkpoint.Vkey(origin, testcluster.Public(origin))
-		ts.Check(err)
+		if err != nil {
+			return membership.Log{}, err
+		}
 		receipt, err := checkpoint.Vkey(origin+"/receipt", testcluster.Public(origin+"/receipt"))
-		ts.Check(err)
-		return membership.Log{Keys: []string{key}, Origin: origin, ReceiptKeys: []string{receipt}}
+		return membership.Log{Keys: []string{key}, Origin: origin, ReceiptKeys: []string{receipt}}, err
 	}
-	data, err := json.Marshal(membership.Logs{Audit: log(membership.LogAudit), Membership: log(membership.LogMembership)})
-	ts.Check(err)
-	return data
+	audit, err := log(membership.LogAudit)
+	if err != nil {
+		return nil, err
+	}
+	members, err := log(membership.LogMembership)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(membership.Logs{Audit: audit, Membership: members})
 }
 
 // Every command must explain itself, and name no flag without a description.
