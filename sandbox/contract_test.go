@@ -43,3 +43,36 @@ func TestOutcomeCarriesEveryField(t *testing.T) {
 		}
 	}
 }
+
+// TestVersions pins which contracts this release gives a meaning, and that a
+// job has everything of its contract.
+func TestVersions(t *testing.T) {
+	for v, want := range map[contract.Versions]bool{
+		sandbox.Metered(): true,
+		{HostInterface: 1, Rewriter: 1, CostTable: 1}: true,
+		{HostInterface: 1}:                            true, // for development
+		{HostInterface: 1, Rewriter: 1}:               false,
+		{HostInterface: 1, CostTable: 1}:              false,
+		{HostInterface: 1, Rewriter: 2, CostTable: 1}: false,
+		{HostInterface: 2, Rewriter: 1, CostTable: 1}: false,
+		{}: false,
+	} {
+		if err := sandbox.Supports(v); (err == nil) != want {
+			t.Errorf("%+v: %v", v, err)
+		}
+	}
+	c := &contract.Contract{
+		Name: "c", Module: digest.Of([]byte("m")), Seed: digest.Of([]byte("s")), Environment: [][2]string{{"A", "b"}},
+		Capabilities: []contract.Capability{contract.CapabilityArgs, contract.CapabilityStdio},
+		Limits:       contract.Limits{DiagnosticsBytes: 1, Frames: 2, Gas: 3, InputBytes: 4, MemoryPages: 5, OutputBytes: 6},
+		Versions:     sandbox.Metered(),
+	}
+	job := sandbox.JobOf(c, []byte("m"), []byte("in"))
+	want := sandbox.Limits{DiagnosticsBytes: 1, Frames: 2, Gas: 3, InputBytes: 4, MemoryPages: 5, OutputBytes: 6}
+	if job.Limits != want || job.ModuleDigest != c.Module || job.Args[0] != "c" || len(job.Capabilities) != 2 || len(job.Env) != 1 || job.Seed != c.Seed {
+		t.Errorf("job is %+v", job)
+	}
+	if sandbox.Unmetered(c.Versions) {
+		t.Error("a metered contract passes for an unmetered one")
+	}
+}

@@ -191,3 +191,36 @@ func TestPoolCancelsMeteredRuns(t *testing.T) {
 		t.Errorf("the worker was replaced: %v, %v", before, after)
 	}
 }
+
+// TestFilesThatVanish removes the files of a program that the pool remembers,
+// and has a fresh worker ask for it: native code is a matter of time only, and
+// without the code the next run makes everything anew.
+func TestFilesThatVanish(t *testing.T) {
+	p := testPool(t, PoolConfig{})
+	job := metered(newJob(counter(10)), 1_000_000, 10)
+	want, err := p.Run(t.Context(), job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for suffix, faults := range map[string]bool{nativeSuffix: false, programSuffix: true} {
+		if err := os.Remove(cacheFile(p.programs.store.dir, job, suffix)); err != nil {
+			t.Fatal(err)
+		}
+		p.idle[0].busy = retireAfter + 1 // so that the worker after the next run is fresh
+		for i := range 3 {
+			r, err := p.Run(t.Context(), job)
+			if faults && i == 1 {
+				if !errors.Is(err, ErrEngineFault) {
+					t.Errorf("%s: %v, %v", suffix, r, err)
+				}
+				continue
+			}
+			if err != nil || r.Outcome.String() != want.Outcome.String() {
+				t.Errorf("%s, run %d: %v, %v", suffix, i, r, err)
+			}
+		}
+		if _, err := p.Admit(t.Context(), job.Module, job.Capabilities, job.Limits); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
