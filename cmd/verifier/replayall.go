@@ -33,7 +33,8 @@ const saveEvery = 64
 // replayAllReport is what replay --all --json prints.
 type replayAllReport struct {
 	Origin     string `json:"origin"`
-	Size       int64  `json:"size"`
+	Size       int64  `json:"size"`  // entries that were read
+	Shown      int64  `json:"shown"` // entries that the log has; there are no openings of the rest
 	RootHash   string `json:"root_hash"`
 	Executions int64  `json:"executions"` // in the log
 	Open       int64  `json:"open"`       // not decided at that size
@@ -91,8 +92,12 @@ func replayAll(cmd *cobra.Command, f *replayFlags, place string) error {
 	if err != nil {
 		return err
 	}
-	state.read(c)
-	report := &replayAllReport{Origin: c.Origin, Size: c.Size, RootHash: c.Root.String(), Voids: log.voids, State: f.all.state}
+	if log.read.Size < state.Size {
+		return fail(exitNoOutcome, "save the openings again", "%q ends before entry %d, and an earlier run has read %d", f.all.openings,
+			log.read.Size, state.Size)
+	}
+	state.read(log.read)
+	report := &replayAllReport{Origin: c.Origin, Size: log.read.Size, Shown: c.Size, RootHash: log.read.Root.String(), Voids: log.voids, State: f.all.state}
 	err = f.replayDecided(ctx, log, state, report, bar)
 	bar.clear()
 	if saved := state.save(f.all.state); saved != nil {
@@ -291,6 +296,9 @@ func printReplayAll(w io.Writer, r *replayAllReport) {
 		fmt.Fprintf(w, "%-16s %s\n", name, fmt.Sprintf(format, args...))
 	}
 	row("log", "%s, size %d, root hash %s", r.Origin, r.Size, r.RootHash)
+	if r.Size < r.Shown {
+		row("", "the log has grown to %d entries: save the openings again for the rest", r.Shown)
+	}
 	row("executions", "%d in the log, %d of them open; %d looked at by this run", r.Executions, r.Open, r.Replayed)
 	row("same", "%d have the attested outcome, bit for bit", r.Same)
 	row("no result", "%d diverged, were cancelled or expired: recomputed, nothing to replay", r.NoResult)

@@ -21,6 +21,9 @@ import (
 // wholeLog is an audit log as the fold of all its entries.
 type wholeLog struct {
 	fold *provenance.Fold
+	// read is the tree that was read: the checkpoint's, or as much of it as there
+	// are openings. A log that runs grows while they are saved.
+	read checkpoint.Checkpoint
 	// voids are the records that have no effect. An honest control plane writes
 	// none.
 	voids []voidRecord
@@ -92,7 +95,7 @@ func readMembership(ctx context.Context, place string, trust verifier.Trust) (*m
 }
 
 // readLog folds a whole audit log. Every opening is held against its entry, and
-// every entry against the checkpoint.
+// every entry against the checkpoint. It reads as far as there are openings.
 func readLog(ctx context.Context, source *tiles.Source, openings string, history *membership.History, show func(done, size int64)) (*wholeLog, error) {
 	file, err := os.Open(openings)
 	if err != nil {
@@ -111,7 +114,7 @@ func readLog(ctx context.Context, source *tiles.Source, openings string, history
 	err = entries(ctx, source, func(index int64, entry []byte) error {
 		opening, err := reader.Next()
 		if errors.Is(err, io.EOF) {
-			return fail(exitNoOutcome, "save the openings again: the log has grown", "%q ends before entry %d of %d", openings, index, c.Size)
+			return errOpeningsEnd
 		}
 		if err != nil {
 			return fail(exitMalformed, "save the openings again", "%q: %w", openings, err)
@@ -129,8 +132,15 @@ func readLog(ctx context.Context, source *tiles.Source, openings string, history
 		show(index+1, c.Size)
 		return nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errOpeningsEnd) {
+		return nil, err
+	}
+	log.read = checkpoint.Checkpoint{Origin: c.Origin, Size: log.fold.Size()}
+	if log.read.Root, err = source.RootAt(ctx, log.read.Size); err != nil {
 		return nil, err
 	}
 	return log, nil
 }
+
+// errOpeningsEnd says that there are more entries than openings.
+var errOpeningsEnd = errors.New("no more openings")
