@@ -95,7 +95,9 @@ func audit(ctx context.Context, p *profile, c *client.Client, bar *progress) (*a
 	fold := provenance.NewFold(p.Cluster, members)
 	r := &auditReport{Size: tree.N, RootHash: tree.Hash.String(), Compared: len(answers), Executions: map[string]int{}, Voids: map[string]int{}, Divergent: map[string]int{}}
 	if err := foldLog(ctx, c, fold, tree, func(index int64, e provenance.Effect) {
-		bar.show(fmt.Sprintf("folded %d of %d records", index+1, tree.N))
+		if index%10_000 == 0 { // where there is no terminal, each is a line
+			bar.show(fmt.Sprintf("folding record %d of %d", index, tree.N))
+		}
 		if e.Void {
 			r.Voids[string(e.Code)]++
 		}
