@@ -161,10 +161,11 @@ func (f *function) finish() {
 }
 
 // slotsPerFrame is the number of values on the native stack that a frame
-// stands for. An engine's frame holds at most a few times the values counted
-// here, 8 bytes each, so that 1,000 frames need less than 400 MiB, the stack
-// that the engine allows; functions of compilers rarely need a second frame.
-const slotsPerFrame = 16_384
+// stands for. The engine gives every guest at least 50 MB of stack, whatever
+// sizes its frames come in; 1,000 frames of this many values of 8 bytes are 33
+// MB, and what every call saves besides is less than 1 KB. So the frames run
+// out before the stack does. Few functions of compilers need a second frame.
+const slotsPerFrame = 4_096
 
 // frames is the number of frames that a call of the function takes; none, if
 // it is small and calls nothing.

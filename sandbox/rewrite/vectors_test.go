@@ -85,6 +85,15 @@ func vectors() []vector {
 		})
 
 	b = new(wasmtest.Builder)
+	b.Export("f", 0, b.Func("i:i", strings.Repeat("I", 2047), // 2 times 2,048 values, and the instructions
+		op(0x20, 0, 0x45, 0x04, 0x40, 0x41, 0, 0x0f, 0x0b, 0x20, 0, 0x41, 1, 0x6b, 0x10, 0, 0x41, 1, 0x6a)))
+	add("heavy frames", "a function with 2,048 parameters and locals and one block takes two frames; with 10 of them 5 calls are open at most",
+		b, []call{
+			{Export: "f", Arguments: []word{4}, Budget: budget, Frames: 10},
+			{Export: "f", Arguments: []word{5}, Budget: budget, Frames: 10},
+		})
+
+	b = new(wasmtest.Builder)
 	b.Type("ii:ii")
 	b.Export("f", 0, b.Func("ii:ii", "", op(0x20, 1, 0x20, 0, 0x02, 0, 0x20, 0, 0x0d, 1, 0x0b, 0x10, 1)))
 	b.Func("ii:ii", "", op(0x20, 1, 0x20, 0))
