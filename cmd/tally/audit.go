@@ -94,13 +94,19 @@ func audit(ctx context.Context, p *profile, c *client.Client, bar *progress) (*a
 	}
 	fold := provenance.NewFold(p.Cluster, members)
 	r := &auditReport{Size: tree.N, RootHash: tree.Hash.String(), Compared: len(answers), Executions: map[string]int{}, Voids: map[string]int{}, Divergent: map[string]int{}}
-	if err := foldLog(ctx, c, fold, tree, func(index int64, e provenance.Effect) {
+	if err := foldLog(ctx, c, fold, tree, func(index int64, e provenance.Effect) error {
 		if index%10_000 == 0 { // where there is no terminal, each is a line
 			bar.show(fmt.Sprintf("folding record %d of %d", index, tree.N))
+		}
+		// The executions of that epoch and of later ones would be void, and so be
+		// missing from the fold without a word.
+		if e.Code == provenance.CodeEpochUnknown {
+			return withHint(fmt.Errorf("the membership log is behind the audit log: record %d: %s", index, e.Detail), "fetch a newer copy: the control plane shows an old one")
 		}
 		if e.Void {
 			r.Voids[string(e.Code)]++
 		}
+		return nil
 	}); err != nil {
 		return nil, err
 	}
@@ -153,7 +159,7 @@ func laterTree(ctx context.Context, p *profile, c *client.Client) (tlog.Tree, er
 
 // foldLog folds the records that a tree covers. An error says that they are not
 // the tree's, or not all of them.
-func foldLog(ctx context.Context, c *client.Client, fold *provenance.Fold, tree tlog.Tree, visit func(index int64, e provenance.Effect)) error {
+func foldLog(ctx context.Context, c *client.Client, fold *provenance.Fold, tree tlog.Tree, visit func(index int64, e provenance.Effect) error) error {
 	var hashes []tlog.Hash // as tlog stores them
 	reader := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
 		out := make([]tlog.Hash, len(indexes))
@@ -190,7 +196,9 @@ func foldLog(ctx context.Context, c *client.Client, fold *provenance.Fold, tree 
 			if err != nil {
 				return err
 			}
-			visit(index, effect)
+			if err := visit(index, effect); err != nil {
+				return err
+			}
 		}
 		if fold.Size() == before {
 			return fmt.Errorf("the control plane shows %d records, its checkpoint covers %d", before, tree.N)

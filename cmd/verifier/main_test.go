@@ -197,6 +197,7 @@ func clusterCmd(ts *testscript.TestScript, neg bool, args []string) {
 	treeOf(ts, "audit", c.Audit, c.Audit.Size())
 	treeOf(ts, "older", c.Audit, lieIndex)
 	treeOf(ts, "membership", c.Membership, c.Membership.Size())
+	treeOf(ts, "old-membership", c.Membership, c.Membership.Size()-1)
 	ts.Setenv("LIE", lie.String())
 	ts.Setenv("METERED", metered.String())
 

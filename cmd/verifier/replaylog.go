@@ -123,6 +123,11 @@ func readLog(ctx context.Context, source *tiles.Source, openings string, history
 		if err != nil {
 			return fail(exitProof, "save the openings again; if they are still wrong the server does not show what it committed to", "%q: %w", openings, err)
 		}
+		// Its executions and all of later epochs would be void, and so be missing
+		// from the fold without a word.
+		if effect.Code == provenance.CodeEpochUnknown {
+			return fail(exitNoOutcome, "fetch a newer copy", "the membership log is behind the audit log: record %d: %s", index, effect.Detail)
+		}
 		if effect.Void && len(log.voids) < maxVoids {
 			log.voids = append(log.voids, voidRecord{index, record.KindOf(r), effect.Code, effect.Detail})
 		}
