@@ -136,15 +136,11 @@ func audit(ctx context.Context, p *profile, c *client.Client, bar *progress) (*a
 func laterTree(ctx context.Context, p *profile, c *client.Client) (tlog.Tree, error) {
 	var tree tlog.Tree
 	for grown := -1; grown < 2; {
-		res, err := c.Log.GetCheckpoint(ctx, connect.NewRequest(&pb.GetCheckpointRequest{Log: pb.LogName_LOG_NAME_AUDIT}))
+		now, err := publishedTree(ctx, p, c)
 		if err != nil {
 			return tree, err
 		}
-		verified, err := p.verify(p.AuditPolicy, res.Msg.Checkpoint)
-		if err != nil {
-			return tree, fmt.Errorf("audit checkpoint: %w", err)
-		}
-		if now := verified.Checkpoint.Tree(); now.N > tree.N {
+		if now.N > tree.N {
 			tree = now
 			grown++
 		}
@@ -155,6 +151,20 @@ func laterTree(ctx context.Context, p *profile, c *client.Client) (tlog.Tree, er
 		}
 	}
 	return tree, nil
+}
+
+// publishedTree returns the tree of the audit log's published checkpoint, which
+// satisfies the profile's policy.
+func publishedTree(ctx context.Context, p *profile, c *client.Client) (tlog.Tree, error) {
+	res, err := c.Log.GetCheckpoint(ctx, connect.NewRequest(&pb.GetCheckpointRequest{Log: pb.LogName_LOG_NAME_AUDIT}))
+	if err != nil {
+		return tlog.Tree{}, err
+	}
+	verified, err := p.verify(p.AuditPolicy, res.Msg.Checkpoint)
+	if err != nil {
+		return tlog.Tree{}, fmt.Errorf("audit checkpoint: %w", err)
+	}
+	return verified.Checkpoint.Tree(), nil
 }
 
 // foldLog folds the records that a tree covers. An error says that they are not

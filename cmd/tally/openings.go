@@ -19,7 +19,8 @@ func logOpeningsCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "openings",
 		Short: "Save the openings of the whole audit log, for auditors",
-		Long: `Save the openings of all entries of the audit log up to now to a file. With it
+		Long: `Save the openings of all entries of the audit log to a file, up to now
+and at least as far as its published checkpoint, whose size and root hash the file says. With it
 and the public log, "verifier replay --all" recomputes and replays every execution.
 Only auditors see all openings: use the profile of one. The file holds the records
 in clear, so keep it like them.`,
@@ -37,6 +38,10 @@ in clear, so keep it like them.`,
 			if err != nil {
 				return err
 			}
+			tree, err := publishedTree(cmd.Context(), p, c)
+			if err != nil {
+				return err
+			}
 			tmp, err := os.CreateTemp(filepath.Dir(output), "."+filepath.Base(output)+".*")
 			if err != nil {
 				return err
@@ -44,7 +49,7 @@ in clear, so keep it like them.`,
 			defer os.Remove(tmp.Name())
 			defer tmp.Close()
 			w := bufio.NewWriter(tmp)
-			w.Write(provenance.FormatOpenings(origin)) // Flush reports its error
+			w.Write(provenance.FormatOpenings(origin, tree)) // Flush reports its error
 			bar := newProgress()
 			n := uint64(0)
 			for next := uint64(0); ; {
@@ -65,6 +70,9 @@ in clear, so keep it like them.`,
 				}
 			}
 			bar.done()
+			if n < uint64(tree.N) {
+				return fmt.Errorf("the control plane shows %d records, its checkpoint covers %d", n, tree.N)
+			}
 			if err := w.Flush(); err != nil {
 				return fmt.Errorf("writing the openings: %w", err)
 			}

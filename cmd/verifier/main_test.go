@@ -185,17 +185,24 @@ func clusterCmd(ts *testscript.TestScript, neg bool, args []string) {
 	for _, payload := range [][]byte{echo(), []byte("of the parent, "), input, []byte("cancelled"), []byte("input")} {
 		write("payloads/"+digest.Of(payload).String(), payload)
 	}
-	openings := provenance.FormatOpenings(c.Audit.Origin)
-	for i, opening := range c.Audit.Openings {
-		openings = provenance.AppendOpening(openings, opening)
-		if i == 20 {
-			write("short.openings", openings)
-			write("other.openings", bytes.Replace(openings, []byte("/audit"), []byte("/other"), 1))
+	openings := func(said, n int64) []byte { // n of them in a file that says the log had said
+		b := provenance.FormatOpenings(c.Audit.Origin, c.Audit.Checkpoint(said).Tree())
+		for _, opening := range c.Audit.Openings[:n] {
+			b = provenance.AppendOpening(b, opening)
 		}
+		return b
 	}
-	write("audit.openings", openings)
+	write("audit.openings", openings(c.Audit.Size(), c.Audit.Size()))
+	write("grown.openings", openings(20, 21))
+	write("early.openings", openings(12, 13))
+	write("short.openings", openings(c.Audit.Size(), 21))
+	write("no.openings", openings(1, 0))
+	write("other.openings", bytes.Replace(openings(21, 21), []byte("/audit"), []byte("/other"), 1))
+	root, wrong := c.Audit.Checkpoint(20).Root.String(), c.Audit.Checkpoint(19).Root.String()
+	write("wrong.openings", bytes.Replace(openings(20, 21), []byte(root), []byte(wrong), 1))
 	treeOf(ts, "audit", c.Audit, c.Audit.Size())
 	treeOf(ts, "older", c.Audit, lieIndex)
+	treeOf(ts, "empty", c.Audit, 0)
 	treeOf(ts, "membership", c.Membership, c.Membership.Size())
 	treeOf(ts, "old-membership", c.Membership, c.Membership.Size()-1)
 	ts.Setenv("LIE", lie.String())

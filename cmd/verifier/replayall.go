@@ -106,7 +106,7 @@ func replayAll(cmd *cobra.Command, f *replayFlags, place string) error {
 	if err != nil {
 		return err
 	}
-	report.Same, report.NoResult, report.Differs, report.NotReplayed = state.Same, state.NoResult, state.Differs, state.NotReplayed
+	report.remembers(state)
 	if f.json {
 		if err := printJSON(cmd.OutOrStdout(), report); err != nil {
 			return err
@@ -115,6 +115,11 @@ func replayAll(cmd *cobra.Command, f *replayFlags, place string) error {
 		printReplayAll(cmd.OutOrStdout(), report)
 	}
 	return report.verdict()
+}
+
+// remembers takes what all runs have found, this one and those before.
+func (r *replayAllReport) remembers(s *replayState) {
+	r.Same, r.NoResult, r.Differs, r.NotReplayed = s.Same, s.NoResult, s.Differs, s.notReplayed()
 }
 
 // verdict is the error of the worst that was found.
@@ -290,6 +295,9 @@ func printReplayAll(w io.Writer, r *replayAllReport) {
 		verdict = "DIFFERENT"
 	case len(r.NotReplayed) > 0:
 		verdict = "NOT ALL REPLAYED"
+	}
+	if r.Size < r.Shown {
+		verdict += fmt.Sprintf(" UP TO ENTRY %d OF %d: there are no openings of the last %d", r.Size, r.Shown, r.Shown-r.Size)
 	}
 	fmt.Fprintf(w, "%s\n\n", verdict)
 	row := func(name, format string, args ...any) {

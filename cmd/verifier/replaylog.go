@@ -95,7 +95,8 @@ func readMembership(ctx context.Context, place string, trust verifier.Trust) (*m
 }
 
 // readLog folds a whole audit log. Every opening is held against its entry, and
-// every entry against the checkpoint. It reads as far as there are openings.
+// every entry against the checkpoint. It reads as far as there are openings, which
+// is at least as far as the log went when they were saved.
 func readLog(ctx context.Context, source *tiles.Source, openings string, history *membership.History, show func(done, size int64)) (*wholeLog, error) {
 	file, err := os.Open(openings)
 	if err != nil {
@@ -109,6 +110,16 @@ func readLog(ctx context.Context, source *tiles.Source, openings string, history
 	c := source.Checkpoint()
 	if reader.Origin() != c.Origin {
 		return nil, fail(exitOther, "save the openings of this log", "%q has the openings of %q, this is %q", openings, reader.Origin(), c.Origin)
+	}
+	if then := reader.Tree(); then.N <= c.Size {
+		root, err := source.RootAt(ctx, then.N)
+		if err != nil {
+			return nil, err
+		}
+		if root != then.Hash {
+			return nil, fail(exitProof, "save the openings again; if that does not help, run \"verifier log\" to see whether the log has forked",
+				"%q says that the log had root hash %s at size %d, and it has %s there", openings, then.Hash, then.N, root)
+		}
 	}
 	log := &wholeLog{fold: provenance.NewFold(history.Current().Cluster(), history), erased: map[digest.Digest]int64{}}
 	err = entries(ctx, source, func(index int64, entry []byte) error {
@@ -139,6 +150,9 @@ func readLog(ctx context.Context, source *tiles.Source, openings string, history
 	})
 	if err != nil && !errors.Is(err, errOpeningsEnd) {
 		return nil, err
+	}
+	if log.fold.Size() == 0 {
+		return nil, fail(exitNoOutcome, "name the log that the openings are of", "the log is empty: there is nothing to replay")
 	}
 	log.read = checkpoint.Checkpoint{Origin: c.Origin, Size: log.fold.Size()}
 	if log.read.Root, err = source.RootAt(ctx, log.read.Size); err != nil {

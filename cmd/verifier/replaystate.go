@@ -57,8 +57,8 @@ type replayState struct {
 	Differs     []verdict `json:"differs,omitempty"`
 	NotReplayed []verdict `json:"not_replayed,omitempty"`
 
-	// pending are those of NotReplayed that this run has not tried again yet, in
-	// the order of their decisions.
+	// pending are those of NotReplayed that this run has not tried again, in the
+	// order of their decisions.
 	pending []verdict
 }
 
@@ -119,8 +119,9 @@ func (s *replayState) add(v verdict) {
 	default:
 		s.NotReplayed = append(s.NotReplayed, v)
 	}
-	if len(s.pending) > 0 && s.pending[0].Execution == v.Execution {
-		s.pending = s.pending[1:]
+	// Nearly always it is the first, unless one before it is not in this fold.
+	if i := slices.IndexFunc(s.pending, func(p verdict) bool { return p.Execution == v.Execution }); i >= 0 {
+		s.pending = slices.Delete(s.pending, i, i+1)
 	}
 	s.Through = max(s.Through, v.DecidedAt+1)
 }
@@ -132,10 +133,14 @@ func (s *replayState) retry() {
 	slices.SortFunc(s.pending, func(a, b verdict) int { return cmp.Compare(a.DecidedAt, b.DecidedAt) })
 }
 
+// notReplayed are all that were not replayed, by this run or, if it has not tried
+// them, by the one before.
+func (s *replayState) notReplayed() []verdict { return slices.Concat(s.NotReplayed, s.pending) }
+
 // save replaces the state file.
 func (s *replayState) save(name string) error {
 	out := *s
-	out.NotReplayed = slices.Concat(s.NotReplayed, s.pending)
+	out.NotReplayed = s.notReplayed()
 	b, err := json.Marshal(out)
 	if err != nil {
 		return err

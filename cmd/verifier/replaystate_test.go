@@ -1,0 +1,35 @@
+package main
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/tallystick/tallystick/internal/digest"
+)
+
+// What an earlier run could not replay stays, in the report and in the file, when
+// this run does not even find it; and what is found behind it is counted once.
+func TestPendingDoesNotVanish(t *testing.T) {
+	lost, found := digest.Of([]byte("lost")), digest.Of([]byte("found"))
+	s := &replayState{Format: replayFormat, Size: 9, NotReplayed: []verdict{
+		{Execution: lost, DecidedAt: 3, Verdict: verdictNotRun, Detail: "no blob"},
+		{Execution: found, DecidedAt: 5, Verdict: verdictNotRun, Detail: "no blob"},
+	}}
+	s.retry()
+	s.add(verdict{Execution: found, DecidedAt: 5, Verdict: verdictSame})
+	r := &replayAllReport{}
+	r.remembers(s)
+	if len(r.NotReplayed) != 1 || r.NotReplayed[0].Execution != lost || r.Same != 1 {
+		t.Errorf("reported %+v", r)
+	}
+	if err := r.verdict(); err == nil {
+		t.Error("one is not replayed, and the verdict is good")
+	}
+	name := filepath.Join(t.TempDir(), "state")
+	if err := s.save(name); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.notReplayed()) != 1 {
+		t.Errorf("remembered %+v", s.notReplayed())
+	}
+}
