@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/tallystick/tallystick/sandbox/rewrite"
 	"github.com/tallystick/tallystick/sandbox/wasm"
 )
 
@@ -225,6 +226,7 @@ type codeCheck struct {
 	m            *wasm.Module
 	open         bool   // a function has been begun and not been added to work
 	index        int    // of the function
+	length       int    // instructions of the function
 	locals       uint64 // of the function
 	control      uint64 // control instructions of the function
 	simple       uint64 // other work of the function: instructions, operands, targets
@@ -240,7 +242,7 @@ func (c *codeCheck) Function(index int, code wasm.Code) error {
 	if err := c.finish(); err != nil {
 		return err
 	}
-	c.index, c.locals, c.control, c.simple, c.deepest, c.open = index, code.NumLocals, 0, 0, 0, true
+	c.index, c.length, c.locals, c.control, c.simple, c.deepest, c.open = index, 0, code.NumLocals, 0, 0, 0, true
 	c.stack.Begin(c.m, code)
 	if c.locals > MaxLocals {
 		return refuse(RefusedLocals, "", "function %d has %d parameters and locals, at most %d are taken",
@@ -275,6 +277,9 @@ func (c *codeCheck) number() uint32 { return c.m.ImportedFuncs() + uint32(c.inde
 // Instr accounts for one instruction. An instruction that moves many operands
 // counts as many.
 func (c *codeCheck) Instr(in *wasm.Instr) error {
+	if c.length++; c.length > rewrite.MaxInstructions {
+		return refuse(RefusedLength, "", "function %d has more than %d instructions", c.number(), rewrite.MaxInstructions)
+	}
 	c.instructions++
 	c.simple++
 	height := uint64(c.stack.Height())

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tetratelabs/wazero"
 
+	"github.com/tallystick/tallystick/sandbox/rewrite"
 	"github.com/tallystick/tallystick/sandbox/wasmtest"
 )
 
@@ -114,6 +115,7 @@ func TestRefusals(t *testing.T) {
 			b.FuncRaw(":", []byte{2, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x7f, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x7e, 0x0b})
 			start(b)
 		}), RefusedLocals, "", "has 8589934590"},
+		{"length", body(many(rewrite.MaxInstructions, 0x01)...), RefusedLength, "", "function 0 has more than 1048576 instructions"},
 		{"control", body(many(MaxControl+1, 0x02, 0x40, 0x0b)...), RefusedControl, "", "16385 control instructions"},
 		{"compile work", command(func(b *wasmtest.Builder) {
 			for range 5 {

@@ -38,6 +38,7 @@ const (
 	RefusedTable     RefusalCode = "table"            // more entries than MaxTableEntries
 	RefusedSegment   RefusalCode = "segment"          // out of bounds, or init/drop of a segment that is not passive
 	RefusedLocals    RefusalCode = "locals"           // a function with more than MaxLocals
+	RefusedLength    RefusalCode = "length"           // a function with more than rewrite.MaxInstructions
 	RefusedControl   RefusalCode = "control"          // a function with more than MaxControl control instructions
 	RefusedWork      RefusalCode = "compile_work"     // estimated compile work above MaxCompileWork
 	RefusedInvalid   RefusalCode = "invalid"          // fails WebAssembly validation

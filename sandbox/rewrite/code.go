@@ -64,13 +64,19 @@ type rewriting struct {
 	stack wasm.Stack
 	f     function
 	b     body
+	index int // of the function
+	count int // of its instructions until now
 }
+
+// number is the function's index in the original's index space.
+func (r *rewriting) number() uint32 { return r.w.m.ImportedFuncs() + uint32(r.index) }
 
 // Function begins a function.
 func (r *rewriting) Function(index int, code wasm.Code) error {
+	r.index, r.count = index, 0
 	if code.NumLocals > MaxLocals {
 		return refuse(RuleLocals, "", "function %d has %d parameters and locals, at most %d are taken",
-			r.w.m.ImportedFuncs()+uint32(index), code.NumLocals, MaxLocals)
+			r.number(), code.NumLocals, MaxLocals)
 	}
 	r.stack.Begin(r.w.m, code)
 	r.f.begin(code)
@@ -79,6 +85,9 @@ func (r *rewriting) Function(index int, code wasm.Code) error {
 
 // Instr adds an instruction to the function and, with the last, writes it.
 func (r *rewriting) Instr(in *wasm.Instr) error {
+	if r.count++; r.count > MaxInstructions {
+		return refuse(RuleLength, "", "function %d has more than %d instructions", r.number(), MaxInstructions)
+	}
 	if err := r.stack.Step(in); err != nil {
 		return err
 	}
@@ -86,17 +95,13 @@ func (r *rewriting) Instr(in *wasm.Instr) error {
 		return err
 	}
 	if r.f.add(in) {
-		r.count(in)
+		r.weigh(in)
 	}
 	if in.Op != wasm.OpEnd || in.Depth > 1 {
 		return nil
 	}
 	r.f.finish()
-	r.b.write(r.w, &r.f)
-	if len(r.w.code) > MaxOutput {
-		return r.w.tooLarge()
-	}
-	return nil
+	return r.b.write(r.w, &r.f)
 }
 
 // passive refuses instructions that initialise from or drop a segment that is
@@ -116,8 +121,8 @@ func (r *rewriting) passive(in *wasm.Instr) error {
 	return nil
 }
 
-// count adds to what decides the function's frames.
-func (r *rewriting) count(in *wasm.Instr) {
+// weigh adds to what decides the function's frames.
+func (r *rewriting) weigh(in *wasm.Instr) {
 	f := &r.f
 	f.slots++
 	if in.Op.Control() {
@@ -140,8 +145,10 @@ func (r *rewriting) count(in *wasm.Instr) {
 
 func arity(t wasm.FuncType) uint64 { return uint64(len(t.Params) + len(t.Results)) }
 
-// write appends the function's body to the writer's code.
-func (b *body) write(w *writer, f *function) {
+// write appends the function's body to the writer's code. It stops where they
+// would be more than the bound together: a region for every few bytes expands
+// tenfold.
+func (b *body) write(w *writer, f *function) error {
 	b.w, b.f, b.b = w, f, b.b[:0]
 	frames := f.frames()
 	b.locals(frames > 0)
@@ -156,7 +163,9 @@ func (b *body) write(w *writer, f *function) {
 	}
 	last := len(f.instrs) - 1
 	for k := range f.instrs[:last] {
-		b.instr(&f.instrs[k], frames > 0)
+		if b.instr(&f.instrs[k], frames > 0); len(w.code)+len(b.b) > MaxOutput {
+			return w.tooLarge()
+		}
 	}
 	if frames > 0 {
 		b.op(wasm.OpEnd)
@@ -165,6 +174,7 @@ func (b *body) write(w *writer, f *function) {
 	b.op(wasm.OpEnd)
 	w.r.Instructions += len(f.instrs)
 	w.code = append(wasm.AppendU32(w.code, uint32(len(b.b))), b.b...)
+	return nil
 }
 
 // locals declares the function's locals and those added.

@@ -24,6 +24,7 @@ const (
 	RuleTable     Rule = "table"            // minimum above MaxTableEntries
 	RuleSegment   Rule = "segment"          // init or drop of a segment that is not passive
 	RuleLocals    Rule = "locals"           // a function with more than MaxLocals
+	RuleLength    Rule = "length"           // a function with more than MaxInstructions
 )
 
 // A Refusal says why a module cannot be rewritten. It depends only on the

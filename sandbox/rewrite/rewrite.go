@@ -44,6 +44,11 @@ const (
 	// MaxLocals bounds the parameters and locals of a function: engines take no
 	// more than 50,000, and four may be added.
 	MaxLocals = 50_000 - addedLocals
+	// MaxInstructions bounds the instructions of a function, those that cannot be
+	// reached included: the rewriter keeps 32 bytes for each until the function
+	// ends, and a module could be one function of nop. Compilers' largest have
+	// some tens of thousands.
+	MaxInstructions = 1 << 20
 	// MaxPages is the most pages of 64 KiB that a memory can have.
 	MaxPages = 65_536
 	// MaxTableEntries bounds the entries of each table, and is the maximum of

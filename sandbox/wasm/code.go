@@ -88,7 +88,7 @@ func (w *walker) body(i int) error {
 	code := Code{Type: w.m.Types[w.m.Funcs[i]]}
 	w.runs = w.runs[:0]
 	code.NumLocals = uint64(len(code.Type.Params))
-	for n := r.count("groups of locals", maxLocalRuns); n > 0; n-- {
+	for n := r.count("groups of locals", maxLocalRuns, 2); n > 0; n-- {
 		run := LocalRun{r.u32(), r.valueType()}
 		code.NumLocals += uint64(run.Count)
 		w.runs = append(w.runs, run)
@@ -152,7 +152,7 @@ func (w *walker) instr(r *reader, in *Instr) {
 		in.Index = w.m.typeIndex(r)
 		in.Index2 = r.index("table", w.m.numTables())
 	case OpSelectTyped:
-		for n := r.count("select types", maxArity); n > 0; n-- {
+		for n := r.count("select types", maxArity, 1); n > 0; n-- {
 			in.Types = append(in.Types, r.valueType())
 		}
 	case OpLocalGet, OpLocalSet, OpLocalTee:
@@ -271,7 +271,7 @@ func (w *walker) blockType(r *reader) BlockType {
 func (w *walker) label(r *reader) uint32 { return r.index("label", uint64(len(w.blocks))) }
 
 func (w *walker) branchTable(r *reader, in *Instr) {
-	n := r.count("branch targets", maxBranches)
+	n := r.count("branch targets", maxBranches, 1)
 	w.labels = w.labels[:0]
 	for ; n > 0; n-- {
 		w.labels = append(w.labels, w.label(r))

@@ -24,6 +24,18 @@ const (
 	SectionTag       = 13
 )
 
+// The least bytes that an entry of a section takes.
+const (
+	leastType   = 3 // form, no parameters, no results
+	leastImport = 4 // two empty names, kind, type
+	leastTable  = 3 // type, flags, minimum
+	leastExpr   = 3 // opcode, operand, end
+	leastGlobal = 2 + leastExpr
+	leastExport = 3 // empty name, kind, index
+	leastElem   = 3 // flags, kind, no elements
+	leastData   = 2 // flags, no bytes
+)
+
 // sectionOrder is the place of each section; the data count comes before the
 // code.
 var sectionOrder = [...]int{
@@ -93,7 +105,7 @@ func (m *Module) section(id byte, r *reader) {
 	case SectionImport:
 		m.imports(r)
 	case SectionFunction:
-		n := r.count("functions", maxFunctions)
+		n := r.count("functions", maxFunctions, 1)
 		m.Funcs = make([]uint32, n)
 		for i := range m.Funcs {
 			m.Funcs[i] = m.typeIndex(r)
@@ -101,7 +113,7 @@ func (m *Module) section(id byte, r *reader) {
 	case SectionTable:
 		m.tables(r)
 	case SectionMemory:
-		for n := r.count("memories", maxTables); n > 0; n-- {
+		for n := r.count("memories", maxTables, 2); n > 0; n-- {
 			if m.numMemories() > 0 {
 				r.refuse(MultiMemory, "second memory")
 			}
@@ -127,7 +139,7 @@ func (m *Module) section(id byte, r *reader) {
 }
 
 func (m *Module) types(r *reader) {
-	n := r.count("types", maxTypes)
+	n := r.count("types", maxTypes, leastType)
 	m.Types = make([]FuncType, n)
 	for i := range m.Types {
 		switch form := r.byte(); form {
@@ -142,7 +154,7 @@ func (m *Module) types(r *reader) {
 }
 
 func (r *reader) valueTypes(what string) []ValueType {
-	list := make([]ValueType, r.count(what, maxArity))
+	list := make([]ValueType, r.count(what, maxArity, 1))
 	for i := range list {
 		list[i] = r.valueType()
 	}
@@ -176,7 +188,7 @@ func (r *reader) refType() ValueType {
 }
 
 func (m *Module) imports(r *reader) {
-	n := r.count("imports", maxImports)
+	n := r.count("imports", maxImports, leastImport)
 	m.Imports = make([]Import, n)
 	for i := range m.Imports {
 		im := Import{Module: r.name(), Name: r.name(), Kind: Kind(r.byte())}
@@ -260,7 +272,7 @@ func (r *reader) globalType() (t ValueType, mutable bool) {
 }
 
 func (m *Module) tables(r *reader) {
-	n := r.count("tables", maxTables)
+	n := r.count("tables", maxTables, leastTable)
 	m.Tables = make([]Table, n)
 	for i := range m.Tables {
 		m.Tables[i] = r.table()
@@ -268,7 +280,7 @@ func (m *Module) tables(r *reader) {
 }
 
 func (m *Module) globals(r *reader) {
-	n := r.count("globals", maxGlobals)
+	n := r.count("globals", maxGlobals, leastGlobal)
 	m.Globals = make([]Global, n)
 	for i := range m.Globals {
 		g := &m.Globals[i]
@@ -278,7 +290,7 @@ func (m *Module) globals(r *reader) {
 }
 
 func (m *Module) exports(r *reader) {
-	n := r.count("exports", maxExports)
+	n := r.count("exports", maxExports, leastExport)
 	m.Exports = make([]Export, n)
 	seen := make(map[string]bool, n)
 	for i := range m.Exports {
@@ -367,7 +379,7 @@ const (
 )
 
 func (m *Module) elements(r *reader) {
-	n := r.count("element segments", maxSegments)
+	n := r.count("element segments", maxSegments, leastElem)
 	m.Elems = make([]Elem, n)
 	total := uint32(0)
 	for i := range m.Elems {
@@ -396,7 +408,11 @@ func (m *Module) elements(r *reader) {
 				r.fail("element kind %d", kind)
 			}
 		}
-		e.Count = r.count("elements", maxElements-total)
+		least := uint32(1)
+		if flags&elemExprs != 0 {
+			least = leastExpr
+		}
+		e.Count = r.count("elements", maxElements-total, least)
 		total += e.Count
 		if flags&elemExprs != 0 {
 			e.Exprs = make([]ConstExpr, e.Count)
@@ -414,7 +430,7 @@ func (m *Module) elements(r *reader) {
 }
 
 func (m *Module) datas(r *reader) {
-	n := r.count("data segments", maxSegments)
+	n := r.count("data segments", maxSegments, leastData)
 	m.Datas = make([]Data, n)
 	for i := range m.Datas {
 		d := &m.Datas[i]
@@ -439,7 +455,7 @@ func (m *Module) datas(r *reader) {
 }
 
 func (m *Module) bodies(r *reader) {
-	n := r.count("bodies", maxFunctions)
+	n := r.count("bodies", maxFunctions, 1)
 	m.Bodies = make([]Body, n)
 	for i := range m.Bodies {
 		size := r.u32()

@@ -3,20 +3,21 @@ package wasm
 import "strings"
 
 // Bounds on what a module may declare. Those of the web embedding of
-// WebAssembly, so that what toolchains are tested against passes.
+// WebAssembly, so that what toolchains are tested against passes, but for what
+// every instance pays for and no run is charged: globals, tables and elements.
 const (
 	maxTypes      = 1_000_000
 	maxFunctions  = 1_000_000
 	maxImports    = 100_000
 	maxExports    = 100_000
-	maxGlobals    = 1_000_000
+	maxGlobals    = 1 << 16
 	maxSegments   = 100_000
-	maxTables     = 64 // each costs the engine a structure per instance
-	maxElements   = 10_000_000
-	maxArity      = 1_000  // parameters, or results, of a type
-	maxBranches   = 65_520 // targets of one br_table
-	maxLocalRuns  = 50_000 // groups of locals of a function
-	maxNestedCtrl = 65_536 // blocks open at once; the module's own bytes bound the rest
+	maxTables     = 64      // each costs the engine a structure per instance
+	maxElements   = 1 << 20 // of all segments together
+	maxArity      = 1_000   // parameters, or results, of a type
+	maxBranches   = 65_520  // targets of one br_table
+	maxLocalRuns  = 50_000  // groups of locals of a function
+	maxNestedCtrl = 65_536  // blocks open at once; the module's own bytes bound the rest
 )
 
 // A ValueType is the type of a value, as its byte in the binary format.

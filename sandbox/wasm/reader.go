@@ -91,14 +91,15 @@ func (r *reader) signed(bits int) int64 {
 	}
 }
 
-// count reads the length of a vector whose elements take at least one byte
-// each, and bounds it.
-func (r *reader) count(what string, limit uint32) uint32 {
+// count reads the length of a vector and bounds it, also by what is left to
+// read when an element takes at least the given bytes: so that what is made
+// room for stays in proportion to the module.
+func (r *reader) count(what string, limit, least uint32) uint32 {
 	n := r.u32()
 	if n > limit {
 		r.fail("%d %s, at most %d are taken", n, what, limit)
 	}
-	if uint64(n) > uint64(r.left()) {
+	if uint64(n)*uint64(least) > uint64(r.left()) {
 		r.fail("%d %s in %d bytes", n, what, r.left())
 	}
 	return n
