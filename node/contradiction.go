@@ -33,6 +33,16 @@ func contradictionName(execution digest.Digest) string {
 	return filepath.Join("contradictions", execution.String()+".json")
 }
 
+// uncontradicted: no contradiction is kept of an execution. While there is one
+// nothing is handed in, whether or not the attestation is still there.
+func (n *Node) uncontradicted(id digest.Digest) error {
+	contrary, err := n.store.read(contradictionName(id), maxContradiction)
+	if err != nil || contrary != nil {
+		return errors.Join(err, errContradiction)
+	}
+	return nil
+}
+
 // again runs an execution whose attestation is kept, but whose payloads may never
 // have been handed in: the process ended, or the control plane was away. The
 // attestation is handed in only if the run finds the same result. A run that is

@@ -40,8 +40,8 @@
 // durable before anything of the run leaves, and what is stored is sent again, also
 // after a restart. If its payloads may not have been handed in, the execution is run
 // again first; a machine that then finds another result hands in neither. Old
-// envelopes are removed above a floor that forbids attesting their executions anew
-// (prune.go). A checkpoint that contradicts a kept one is refused and kept with it
+// envelopes are removed once a floor and a tombstone forbid attesting their
+// executions anew (prune.go, tombstone.go). A checkpoint that contradicts a kept one is refused and kept with it
 // as evidence. A node that has learned of its own removal attests no more.
 //
 // # How it is

@@ -27,7 +27,8 @@ const (
 	// ProblemContradiction: a second run of an execution found another result. The
 	// machine, or its sandbox, is faulty.
 	ProblemContradiction Problem = "contradiction"
-	// ProblemDirectory: a write to the directory failed, so nothing is done any more.
+	// ProblemDirectory: a write to the directory failed, so nothing is done any more;
+	// or old attestations in it cannot be read or removed, so it grows.
 	ProblemDirectory Problem = "directory"
 	// ProblemNotMember: the newest membership does not list this node's key.
 	ProblemNotMember Problem = "not_member"
@@ -134,6 +135,13 @@ func (h *health) saw(log membership.LogName, c checkpoint.Checkpoint) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.seen[log] = Seen{log, c.Origin, c.Size, c.Root}
+}
+
+// size is that of the kept checkpoint of a log, 0 if there is none.
+func (h *health) size(log membership.LogName) int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.seen[log].Size
 }
 
 // begin and end frame the run of an execution's module.

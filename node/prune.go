@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -11,16 +12,16 @@ import (
 	"time"
 
 	"github.com/tallystick/tallystick/internal/digest"
-	"github.com/tallystick/tallystick/internal/dsse"
-	"github.com/tallystick/tallystick/provenance"
+	"github.com/tallystick/tallystick/membership"
 )
 
 // Attestations are kept so that none is ever made twice differently. They cannot
-// all be kept for ever. The floor lets old ones go: it is an index of the audit
-// log, durable before anything is removed, and what was requested below it is
-// attested from what is kept or not at all. So the node needs nobody's word that
-// an execution is decided, and a control plane that shows it an old one again gets
-// a refusal in place of a second attestation.
+// all be kept for ever. Two things let old ones go, both durable before anything
+// is removed. The floor is an index of the audit log: what was requested below it
+// is attested from what is kept or not at all. Tombstones (tombstone.go) do the
+// same for an execution that is requested again above it. So the node needs
+// nobody's word that an execution is decided, and a control plane that shows it an
+// old one again gets a refusal in place of a second attestation.
 //
 // What is removed, the oldest requests first, is only what the audit log has: the
 // control plane has taken the attestation, under an index that a witnessed
@@ -31,11 +32,17 @@ const (
 	// pruneSlack is the part of what is kept by which it may be exceeded, so that
 	// the directories are read once in a while only.
 	pruneSlack = 10
+	// maxAhead is how far beyond the kept checkpoint the log is believed to be: more
+	// than it grows while a checkpoint is on its way. A control plane that names a
+	// larger index could keep old attestations here for ever.
+	maxAhead = 1 << 16
 )
 
 // recorded notes that the audit log has the attestation of an execution at an
-// index, as the control plane says; −1 if it refuses it for good.
+// index, as the control plane says, as far as it is plausible; −1 if it refuses it
+// for good.
 func (n *Node) recorded(id digest.Digest, index int64) {
+	index = min(index, n.health.size(membership.LogAudit)+maxAhead)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.delivered[id] = index
@@ -52,67 +59,69 @@ func (n *Node) settled(id digest.Digest, size int64) bool {
 }
 
 // prune removes the oldest attestations when too many are kept. size is that of
-// the kept audit checkpoint. The caller holds the view's turn.
+// the kept audit checkpoint. What cannot be read or removed stays and is a problem
+// for the operator, but no reason not to work; an error is a failed write of what
+// forbids attesting anew. The caller holds the view's turn.
 func (n *Node) prune(size int64) error {
 	keep := n.config.KeepAttestations
 	if n.store.count() <= keep+keep/pruneSlack {
 		return nil
 	}
+	if err := n.store.unearth(n.view.passed(n.store.floor)); err != nil {
+		return err
+	}
 	all := n.store.attested()
-	var remove []digest.Digest
-	floor := n.store.floor
-	for _, id := range all[:len(all)-keep] {
-		if !n.settled(id, size) {
-			continue
-		}
-		st, err := n.store.statement(id)
-		if err != nil {
+	remove, floor, problem := n.removable(all[:len(all)-keep], size)
+	if len(remove) > 0 {
+		if err := n.store.setFloor(floor); err != nil {
 			return err
 		}
-		remove = append(remove, id)
-		floor = max(floor, st.RequestCheckpoint.Size)
+		if err := n.store.bury(remove); err != nil {
+			return err
+		}
+		gone, err := n.store.removeAttestations(remove)
+		problem = errors.Join(problem, err)
+		n.mu.Lock()
+		for _, id := range gone {
+			delete(n.delivered, id)
+			delete(n.inherited, id)
+		}
+		n.mu.Unlock()
+		n.config.Logger.Info("old attestations removed", "count", len(gone), "kept", n.store.count(), "floor", floor)
 	}
-	if len(remove) == 0 {
+	if problem == nil {
+		n.health.clear(ProblemDirectory)
 		return nil
 	}
-	if err := n.store.setFloor(floor); err != nil {
-		return err
-	}
-	if err := n.store.removeAttestations(remove); err != nil {
-		return err
-	}
-	n.mu.Lock()
-	for _, id := range remove {
-		delete(n.delivered, id)
-		delete(n.inherited, id)
-	}
-	n.mu.Unlock()
-	n.config.Logger.Info("old attestations removed", "count", len(remove), "kept", n.store.count(), "floor", floor)
+	n.health.set(ProblemDirectory, fmt.Sprintf("old attestations stay: %.500s", problem))
+	n.config.Logger.Error("old attestations cannot be removed", "error", problem)
 	return nil
 }
 
-// statement reads what the kept attestation of an execution says.
-func (s *store) statement(id digest.Digest) (*provenance.Statement, error) {
-	envelope, err := s.read(attestationName(id), dsse.MaxEnvelope)
-	if err != nil {
-		return nil, err
+// removable returns what of a list may go, the floor that this takes, and the first
+// reason why something stays that should go.
+func (n *Node) removable(list []digest.Digest, size int64) (remove []tombstone, floor int64, problem error) {
+	floor = n.store.floor
+	room := n.store.room()
+	for _, id := range list {
+		if !n.settled(id, size) {
+			continue
+		}
+		if len(remove) == room {
+			return remove, floor, cmp.Or(problem, fmt.Errorf("%d executions have to be remembered until the membership changes and their submissions can be pinned no more", n.store.maxRemoved))
+		}
+		st, lastEpoch, err := n.store.statement(id)
+		switch {
+		case errors.Is(err, os.ErrNotExist): // somebody has removed it: it is attested no more
+			remove = append(remove, tombstone{id, foreverPinned})
+		case err != nil:
+			problem = cmp.Or(problem, err)
+		default:
+			remove = append(remove, tombstone{id, lastEpoch})
+			floor = max(floor, st.RequestCheckpoint.Size)
+		}
 	}
-	if envelope == nil {
-		return nil, os.ErrNotExist
-	}
-	return parseAttestation(id, envelope)
-}
-
-func parseAttestation(id digest.Digest, envelope []byte) (*provenance.Statement, error) {
-	e, err := dsse.Parse(envelope)
-	if err != nil {
-		return nil, storeError(fmt.Errorf("file %q: %w", attestationName(id), err))
-	}
-	st, err := provenance.ParseStatement(e.Payload)
-	if err != nil {
-		return nil, storeError(fmt.Errorf("file %q: %w", attestationName(id), err))
-	}
-	return st, nil
+	return remove, floor, problem
 }
 
 // readFloor restores the floor.
@@ -167,20 +176,23 @@ func (s *store) readAttested() error {
 	return nil
 }
 
-// removeAttestations deletes files below the floor. Whether that lasts does not
-// matter.
-func (s *store) removeAttestations(list []digest.Digest) error {
+// removeAttestations deletes files whose tombstones are durable, and returns what
+// is gone. Whether that lasts does not matter.
+func (s *store) removeAttestations(list []tombstone) (removed []digest.Digest, err error) {
 	gone := make(map[digest.Digest]bool, len(list))
-	for _, id := range list {
-		if err := os.Remove(filepath.Join(s.dir, attestationName(id))); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return storeError(err)
+	for _, t := range list {
+		removeErr := os.Remove(filepath.Join(s.dir, attestationName(t.execution)))
+		if removeErr != nil && !errors.Is(removeErr, os.ErrNotExist) {
+			err = cmp.Or(err, storeError(removeErr))
+			continue
 		}
-		gone[id] = true
+		gone[t.execution] = true
+		removed = append(removed, t.execution)
 	}
 	s.shardMu.Lock()
 	defer s.shardMu.Unlock()
 	s.order = slices.DeleteFunc(s.order, func(id digest.Digest) bool { return gone[id] })
-	return nil
+	return removed, err
 }
 
 // count is how many attestations are kept.
@@ -195,19 +207,4 @@ func (s *store) attested() []digest.Digest {
 	s.shardMu.Lock()
 	defer s.shardMu.Unlock()
 	return slices.Clone(s.order)
-}
-
-// markPut notes that the payloads of a kept attestation have been handed in, by
-// making its file read-only. The mark need not last: without it the execution is
-// run once more, and compared, before the attestation is handed in.
-func (s *store) markPut(id digest.Digest) error {
-	if err := os.Chmod(filepath.Join(s.dir, attestationName(id)), 0o400); err != nil {
-		return storeError(err)
-	}
-	return nil
-}
-
-func (s *store) isPut(id digest.Digest) bool {
-	info, err := os.Stat(filepath.Join(s.dir, attestationName(id)))
-	return err == nil && info.Mode().Perm()&0o200 == 0
 }

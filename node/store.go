@@ -15,7 +15,6 @@ import (
 	"sync"
 
 	"github.com/tallystick/tallystick/internal/digest"
-	"github.com/tallystick/tallystick/internal/dsse"
 	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
@@ -29,7 +28,9 @@ import (
 //	membership.entries      the changes after genesis, as in an entry bundle
 //	epochs                  the audit log's origin, then "<epoch> <index>" lines: where it has each epoch
 //	floor                   below which index of the audit log nothing new is attested
-//	attestations/<xx>/<id>  envelopes, by execution id; read-only once their payloads are handed in
+//	removed                 tombstones of removed attestations: no other is made of their executions
+//	attestations/<xx>/<id>  envelopes, by execution id, and a line with the last epoch at which the
+//	                        submission can be pinned; read-only once their payloads are handed in
 //	evidence/<digest>.json  two checkpoints that contradict each other
 //	contradictions/<id>.json  two runs of an execution that differ
 type store struct {
@@ -38,11 +39,14 @@ type store struct {
 	// sync makes a file or directory durable; tests fail it.
 	sync func(*os.File) error
 
-	shardMu sync.Mutex
-	shards  map[string]bool // guarded by shardMu: directories that are durable in attestations
-	order   []digest.Digest // guarded by shardMu: executions whose attestations are kept, oldest first
+	shardMu    sync.Mutex
+	shards     map[string]bool          // guarded by shardMu: directories that are durable in attestations
+	order      []digest.Digest          // guarded by shardMu: executions whose attestations are kept, oldest first
+	removed    map[digest.Digest]uint64 // guarded by shardMu: last epochs of the executions whose attestations were removed
+	maxRemoved int                      // tests lower it
 
-	floor int64 // read and written by the holder of the view's turn
+	floor     int64  // read and written by the holder of the view's turn
+	unearthed uint64 // like floor: the epoch for which tombstones were last looked through
 
 	mu     sync.Mutex
 	broken error // guarded by mu; the first failed write: what is on disk is unknown from then on
@@ -58,7 +62,8 @@ func headName(log membership.LogName) string { return string(log) + ".note" }
 
 // openStore creates the directory if need be and takes it for this process.
 func openStore(dir string) (*store, error) {
-	s := &store{dir: dir, sync: (*os.File).Sync, shards: make(map[string]bool)}
+	s := &store{dir: dir, sync: (*os.File).Sync, shards: make(map[string]bool),
+		removed: make(map[digest.Digest]uint64), maxRemoved: maxTombstones}
 	for _, d := range []string{dir, filepath.Join(dir, "attestations"), filepath.Join(dir, "evidence"), filepath.Join(dir, "contradictions")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, storeError(err)
@@ -73,7 +78,7 @@ func openStore(dir string) (*store, error) {
 	if err := s.syncDir(dir); err != nil {
 		return nil, storeError(errors.Join(err, s.close()))
 	}
-	if err := errors.Join(s.readFloor(), s.readAttested()); err != nil {
+	if err := errors.Join(s.readFloor(), s.readRemoved(), s.readAttested()); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
@@ -298,40 +303,6 @@ func (s *store) setEpochs(origin string, indexes map[uint64]int64) error {
 		b = fmt.Appendf(b, "%d %d\n", e, indexes[e])
 	}
 	return s.replace(epochsName, b)
-}
-
-func attestationName(execution digest.Digest) string {
-	id := execution.String()
-	return filepath.Join("attestations", id[:2], id)
-}
-
-// attestation returns the envelope that was kept for an execution, nil if none.
-// What it returns is durable, whatever became of the process that wrote it.
-func (s *store) attestation(execution digest.Digest) ([]byte, error) {
-	name := attestationName(execution)
-	envelope, err := s.read(name, dsse.MaxEnvelope)
-	if err != nil || envelope == nil {
-		return nil, err
-	}
-	return envelope, s.write(func() error {
-		dir := filepath.Join(s.dir, filepath.Dir(name))
-		return errors.Join(s.syncDir(dir), s.syncDir(filepath.Dir(dir)))
-	})
-}
-
-// keepAttestation stores the envelope for an execution, once: if there is one
-// already, that one is returned instead.
-func (s *store) keepAttestation(execution digest.Digest, envelope []byte) ([]byte, error) {
-	err := s.create(attestationName(execution), envelope)
-	if errors.Is(err, fs.ErrExist) {
-		return s.attestation(execution)
-	}
-	if err == nil {
-		s.shardMu.Lock()
-		s.order = append(s.order, execution)
-		s.shardMu.Unlock()
-	}
-	return envelope, err
 }
 
 // keepEvidence stores an evidence file and returns its path.

@@ -282,9 +282,10 @@ func (n *Node) listed(s *membership.State) error {
 	return nil
 }
 
-// verifyParents checks that every parent is a completed execution of the same
-// tenant whose outcome was ok, as its proof bundle shows to this node's policies
-// and genesis, in the one history of the audit log that it has seen.
+// verifyParents checks that every parent is an execution of the same tenant,
+// completed before the request, whose outcome was ok, as its proof bundle shows to
+// this node's policies and genesis, in the one history of the audit log that it has
+// seen.
 func (n *Node) verifyParents(ctx context.Context, ex provenance.Execution, bundles [][]byte) ([]parent, error) {
 	ids := ex.Submission.Parents
 	if len(bundles) != len(ids) {
@@ -309,6 +310,8 @@ func (n *Node) verifyParents(ctx context.Context, ex provenance.Execution, bundl
 			return nil, refuse(RefusedParent, "parent %s is of tenant %q, the submission of %q", id, p.Tenant, ex.Tenant)
 		case p.Outcome.Kind != contract.OutcomeOK:
 			return nil, refuse(RefusedParent, "parent %s ended with %q", id, p.Outcome.Kind)
+		case report.Execution.CompletedAt >= ex.RequestIndex:
+			return nil, refuse(RefusedParent, "parent %s was complete at index %d only, its child requested at %d", id, report.Execution.CompletedAt, ex.RequestIndex)
 		}
 		parents = append(parents, p)
 	}

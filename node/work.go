@@ -111,6 +111,13 @@ func (n *Node) attempt(ctx context.Context, a *pb.Assignment, first bool) error 
 	if envelope != nil {
 		return n.resume(ctx, a, id, envelope, first)
 	}
+	// In this order: what is being removed is buried before.
+	if n.store.removedBefore(id) {
+		return refuse(RefusedSettled, "execution %s was attested, and the attestation is removed since; no other is made", id)
+	}
+	if err := n.uncontradicted(id); err != nil {
+		return err
+	}
 	t, err := n.verify(ctx, a)
 	if err != nil {
 		return err
@@ -128,7 +135,7 @@ func (n *Node) attempt(ctx context.Context, a *pb.Assignment, first bool) error 
 	}
 	// Durable before anything leaves. A crash from here on leads to a second run,
 	// which must find what is stated here, and to these bytes and no others.
-	if envelope, err = n.store.keepAttestation(id, envelope); err != nil {
+	if envelope, err = n.store.keepAttestation(id, envelope, t.execution.Submission.LastEpoch); err != nil {
 		return err
 	}
 	n.count(func(s *Stats) { s.Attested++ })
@@ -154,8 +161,8 @@ func (n *Node) resume(ctx context.Context, a *pb.Assignment, id digest.Digest, e
 	if statement.Execution != id || statement.Node != n.config.ID {
 		return storeError(fmt.Errorf("file %q is about execution %s by node %q", attestationName(id), statement.Execution, statement.Node))
 	}
-	if contrary, err := n.store.read(contradictionName(id), maxContradiction); err != nil || contrary != nil {
-		return errors.Join(err, errContradiction)
+	if err := n.uncontradicted(id); err != nil {
+		return err
 	}
 	if !n.store.isPut(id) {
 		if err := n.again(ctx, id, a, statement); err != nil {
