@@ -92,7 +92,7 @@ func admit(module []byte, key programKey) (*Admission, error) {
 		Functions:     len(m.Funcs),
 	}
 	for _, check := range []func(*Admission, *wasm.Module, programKey) error{
-		admitImports, admitExports, admitMemory, admitTables, admitSegments, admitCode,
+		admitImports, admitExports, admitResults, admitMemory, admitTables, admitSegments, admitCode,
 	} {
 		if err := check(a, m, key); err != nil {
 			return nil, err
@@ -159,6 +159,16 @@ func admitExports(_ *Admission, m *wasm.Module, key programKey) error {
 	}
 	if m.Start != nil && !key.metered {
 		return refuse(RefusedStart, "", "function %d would run before _start; only metered modules can have one", *m.Start)
+	}
+	return nil
+}
+
+// admitResults wants types without more results than their price covers.
+func admitResults(_ *Admission, m *wasm.Module, _ programKey) error {
+	for i, t := range m.Types {
+		if n := len(t.Results); n > rewrite.MaxArity {
+			return refuse(RefusedArity, "", "type %d has %d results, at most %d are taken", i, n, rewrite.MaxArity)
+		}
 	}
 	return nil
 }
@@ -300,9 +310,7 @@ func (c *codeCheck) Instr(in *wasm.Instr) error {
 	case wasm.OpCallIndirect:
 		c.simple += arity(c.m.Types[in.Index])
 	case wasm.OpBlock, wasm.OpLoop, wasm.OpIf:
-		if in.Block.Index >= 0 {
-			c.simple += arity(c.m.Types[in.Block.Index])
-		}
+		return c.block(in)
 	case wasm.OpMemoryInit, wasm.OpDataDrop:
 		if c.m.Datas[in.Index].Mode != wasm.Passive {
 			return c.segment("data", in)
@@ -315,6 +323,20 @@ func (c *codeCheck) Instr(in *wasm.Instr) error {
 		return c.tableGrow(in)
 	}
 	c.floats = c.floats || float(in.Op)
+	return nil
+}
+
+// block accounts for a block's operands and bounds its parameters.
+func (c *codeCheck) block(in *wasm.Instr) error {
+	if in.Block.Index < 0 {
+		return nil
+	}
+	t := c.m.Types[in.Block.Index]
+	if n := len(t.Params); n > rewrite.MaxArity {
+		return refuse(RefusedArity, "", "function %d has a block with %d parameters, at most %d are taken",
+			c.number(), n, rewrite.MaxArity)
+	}
+	c.simple += arity(t)
 	return nil
 }
 

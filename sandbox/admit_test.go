@@ -128,12 +128,20 @@ func TestRefusals(t *testing.T) {
 			start(b)
 		}), RefusedWork, "", "function 0"},
 		{"compile work of results", command(func(b *wasmtest.Builder) {
-			f := b.Func(":"+strings.Repeat("i", 1000), "", []byte{0x00})
+			f := b.Func(":"+strings.Repeat("i", rewrite.MaxArity), "", []byte{0x00})
 			for range 3 {
 				b.Func(":", "", many(8000, 0x02, 0x40, 0x10, byte(f), 0x0c, 0, 0x0b))
 			}
 			start(b)
 		}), RefusedWork, "", "estimate"},
+		{"results", command(func(b *wasmtest.Builder) {
+			b.Type(":" + strings.Repeat("i", rewrite.MaxArity+1))
+			start(b)
+		}), RefusedArity, "", "type 0 has 17 results"},
+		{"parameters of a block", command(func(b *wasmtest.Builder) {
+			t := b.Type(strings.Repeat("i", rewrite.MaxArity+1) + ":")
+			b.Start("", []byte{0x00, 0x03, byte(t), 0x00, 0x0b})
+		}), RefusedArity, "", "function 0 has a block with 17 parameters"},
 
 		{"compile work of branch targets", command(func(b *wasmtest.Builder) {
 			for range 3 {

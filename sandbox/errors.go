@@ -34,6 +34,7 @@ const (
 	RefusedImport    RefusalCode = "import"           // unknown, ungranted, or wrong signature
 	RefusedExport    RefusalCode = "export"           // _start or memory missing, or a reserved name
 	RefusedStart     RefusalCode = "start_section"    // a start function would run before _start
+	RefusedArity     RefusalCode = "arity"            // more than rewrite.MaxArity results of a type or parameters of a block
 	RefusedMemory    RefusalCode = "memory"           // minimum above the contract's limit
 	RefusedTable     RefusalCode = "table"            // more entries than MaxTableEntries
 	RefusedSegment   RefusalCode = "segment"          // out of bounds, or init/drop of a segment that is not passive

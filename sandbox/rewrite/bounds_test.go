@@ -3,6 +3,7 @@ package rewrite
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/tallystick/tallystick/sandbox/wasm"
@@ -19,6 +20,35 @@ func refusedBy(t *testing.T, b *wasmtest.Builder) Rule {
 		t.Fatal(err)
 	}
 	return ""
+}
+
+// TestArity: a type has at most so many results and a block so many parameters,
+// a function as many as it likes.
+func TestArity(t *testing.T) {
+	many := func(n int) string { return strings.Repeat("i", n) }
+	for _, test := range []struct {
+		signature string
+		block     byte // opcode of a block of that type, if not 0
+		want      Rule
+	}{
+		{many(1000) + ":", 0, ""},
+		{":" + many(16), 0, ""},
+		{":" + many(17), 0, RuleArity},
+		{many(16) + ":" + many(16), 0x02, ""},
+		{many(16) + ":" + many(16), 0x03, ""},
+		{many(17) + ":", 0x02, RuleArity},
+		{many(17) + ":", 0x03, RuleArity},
+		{many(17) + ":", 0x04, RuleArity},
+	} {
+		b := new(wasmtest.Builder)
+		typ := b.Type(test.signature)
+		if test.block != 0 {
+			b.Func(":", "", []byte{0x00, test.block, byte(typ), 0x00, 0x0b, 0x00})
+		}
+		if got := refusedBy(t, b); got != test.want {
+			t.Errorf("%s of block %#x: %q, want %q", test.signature, test.block, got, test.want)
+		}
+	}
 }
 
 // TestLongFunction: the instructions of each function count, those that cannot

@@ -91,6 +91,9 @@ func (r *rewriting) Instr(in *wasm.Instr) error {
 	if err := r.stack.Step(in); err != nil {
 		return err
 	}
+	if err := r.blockArity(in); err != nil {
+		return err
+	}
 	if err := r.passive(in); err != nil {
 		return err
 	}
@@ -102,6 +105,21 @@ func (r *rewriting) Instr(in *wasm.Instr) error {
 	}
 	r.f.finish()
 	return r.b.write(r.w, &r.f)
+}
+
+// blockArity bounds the parameters of blocks; their results are bounded with
+// the types.
+func (r *rewriting) blockArity(in *wasm.Instr) error {
+	switch in.Op {
+	case wasm.OpBlock, wasm.OpLoop, wasm.OpIf:
+		if in.Block.Index < 0 {
+			return nil
+		}
+		if n := len(r.w.m.Types[in.Block.Index].Params); n > MaxArity {
+			return refuse(RuleArity, "", "block at offset %d has %d parameters, at most %d are taken", in.Start, n, MaxArity)
+		}
+	}
+	return nil
 }
 
 // passive refuses instructions that initialise from or drop a segment that is

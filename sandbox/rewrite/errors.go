@@ -20,6 +20,7 @@ const (
 	RuleFeature   Rule = "feature"          // outside the accepted feature set
 	RuleImport    Rule = "import"           // not a function, or of a reserved module
 	RuleExport    Rule = "export"           // a reserved name
+	RuleArity     Rule = "arity"            // a type with more than MaxArity results, or a block with so many parameters
 	RuleMemory    Rule = "memory"           // minimum above the limit
 	RuleTable     Rule = "table"            // minimum above MaxTableEntries
 	RuleSegment   Rule = "segment"          // init or drop of a segment that is not passive

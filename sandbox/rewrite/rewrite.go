@@ -44,6 +44,12 @@ const (
 	// MaxLocals bounds the parameters and locals of a function: engines take no
 	// more than 50,000, and four may be added.
 	MaxLocals = 50_000 - addedLocals
+	// MaxArity bounds the results of every function type and the parameters of
+	// every block: branches, ends of blocks and returns move them all at a price
+	// that does not know how many they are. Parameters of functions, and operands
+	// beyond these, are pushed one by one, each charged. Compilers' modules have
+	// one result and no parameters of blocks.
+	MaxArity = 16
 	// MaxInstructions bounds the instructions of a function, those that cannot be
 	// reached included: the rewriter keeps 32 bytes for each until the function
 	// ends, and a module could be one function of nop. Compilers' largest have
@@ -96,7 +102,7 @@ func Rewrite(module []byte, c Config) (*Rewritten, error) {
 		return nil, decodeRefusal(err)
 	}
 	w := newWriter(module, m, c)
-	for _, step := range []func() error{m.Validate, w.checkNames, w.limitMemory, w.limitTables, w.writeCode} {
+	for _, step := range []func() error{m.Validate, w.checkNames, w.limitResults, w.limitMemory, w.limitTables, w.writeCode} {
 		if err := step(); err != nil {
 			return nil, decodeRefusal(err)
 		}
@@ -161,6 +167,16 @@ func (w *writer) checkNames() error {
 	for _, e := range w.m.Exports {
 		if strings.HasPrefix(e.Name, Prefix) {
 			return refuse(RuleExport, e.Name, "names beginning with %q are reserved", Prefix)
+		}
+	}
+	return nil
+}
+
+// limitResults bounds the results of functions, and of blocks with them.
+func (w *writer) limitResults() error {
+	for i, t := range w.m.Types {
+		if n := len(t.Results); n > MaxArity {
+			return refuse(RuleArity, "", "type %d has %d results, at most %d are taken", i, n, MaxArity)
 		}
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -145,6 +146,13 @@ func vectors() []vector {
 	locals := new(wasmtest.Builder)
 	locals.FuncRaw("i:", wasmtest.Cat([]byte{1}, wasmtest.U32(nil, MaxLocals), []byte{0x7f, 0x0b}))
 	refused("locals", "49,997 parameters and locals", RuleLocals, locals)
+	results := new(wasmtest.Builder)
+	results.Type(":" + strings.Repeat("i", MaxArity+1))
+	refused("results", "a type with 17 results, though nothing has it", RuleArity, results)
+	shifting := new(wasmtest.Builder)
+	shifts := byte(shifting.Type(strings.Repeat("i", MaxArity+1) + ":"))
+	shifting.Func(":", "", op(slices.Repeat([]byte{0x41, 0}, MaxArity+1)...), op(0x03, shifts), i32(0), op(0x0c, 0, 0x0b))
+	refused("parameters of a loop", "17, which each branch back would move for nothing", RuleArity, shifting)
 	simd := new(wasmtest.Builder)
 	simd.Func("v:", "")
 	refused("simd", "a feature outside the set", RuleFeature, simd)
