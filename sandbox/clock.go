@@ -48,8 +48,13 @@ func clockTimeGet(g *guest, mem []byte, a args) errno {
 	if id > clockThreadCPU {
 		return errInvalid
 	}
+	b := span(mem, a.u32(2), 8)
+	if b == nil {
+		return errFault // before time passes
+	}
 	g.moveClock(g.elapsed + ClockStep)
-	return put64(mem, a.u32(2), clockBase(id)+g.elapsed)
+	binary.LittleEndian.PutUint64(b, clockBase(id)+g.elapsed)
+	return success
 }
 
 const (

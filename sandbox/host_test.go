@@ -148,8 +148,9 @@ func TestReadAndWrite(t *testing.T) {
 	h.call(errFault, "fd_write", 1, 4090, 1, 50)
 	h.call(errFault, "fd_write", 1, 0, 2, 4094)
 	h.call(errFault, "fd_read", 0, 0, 2, 4094)
-	h.call(errInvalid, "fd_write", 1, 0, maxIovecs+1, 50)
-	h.put(8, 4000, 97) // the second buffer is one byte too long
+	h.call(errInvalid, "fd_write", 1, 4090, maxIovecs+1, 50) // the number comes before the list's pointer
+	h.call(errFault, "fd_write", 1, 0, maxIovecs+1, 4094)    // and after the count's
+	h.put(8, 4000, 97)                                       // the second buffer is one byte too long
 	h.call(errFault, "fd_write", 1, 0, 2, 50)
 	h.call(errFault, "fd_read", 0, 0, 2, 50)
 	if string(h.g.output) != before {
@@ -250,6 +251,11 @@ func TestClock(t *testing.T) {
 	h.call(errInvalid, "clock_res_get", 4, 0)
 	h.call(errFault, "clock_time_get", 0, 1, 4092)
 	h.call(errFault, "clock_res_get", 0, 4092)
+	h.call(errInvalid, "clock_time_get", 4, 1, 4092) // the id comes first
+	h.call(success, "clock_time_get", 1, 1, 0)
+	if h.u64(0) != 5*ClockStep {
+		t.Errorf("after readings that failed the clock reads %d, want %d", h.u64(0), 5*ClockStep)
+	}
 }
 
 // subscribe writes a subscription; a is the clock's id or the descriptor.
@@ -322,7 +328,7 @@ func TestPoll(t *testing.T) {
 	}
 
 	h.call(errInvalid, "poll_oneoff", 0, 2000, 0, 3000)
-	h.call(errInvalid, "poll_oneoff", 0, 2000, maxSubscriptions+1, 3000)
+	h.call(errInvalid, "poll_oneoff", 0, 2000, maxSubscriptions+1, 4094) // the number comes first
 	h.call(errFault, "poll_oneoff", 4090, 2000, 1, 3000)
 	h.call(errFault, "poll_oneoff", 0, 4090, 1, 3000)
 	h.call(errFault, "poll_oneoff", 0, 2000, 1, 4094)
