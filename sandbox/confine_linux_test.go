@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tallystick/tallystick/sandbox/wasmtest"
 )
 
@@ -175,13 +177,27 @@ func init() {
 	}
 }
 
+// parent is the process of the pool. It is asked for before that is forbidden.
+var parent = os.Getppid()
+
+// fcntl changes something about standard error, a pipe to the pool.
+func fcntl(command, argument int) error {
+	_, err := unix.FcntlInt(2, command, argument)
+	return err
+}
+
+func mapMemory(flags int) error {
+	_, err := syscall.Mmap(-1, 0, 4096, syscall.PROT_READ|syscall.PROT_WRITE, flags|syscall.MAP_ANON)
+	return err
+}
+
 // escapes are what a worker that was taken over might try. Each returns nil if
 // it succeeded.
 var escapes = map[string]func() error{
 	"read a file":      func() error { _, err := os.ReadFile("/etc/passwd"); return err },
 	"list a directory": func() error { _, err := os.ReadDir("/"); return err },
 	"read another's memory": func() error {
-		_, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", os.Getppid()))
+		_, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", parent))
 		return err
 	},
 	"make a file":   func() error { return os.WriteFile("file", nil, 0o600) },
@@ -198,14 +214,45 @@ var escapes = map[string]func() error{
 	"become a program": func() error {
 		return syscall.Exec("/proc/self/exe", []string{"x"}, nil)
 	},
-	"signal its parent":   func() error { return syscall.Kill(os.Getppid(), 0) },
-	"signal another":      func() error { return syscall.Tgkill(os.Getppid(), os.Getppid(), 0) },
-	"trace its parent":    func() error { return syscall.PtraceAttach(os.Getppid()) },
+	"signal its parent":   func() error { return syscall.Kill(parent, 0) },
+	"signal another":      func() error { return syscall.Tgkill(parent, parent, 0) },
+	"trace its parent":    func() error { return syscall.PtraceAttach(parent) },
 	"raise its limits":    func() error { return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 99, Max: 99}) },
 	"leave its group":     func() error { _, err := syscall.Setsid(); return err },
 	"change the root":     func() error { return syscall.Chroot(".") },
 	"change its identity": func() error { return syscall.Setuid(0) },
 	"make a namespace":    func() error { return syscall.Unshare(syscall.CLONE_NEWNS) },
+
+	// Together these three have the kernel kill the pool's process. Here each is
+	// harmless; the filter does not look at whom it would hit.
+	"say whom a pipe signals": func() error { return fcntl(unix.F_SETOWN, os.Getpid()) },
+	"choose a pipe's signal":  func() error { return fcntl(unix.F_SETSIG, 0) },
+	"have a pipe signal":      func() error { return fcntl(unix.F_SETFL, syscall.O_WRONLY|syscall.O_ASYNC) },
+
+	"find out its parent": func() error {
+		_, _, errno := syscall.RawSyscall(syscall.SYS_GETPPID, 0, 0, 0)
+		return errnoOrNil(errno)
+	},
+	"enlarge a pipe":              func() error { return fcntl(unix.F_SETPIPE_SZ, 1<<16) },
+	"map shared memory":           func() error { return mapMemory(syscall.MAP_SHARED) },
+	"map a stack without a limit": func() error { return mapMemory(syscall.MAP_PRIVATE | syscall.MAP_GROWSDOWN) },
+}
+
+func errnoOrNil(errno syscall.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return errno
+}
+
+// needs are what a worker must be able to do of calls that are otherwise
+// forbidden. Each returns nil if it could.
+var needs = map[string]func() error{
+	"map memory": func() error { return mapMemory(syscall.MAP_PRIVATE) },
+	"keep a descriptor's flags": func() error {
+		flags, err := unix.FcntlInt(2, unix.F_GETFL, 0)
+		return errors.Join(err, fcntl(unix.F_SETFL, flags))
+	},
 }
 
 // escaping confines itself as a worker does, tries all escapes, and reports in
@@ -217,6 +264,11 @@ func escaping() {
 	for what, try := range escapes {
 		if try() == nil {
 			done = append(done, what)
+		}
+	}
+	for what, try := range needs {
+		if err := try(); err != nil {
+			done = append(done, fmt.Sprintf("not %s: %v", what, err))
 		}
 	}
 	e.Note += strings.Join(done, ", ")
