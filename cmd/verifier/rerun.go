@@ -100,18 +100,27 @@ func (r *rerun) run(ctx context.Context, m machine, from *blobs, timeout time.Du
 		return nil, err
 	}
 	var input []byte
-	for _, p := range r.parents {
-		data, err := find("output of parent "+p.id.String(), p.output)
+	limit := min(r.contract.Limits.InputBytes, sandbox.MaxInputBytes)
+	join := func(what string, d digest.Digest) error {
+		data, err := find(what, d)
 		if err != nil {
-			return nil, err
+			return err
+		}
+		if n := uint64(len(input)) + uint64(len(data)); n > limit {
+			return fail(exitNoOutcome, "", "the input has %d bytes or more with the %s, and may have %d", n, what, limit)
 		}
 		input = append(input, data...)
+		return nil
 	}
-	own, err := find("input", r.input)
-	if err != nil {
+	for _, p := range r.parents {
+		if err := join("output of parent "+p.id.String(), p.output); err != nil {
+			return nil, err
+		}
+	}
+	if err := join("input", r.input); err != nil {
 		return nil, err
 	}
-	job := sandbox.JobOf(r.contract, module, append(input, own...))
+	job := sandbox.JobOf(r.contract, module, input)
 	job.Limits.WallClock = timeout
 	job.MemoryDigest = r.attested.MemoryDigest != nil
 	result, err := m.Run(ctx, job)
