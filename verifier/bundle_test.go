@@ -73,7 +73,7 @@ func TestVerifyBundle(t *testing.T) {
 	}
 	ex := c.Execution(id)
 	e := report.Execution
-	if !report.Verified || len(report.Steps) != 7 || report.Failure != nil || len(report.NotProven) != 5 {
+	if !report.Verified || len(report.Steps) != 7 || report.Failure != nil || len(report.NotProven) != 8 {
 		t.Errorf("report %+v", report)
 	}
 	if e.ID != id.String() || e.ChainHead != ex.ChainHead().String() || e.Outcome != *ex.Outcome || len(e.Nodes) != 2 ||

@@ -31,14 +31,15 @@ func (v *verification) proven(e *Execution) []string {
 	case provenance.StateComplete:
 		out = append(out, fmt.Sprintf("%d of the nodes that the schedule of epoch %d assigned attested the same outcome %q, output digest %s",
 			len(e.Nodes), e.Epoch, e.Outcome.Kind, e.Outcome.OutputDigest))
+	// An end without a result can be made to seem so by leaving attestations out.
 	case provenance.StateDiverged:
-		out = append(out, fmt.Sprintf("%d attestations by nodes that the schedule of epoch %d assigned are such that no %d nodes can agree any more",
+		out = append(out, fmt.Sprintf("among the attestations in the bundle, %d by nodes that the schedule of epoch %d assigned are such that no %d nodes can agree any more",
 			len(e.Dissent), e.Epoch, e.Agreement))
 	case provenance.StateCancelled:
-		out = append(out, "the tenant signed the cancellation, and no agreement stands before it")
+		out = append(out, fmt.Sprintf("the tenant signed the cancellation, and among the attestations in the bundle no %d nodes agree before it", e.Agreement))
 		members = "the tenant is a member"
 	default:
-		out = append(out, "every rank of the schedule was assigned, and the execution was given up for lack of attestations that agree")
+		out = append(out, fmt.Sprintf("every rank of the schedule was assigned, and the execution was given up; among the attestations in the bundle no %d nodes agree", e.Agreement))
 		members = "the tenant is a member"
 	}
 	out = append(out, members+" by lawful changes of the pinned genesis, "+witnessed(v.trust.MembershipPolicy),
@@ -53,6 +54,9 @@ func (v *verification) notProven(e *Execution) []string {
 	out := []string{
 		fmt.Sprintf("that epoch %d was the current one when the request was made: the attesting nodes checked it; an audit of the whole log shows it", e.Epoch),
 		"that no further attestation existed: an audit of the whole log shows it",
+		"that no further record about the execution stood before its end, such as an end that came first: an audit of the whole log shows it",
+		"that the request record is the first of this execution, since a second one has no effect: an audit of the whole log shows it",
+		"that the epochs which attestations and the cancellation state were the current ones where they stand: an audit of the whole log shows it",
 		"that the contract was not retired and the execution not cancelled before: the attesting nodes or an audit of the whole log",
 	}
 	if e.State == provenance.StateComplete {

@@ -119,7 +119,8 @@ func (p *part) foldRecords(cluster string, history *membership.History) (string,
 }
 
 // checkSelection checks which records there are. Whether each is valid where it
-// stands is for the fold.
+// stands is for the fold. Neither can see what the bundle leaves out, such as an
+// earlier request record of the same execution; see notProven.
 func (p *part) checkSelection() *Error {
 	count := map[record.Kind]int{}
 	for i, r := range p.records {
