@@ -28,6 +28,11 @@ const (
 	MaxTableEntries = 65536
 )
 
+// admissionRules numbers the rules of admission that no version in a contract
+// names. Raise it with every change of what is admitted: programs that were
+// admitted under other rules and kept are not found any more.
+const admissionRules = 2
+
 // reservedExport begins the export names that rewriters keep for themselves.
 const reservedExport = "tallystick:"
 

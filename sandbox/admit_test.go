@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -287,4 +288,19 @@ func FuzzAdmit(f *testing.F) {
 		}
 		m.Close(ctx)
 	})
+}
+
+// TestAdmissionRules: who changes a bound raises admissionRules too, or programs
+// that were kept under the other bound would go on running.
+func TestAdmissionRules(t *testing.T) {
+	got := fmt.Sprint(admissionRules, ":", MaxModuleBytes, MaxLocals, MaxControl, MaxCompileWork, functionWork, MaxTableEntries,
+		rewrite.MaxArity, rewrite.MaxInstructions)
+	if want := "2:16777216 1024 16384 16777216 32 65536 16 1048576"; got != want {
+		t.Errorf("rules are %q, want %q", got, want)
+	}
+	// A program's file is named by the rules it was admitted under.
+	text := programText(programKey{})
+	if want := fmt.Sprintf(" admission %d ", admissionRules); !strings.Contains(text, want) {
+		t.Errorf("%q does not name the rules", text)
+	}
 }

@@ -91,10 +91,13 @@ func readNative(dir string) (*nativeFile, error) {
 // programID names a program by all that decides its files. What the processor
 // offers is in the engine's own name of the native code.
 func programID(key programKey) string {
-	text := fmt.Sprintf("%x %d %d %t interface %d rewriter %d costs %d engine %s %s %s", key.module, key.caps, key.pages, key.metered,
-		HostInterface, rewrite.Version, rewrite.CostTable, engineVersion, runtime.GOOS, runtime.GOARCH)
-	sum := sha256.Sum256([]byte(text))
+	sum := sha256.Sum256([]byte(programText(key)))
 	return hex.EncodeToString(sum[:])
+}
+
+func programText(key programKey) string {
+	return fmt.Sprintf("%x %d %d %t admission %d interface %d rewriter %d costs %d engine %s %s %s", key.module, key.caps, key.pages, key.metered,
+		admissionRules, HostInterface, rewrite.Version, rewrite.CostTable, engineVersion, runtime.GOOS, runtime.GOARCH)
 }
 
 // load returns the program of key. An error that is not os.ErrNotExist is about

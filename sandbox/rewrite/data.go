@@ -53,14 +53,14 @@ func (w *writer) joinedData() []wasm.Data {
 }
 
 // joins reports whether a segment follows so closely upon the last of spans
-// that it can be joined to it, and none of the others touches the gap.
+// that it can be joined to it, and none of the others has a byte in the gap.
 func joins(spans []span, at span) bool {
 	k := len(spans) - 1
 	if k < 0 || k >= maxJoining || at.start < spans[k].end || at.start-spans[k].end >= joinGap {
 		return false
 	}
 	for _, s := range spans[:k] {
-		if s.start < at.start && s.end > spans[k].end {
+		if max(s.start, spans[k].end) < min(s.end, at.start) {
 			return false
 		}
 	}

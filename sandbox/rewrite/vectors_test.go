@@ -127,6 +127,10 @@ func vectors() []vector {
 	b = wasmtest.Command().Data(100, "abc").Data(110, "defg").Data(8, "x").Data(90, "y").Data(112, "zz")
 	add("data", "two segments are joined; overlapping and falling ones are not", b, nil)
 
+	b = wasmtest.Command().Data(0, strings.Repeat("a", 100)).Data(150, "").Data(8, "bcde").Data(12, "fg")
+	b.Data(140, "h").Data(144, "i").Data(160, "j").Data(160, "").Data(161, "").Data(162, "k")
+	add("data without gaps", "a segment around an empty gap, or an empty one in a gap, has no byte in it; empty segments are joined as well", b, nil)
+
 	refused := func(name, description string, rule Rule, b *wasmtest.Builder) {
 		list = append(list, vector{Name: name, Description: description, Module: hex.EncodeToString(b.Bytes()), MemoryPages: 16, Refused: rule})
 	}
