@@ -58,6 +58,27 @@ func (p pace) outlook(x *tracked, opened, now time.Time, deadline time.Duration)
 	return away
 }
 
+// postpone decides whether a request is waited for once more, given the outlook of
+// the node that is likeliest to answer it, and how far the nodes that are coming
+// have got with the tenant's requests, as a sum. Coming alone is good for
+// maxStretched deadlines: a node that answers others' requests only would hold this
+// one open for ever. Each of the tenant's own that is answered on the way begins
+// that count anew, so that a backlog does not expire; there are finitely many.
+func (x *tracked) postpone(best outlook, progress int64) bool {
+	if progress > x.progress { // never falls: nodes that leave and come again add nothing
+		x.progress, x.postponed = progress, 0
+	}
+	switch {
+	case best == coming && x.postponed < maxStretched:
+		x.postponed++
+		return true
+	case best == unsure && !x.graced:
+		x.graced = true
+		return true
+	}
+	return false
+}
+
 // overdue is called when the deadline of an attempt has passed. It waits once
 // more while an assigned node is coming; else the execution is due its next
 // record.
@@ -68,7 +89,7 @@ func (o *Orchestrator) overdue(x *tracked, due job) {
 	if !ok || ex.State != provenance.StateOpen || x.begun != due.overdue {
 		return
 	}
-	now, best := o.cfg.Now(), away
+	now, best, progress := o.cfg.Now(), away, int64(0)
 	answered := x.answered(&ex)
 	for _, node := range ex.Assigned() {
 		if at, ok := x.working[node]; ok && !answered[node] && now.Sub(at) <= max(o.cfg.AttemptDeadline, workingFor) && x.stretched < maxStretched {
@@ -76,16 +97,22 @@ func (o *Orchestrator) overdue(x *tracked, due job) {
 			o.await(x, due)
 			return
 		}
-		if opened, connected := o.streams.opened(node); connected && !answered[node] {
-			best = max(best, o.view.paces[node].outlook(x, opened, now, o.cfg.AttemptDeadline))
+		opened, connected := o.streams.opened(node)
+		if !connected || answered[node] {
+			continue
 		}
+		p := o.view.paces[node]
+		look := p.outlook(x, opened, now, o.cfg.AttemptDeadline)
+		if look == coming {
+			progress += p.passed[x.tenant]
+		}
+		best = max(best, look)
 	}
-	if best == away || best == unsure && x.graced {
+	if x.postpone(best, progress) {
+		o.await(x, due)
+	} else {
 		o.deriver.add(due)
-		return
 	}
-	x.graced = x.graced || best == unsure
-	o.await(x, due)
 }
 
 // await arms the deadline of the attempt that has begun. The view is locked.
@@ -107,13 +134,13 @@ func (x *tracked) answered(ex *provenance.Execution) map[string]bool {
 }
 
 // Bounds of what a node's word that it is compiling or running an execution is
-// worth. Together they are longer than compiling and running may take, so a node
+// worth, or that it is coming to it. Together they are longer than compiling and running may take, so a node
 // that works is waited for, and one that only says so delays an attempt by
 // minutes.
 const (
 	// workingFor is how long the word holds: several of a node's reports.
 	workingFor = 45 * time.Second
-	// maxStretched is how many further deadlines an attempt gets for it.
+	// maxStretched is how many further deadlines an attempt gets for each.
 	maxStretched = 4
 )
 
@@ -125,7 +152,7 @@ func (o *Orchestrator) Working(node string, ids []digest.Digest) {
 	o.view.mu.Lock()
 	defer o.view.mu.Unlock()
 	for _, id := range ids {
-		x, ok := o.view.executions[id]
+		x, ok := o.view.open[id]
 		if !ok || !o.view.assignedTo(x, node) {
 			continue
 		}

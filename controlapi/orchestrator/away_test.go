@@ -3,6 +3,9 @@ package orchestrator
 import (
 	"testing"
 	"time"
+
+	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/internal/testcluster"
 )
 
 func TestOutlook(t *testing.T) {
@@ -44,5 +47,60 @@ func TestPaceNeverFalls(t *testing.T) {
 	v.paced("n", &tracked{tenant: "rival", index: 6}, time.Unix(3, 0))
 	if p := v.paces["n"]; p.passed["acme"] != 7 || p.passed["rival"] != 6 || !p.at.Equal(time.Unix(3, 0)) {
 		t.Errorf("pace %+v", p)
+	}
+}
+
+// A node that is coming is waited for while it gets nearer, and for some deadlines
+// while it only answers others.
+func TestPostponing(t *testing.T) {
+	count := func(x *tracked, best outlook, progress int64) (n int) {
+		for n < 100 && x.postpone(best, progress) {
+			n++
+		}
+		return n
+	}
+	x := &tracked{}
+	for progress := range int64(50) { // a backlog
+		if !x.postpone(coming, progress) {
+			t.Fatalf("not waited for after %d of its tenant's requests", progress)
+		}
+	}
+	if n := count(x, coming, 49); n != maxStretched-1 {
+		t.Errorf("waited for %d further deadlines without progress", n)
+	}
+	if n := count(x, coming, 48); n != 0 {
+		t.Errorf("waited for %d deadlines for a node that has left", n)
+	}
+	if n := count(x, coming, 49); n != 0 {
+		t.Errorf("waited for %d deadlines for one that has come again", n)
+	}
+	if n := count(x, coming, 50); n != maxStretched {
+		t.Errorf("waited for %d deadlines after progress", n)
+	}
+	if n := count(x, unsure, 50); n != 1 {
+		t.Errorf("waited for %d deadlines for one that may come", n)
+	}
+	if x.postpone(away, 51) {
+		t.Error("waited for one that is away")
+	}
+}
+
+// What nodes say that they work on counts for what is open, and for nothing else.
+func TestWorkingOnWhatIsDecided(t *testing.T) {
+	c := testcluster.New(t, testcluster.Options{})
+	id := c.Submit(c.Register(nil), []byte("x"))
+	node := c.Execution(id).Schedule.Ranking[0]
+	o := &Orchestrator{cfg: Config{Now: time.Now}, view: newView(c.Name, c.History)}
+	o.view.fold = c.Fold
+	x := &tracked{id: id, tenant: testcluster.Tenant, begun: 1}
+	o.view.executions[id] = x
+	o.Working(node, []digest.Digest{id})
+	if len(x.working) != 0 {
+		t.Error("noted for what is decided")
+	}
+	o.view.open[id] = x
+	o.Working(node, []digest.Digest{id})
+	if len(x.working) != 1 {
+		t.Error("not noted for what is open")
 	}
 }

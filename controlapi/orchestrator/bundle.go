@@ -152,10 +152,15 @@ func (o *Orchestrator) planBundle(key bundleKey) (*bundlePlan, error) {
 	if !ok {
 		return nil, refuse(CodeTooLarge, "the execution has more than %d ancestors: fetch their bundles one by one", provenance.MaxBundleAncestors)
 	}
+	records := len(plan.main.records)
 	for _, id := range ids {
 		p, err := add(id)
 		if err != nil {
 			return nil, err
+		}
+		// Before anything is read or proven for it.
+		if records += len(p.records); records > provenance.MaxBundleRecords {
+			return nil, refuse(CodeTooLarge, "with its ancestors the execution has more than %d records: fetch their bundles one by one", provenance.MaxBundleRecords)
 		}
 		plan.ancestors = append(plan.ancestors, p)
 	}

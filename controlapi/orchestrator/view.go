@@ -77,6 +77,10 @@ type tracked struct {
 	// stretched how often the deadline of this attempt was put off for that.
 	working   map[string]time.Time
 	stretched int
+	// postponed is how often the deadline of this attempt was put off for nodes that
+	// were coming, since progress, how far they have got, last grew.
+	postponed int
+	progress  int64
 }
 
 // mark says that an execution is to be looked at once its record is covered.
