@@ -38,10 +38,11 @@ in clear, so keep it like them.`,
 			if err != nil {
 				return err
 			}
-			tree, err := publishedTree(cmd.Context(), p, c)
+			verified, err := published(cmd.Context(), p, c)
 			if err != nil {
 				return err
 			}
+			tree := verified.Checkpoint.Tree()
 			tmp, err := os.CreateTemp(filepath.Dir(output), "."+filepath.Base(output)+".*")
 			if err != nil {
 				return err

@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/tallystick/tallystick/client"
+	"github.com/tallystick/tallystick/internal/testcluster"
+	"github.com/tallystick/tallystick/keyfile"
+	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+	"github.com/tallystick/tallystick/proto/tallystick/v1/tallystickv1connect"
+	"github.com/tallystick/tallystick/provenance"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+// auditedControl is the side of a control plane that auditors see, over a cluster
+// in memory. Its fields say how it lies; the zero value is honest.
+type auditedControl struct {
+	tallystickv1connect.UnimplementedControlHandler
+	tallystickv1connect.UnimplementedLogHandler
+	tallystickv1connect.UnimplementedMembershipHandler
+
+	// list changes what is answered for a page.
+	list func(res *pb.ListExecutionsResponse, token string)
+	// sign signs the audit checkpoint of a size; nth counts from 1.
+	sign func(c *testcluster.Cluster, size int64, nth int) []byte
+	// epochs are how many changes are shown, records how many openings; 0 means all.
+	epochs  int64
+	records int
+
+	mu      sync.Mutex // guards what follows
+	cluster *testcluster.Cluster
+	asked   int // checkpoints
+}
+
+// serveAudited starts a control plane with three executions, at epoch 2, and
+// returns the office of its auditor.
+func serveAudited(t *testing.T, f *auditedControl) *office {
+	t.Helper()
+	c := testcluster.New(t, testcluster.Options{})
+	c.Audit.Now = func() int64 { return time.Now().Unix() }
+	c.Membership.Now = c.Audit.Now
+	contract := c.Register(nil)
+	c.Submit(contract, []byte("one"))
+	c.AddNode("node-4")
+	c.Submit(contract, []byte("two"))
+	c.Run(c.Submit(contract, []byte("three")), testcluster.OK("output"))
+	f.cluster = c
+
+	mux := http.NewServeMux()
+	mux.Handle(tallystickv1connect.NewControlHandler(f))
+	mux.Handle(tallystickv1connect.NewLogHandler(f))
+	mux.Handle(tallystickv1connect.NewMembershipHandler(f))
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+
+	o := &office{t, t.TempDir()}
+	for name, text := range map[string][]byte{"genesis": c.Genesis, "audit.policy": c.PolicyText.Audit, "membership.policy": c.PolicyText.Membership} {
+		if err := os.WriteFile(o.path(name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := keyfile.WriteEd25519(o.path("token.pem"), testcluster.Key("auditor/token"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeProfile(o.path("auditor.json"), &profile{Server: server.URL, Cluster: c.Name, Principal: "auditor",
+		Keys: map[string]string{"token": "token.pem"}, Genesis: "genesis", AuditPolicy: "audit.policy", MembershipPolicy: "membership.policy"}); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// GetCheckpoint leaves a record, as asking does, so that there is a later one.
+func (f *auditedControl) GetCheckpoint(context.Context, *connect.Request[pb.GetCheckpointRequest]) (*connect.Response[pb.GetCheckpointResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked++
+	f.cluster.Append(&pb.Record{Body: &pb.Record_Operation{Operation: &pb.OperationRecord{Code: "ok"}}})
+	sign := f.sign
+	if sign == nil {
+		sign = func(c *testcluster.Cluster, size int64, _ int) []byte { return c.Audit.Signed(size) }
+	}
+	return connect.NewResponse(&pb.GetCheckpointResponse{Checkpoint: sign(f.cluster, f.cluster.Audit.Size(), f.asked)}), nil
+}
+
+func (f *auditedControl) ListRecords(_ context.Context, req *connect.Request[pb.ListRecordsRequest]) (*connect.Response[pb.ListRecordsResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := &pb.ListRecordsResponse{}
+	for i, opening := range f.cluster.Audit.Openings {
+		if uint64(i) >= req.Msg.Start && (f.records == 0 || i < f.records) {
+			out.Records = append(out.Records, &pb.ProvenRecord{Index: uint64(i), Opening: opening})
+		}
+	}
+	return connect.NewResponse(out), nil
+}
+
+// ListExecutions answers in pages of two.
+func (f *auditedControl) ListExecutions(_ context.Context, req *connect.Request[pb.ListExecutionsRequest]) (*connect.Response[pb.ListExecutionsResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := slices.Collect(f.cluster.Fold.Executions())
+	slices.Reverse(list)
+	out := &pb.ListExecutionsResponse{NextPageToken: "2"}
+	if req.Msg.PageToken != "" {
+		list, out.NextPageToken = list[2:], ""
+	} else {
+		list = list[:2]
+	}
+	for _, ex := range list {
+		out.Executions = append(out.Executions, justRequested(ex))
+	}
+	if f.list != nil {
+		f.list(out, req.Msg.PageToken)
+	}
+	return connect.NewResponse(out), nil
+}
+
+// justRequested is what an honest control plane answers about an execution as long
+// as no node has said anything.
+func justRequested(ex provenance.Execution) *pb.ExecutionStatus {
+	return &pb.ExecutionStatus{ExecutionId: ex.ID.String(), Tenant: ex.Tenant, ContractHash: ex.ContractHash.String(), Epoch: ex.Epoch,
+		State: pb.ExecutionState_EXECUTION_STATE_OPEN, RequestIndex: uint64(ex.RequestIndex), AssignedNodes: ex.Schedule.Assigned(0),
+		ClusterScheduleHash: ex.Schedule.Hash().String(), InputDigest: ex.Submission.Input.String()}
+}
+
+func (f *auditedControl) GetClusterRoot(context.Context, *connect.Request[pb.GetClusterRootRequest]) (*connect.Response[pb.GetClusterRootResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return connect.NewResponse(&pb.GetClusterRootResponse{MembershipCheckpoint: f.cluster.Membership.Signed(f.shown())}), nil
+}
+
+func (f *auditedControl) ListChanges(_ context.Context, req *connect.Request[pb.ListChangesRequest]) (*connect.Response[pb.ListChangesResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return connect.NewResponse(&pb.ListChangesResponse{Changes: f.cluster.Membership.Entries[req.Msg.FromEpoch-1 : f.shown()], CurrentEpoch: uint64(f.shown())}), nil
+}
+
+func (f *auditedControl) shown() int64 {
+	if f.epochs > 0 {
+		return f.epochs
+	}
+	return f.cluster.Membership.Size()
+}
+
+// tripleSign signs the first three checkpoints, of which the first tree is taken,
+// otherwise than the rest.
+func tripleSign(other func(c *testcluster.Cluster, size int64) []byte) func(c *testcluster.Cluster, size int64, nth int) []byte {
+	return func(c *testcluster.Cluster, size int64, nth int) []byte {
+		if nth <= 3 {
+			return other(c, size)
+		}
+		return c.Audit.Signed(size)
+	}
+}
+
+// The audit finds what a control plane says otherwise than its log, and what it
+// does not say. Each lie ends with exit code 1.
+func TestAudit(t *testing.T) {
+	page := func(token string, lie func(res *pb.ListExecutionsResponse)) *auditedControl {
+		return &auditedControl{list: func(res *pb.ListExecutionsResponse, at string) {
+			if at == token {
+				lie(res)
+			}
+		}}
+	}
+	for name, test := range map[string]struct {
+		server *auditedControl
+		error  string // "" if the server is honest
+		says   string
+	}{
+		"honest": {&auditedControl{}, "", "compared        3 answers"},
+		"one is left out": {page("", func(res *pb.ListExecutionsResponse) { res.Executions = res.Executions[:1] }),
+			"1 answers of the control plane are not what the log says", "it is not listed, the log has its request at index 4"},
+		"none is listed": {&auditedControl{list: func(res *pb.ListExecutionsResponse, _ string) { res.Executions, res.NextPageToken = nil, "" }},
+			"3 answers of the control plane are not what the log says", "it is not listed"},
+		"one twice": {page("2", func(res *pb.ListExecutionsResponse) { res.Executions = append(res.Executions, res.Executions[0]) }),
+			"one is there twice", ""},
+		"no end": {page("2", func(res *pb.ListExecutionsResponse) { res.NextPageToken = "2" }), "one is there twice", ""},
+		"empty pages": {&auditedControl{list: func(res *pb.ListExecutionsResponse, _ string) { res.Executions, res.NextPageToken = nil, "2" }},
+			"lists no execution and says that there are more", ""},
+		"another tenant's": {page("2", func(res *pb.ListExecutionsResponse) { res.Executions[0].Tenant = "other" }),
+			"1 answers of the control plane are not what the log says", "tenant is other"},
+		"an old membership": {&auditedControl{epochs: 1}, "the membership log is behind the audit log: record 3", ""},
+		"records withheld":  {&auditedControl{records: 5}, "the control plane shows 5 records", ""},
+		"an old checkpoint": {&auditedControl{sign: tripleSign(func(c *testcluster.Cluster, size int64) []byte {
+			now := c.Audit.Now
+			defer func() { c.Audit.Now = now }()
+			c.Audit.Now = func() int64 { return now() - 3600 }
+			return c.Audit.Signed(size)
+		})}, "witness quorum not fresh", ""},
+		"two histories": {&auditedControl{sign: tripleSign(func(c *testcluster.Cluster, size int64) []byte {
+			return c.Audit.Sign(checkpoint.Checkpoint{Origin: c.Audit.Origin, Size: size, Root: c.Audit.Checkpoint(1).Root}, 2)
+		})}, "two histories of the audit log", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			out, err := serveAudited(t, test.server).try("auditor", "audit")
+			if test.error == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+			} else if err == nil || !strings.Contains(err.Error(), test.error) || report(io.Discard, err) != 1 {
+				t.Fatalf("%v, want %q\n%s", err, test.error, out)
+			}
+			if !strings.Contains(out, test.says) {
+				t.Errorf("no %q in\n%s", test.says, out)
+			}
+		})
+	}
+}
+
+// A control plane cannot make the list longer than the log.
+func TestAuditBoundsTheList(t *testing.T) {
+	f := &auditedControl{}
+	o := serveAudited(t, f)
+	p, err := loadProfile(o.path("auditor.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(client.Config{Server: p.Server, Cluster: p.Cluster, Principal: p.Principal, TokenKey: testcluster.Key("auditor/token")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := listExecutions(t.Context(), c, 3, newProgress()); err != nil || len(list) != 3 {
+		t.Errorf("%d of 3, %v", len(list), err)
+	}
+	if _, err := listExecutions(t.Context(), c, 2, newProgress()); err == nil || !strings.Contains(err.Error(), "more than 2 executions") {
+		t.Errorf("3 where 2 can be: %v", err)
+	}
+}
+
+// The file of openings says what checkpoint was published, and has as much at
+// least; a control plane that shows less is refused, and no file is left.
+func TestSaveOpenings(t *testing.T) {
+	f := &auditedControl{}
+	o := serveAudited(t, f)
+	o.must("auditor", []string{"log", "openings", "-o", o.path("openings")}, "openings")
+	file, err := os.Open(o.path("openings"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	r, err := provenance.NewOpeningReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := f.cluster.Audit.Checkpoint(f.cluster.Audit.Size()); r.Tree() != want.Tree() || r.Origin() != want.Origin {
+		t.Errorf("it says %+v of %q, want %+v", r.Tree(), r.Origin(), want)
+	}
+	for err == nil {
+		_, err = r.Next()
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+
+	f = &auditedControl{records: 5}
+	o = serveAudited(t, f)
+	o.refused("auditor", []string{"log", "openings", "-o", o.path("openings")}, "shows 5 records, its checkpoint covers")
+	if left, err := filepath.Glob(o.path("*openings*")); err != nil || len(left) > 0 {
+		t.Errorf("left %q, %v", left, err)
+	}
+}
