@@ -98,10 +98,13 @@ func (e Execution) compareReports(s *pb.ExecutionStatus, state State) string {
 	}
 	for i, r := range reports {
 		a := e.Attestations[i]
-		have := report{r.GetNode(), r.GetResultDigest(), r.GetIndex(), r.GetAgrees(), r.GetVoid()}
-		want := report{a.Node, a.Statement.Outcome.ResultDigest().String(), uint64(a.Index), a.Agrees && state == StateComplete, said[a.Node] > 1}
+		then := e // as it stood when the answer was given
+		then.State = state
+		a.Agrees, a.Void = a.Agrees && state == StateComplete, said[a.Node] > 1
+		have := report{r.GetNode(), r.GetResultDigest(), r.GetAttestationDigest(), r.GetStance(), r.GetIndex(), r.GetAgrees(), r.GetVoid(), r.GetEvidence()}
+		want := report{a.Node, a.Statement.Outcome.ResultDigest().String(), a.Digest.String(), string(then.Stance(a)), uint64(a.Index), a.Agrees, a.Void, a.Evidence}
 		if have != want {
-			return fmt.Sprintf("report %d is %.255q, the log says %.255q", i, fmt.Sprint(have), fmt.Sprint(want))
+			return fmt.Sprintf("report %d is %.512q, the log says %.512q", i, fmt.Sprint(have), fmt.Sprint(want))
 		}
 	}
 	return ""
@@ -109,9 +112,9 @@ func (e Execution) compareReports(s *pb.ExecutionStatus, state State) string {
 
 // report is what is compared of a node's report.
 type report struct {
-	node, result string
-	index        uint64
-	agrees, void bool
+	node, result, attestation, stance string
+	index                             uint64
+	agrees, void, evidence            bool
 }
 
 // byAttestation reports whether an attestation decided the execution.

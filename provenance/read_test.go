@@ -79,7 +79,8 @@ func statusOf(ex provenance.Execution) *pb.ExecutionStatus {
 	}
 	for _, a := range ex.Attestations {
 		s.Reports = append(s.Reports, &pb.NodeReport{Node: a.Node, Index: uint64(a.Index), Agrees: a.Agrees, Void: a.Void,
-			ResultDigest: a.Statement.Outcome.ResultDigest().String()})
+			ResultDigest: a.Statement.Outcome.ResultDigest().String(), Stance: string(ex.Stance(a)),
+			AttestationDigest: a.Digest.String(), Evidence: a.Evidence})
 	}
 	s.Reports = append(s.Reports, &pb.NodeReport{Node: "node-9", Abandoned: "stopped"})
 	if o := ex.Outcome; o != nil {
@@ -176,6 +177,15 @@ func TestCompareStatusNamesWhatDiffers(t *testing.T) {
 			alter("index", func(s *pb.ExecutionStatus) { s.Reports[i].Index++ })
 			alter("agrees", func(s *pb.ExecutionStatus) { s.Reports[i].Agrees = !s.Reports[i].Agrees })
 			alter("void", func(s *pb.ExecutionStatus) { s.Reports[i].Void = !s.Reports[i].Void })
+			alter("attestation", func(s *pb.ExecutionStatus) { s.Reports[i].AttestationDigest = digest.Of(nil).String() })
+			alter("evidence", func(s *pb.ExecutionStatus) { s.Reports[i].Evidence = !s.Reports[i].Evidence })
+			alter("stance", func(s *pb.ExecutionStatus) { s.Reports[i].Stance = "forged" })
+			if now.Attestations[i].Evidence { // of a moment before the last
+				alter("stance, with fewer reports", func(s *pb.ExecutionStatus) {
+					s.Reports = s.Reports[:i+1]
+					s.Reports[i].Stance = "forged"
+				})
+			}
 		}
 		alter("a report too many", func(s *pb.ExecutionStatus) { s.Reports = append(s.Reports, &pb.NodeReport{Node: "node-1"}) })
 		alter("a decision that is withheld", func(s *pb.ExecutionStatus) {
