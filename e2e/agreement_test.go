@@ -18,7 +18,6 @@ import (
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/record"
-	"github.com/tallystick/tallystick/sandbox"
 	"github.com/tallystick/tallystick/sandbox/wasmtest"
 )
 
@@ -36,12 +35,10 @@ func echo() []byte {
 	return b.Bytes()
 }
 
-// metered makes a contract metered if this machine's sandbox can.
+// metered makes a contract metered.
 func metered(v *contract.Contract) {
-	versions := contract.Versions{HostInterface: 1, Rewriter: 1, CostTable: 1}
-	if sandbox.Supports(versions) == nil {
-		v.Versions, v.Limits.Gas, v.Limits.Frames = versions, 1_000_000, 1000
-	}
+	v.Versions = contract.Versions{HostInterface: 1, Rewriter: 1, CostTable: 1}
+	v.Limits.Gas, v.Limits.Frames = 1_000_000, 1000
 }
 
 // disputed is a founded cluster whose nodes speak through a relay.

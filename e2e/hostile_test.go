@@ -155,7 +155,7 @@ func TestHostileModules(t *testing.T) {
 		{"hog", "exit", ""},
 		{"flood", "output_too_large", ""},
 		{"noise", "ok", ""},
-		{"deep", "exit", ""},
+		{"deep", "stack_exhausted", ""},
 		{"exit", "exit", ""},
 		{"panic", "exit", ""},
 		{"sleep", "ok", "slept"},

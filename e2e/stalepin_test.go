@@ -83,7 +83,8 @@ func (d *doctored) blob(data []byte) []byte {
 func (d *doctored) register(tenant string, wasm []byte) digest.Digest {
 	con := d.Contract()
 	con.Tenant, con.Module = tenant, digest.Of(wasm)
-	con.Capabilities = newContract(tenant, "canonjson", wasm).Capabilities
+	like := newContract(tenant, "canonjson", wasm)
+	con.Capabilities, con.Versions, con.Limits = like.Capabilities, like.Versions, like.Limits
 	r := d.ContractRecord(con)
 	r.GetContract().ModuleSize = uint64(len(wasm))
 	if _, effect := d.Append(r); effect.Void {
