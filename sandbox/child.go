@@ -218,8 +218,16 @@ func (c *child) do(ctx context.Context, q request) ([]byte, error) {
 	})
 	guard := c.guard("compiling", q.compileTimeout)
 	inTime := true
+	fetch := q.module
+	q.module = func() ([]byte, error) {
+		// Its time is not the worker's: a program that has to be made anew is compiled
+		// meanwhile, under a guard of its own.
+		inTime = guard.Stop() && inTime
+		defer func() { guard = c.guard("compiling", q.compileTimeout) }()
+		return fetch()
+	}
 	answer, err := c.exchange(q, func() {
-		inTime = guard.Stop()
+		inTime = guard.Stop() && inTime
 		// A worker that cancels runs keeps this guard itself.
 		patience := q.runTimeout
 		if q.cancels {
@@ -270,6 +278,17 @@ func (l *leash) pull(reason error) {
 // loosen reports whether a worker whose leash was pulled lives on.
 func (l *leash) loosen() bool { return l.timer != nil && l.timer.Stop() }
 
+// rulesOut reports whether q cannot have failed in this way. The pool has checked
+// a job, and has had its module admitted, before a runner hears of it; one that
+// refuses it all the same lies, and would do so about whoever's job comes next.
+func (q *request) rulesOut(failure error) error {
+	refusal := (*Refusal)(nil)
+	if q.kind == frameJob && (errors.As(failure, &refusal) || errors.Is(failure, ErrInvalidJob)) {
+		return fmt.Errorf("%w: a job that was admitted is refused: %q", errProtocol, failure.Error())
+	}
+	return nil
+}
+
 // exchange sends q and reads frames until its answer. It calls running when the
 // guest is about to start.
 func (c *child) exchange(q request, running func()) ([]byte, error) {
@@ -302,6 +321,9 @@ func (c *child) exchange(q request, running func()) ([]byte, error) {
 			return payload, nil
 		case kind == frameFailure:
 			failure, err := unpackFailure(payload)
+			if err == nil {
+				err = q.rulesOut(failure)
+			}
 			if err != nil {
 				return nil, c.fault(err)
 			}

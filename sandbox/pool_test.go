@@ -98,6 +98,14 @@ var badWorkers = map[string]func(){
 		writeFrame(os.Stdout, frameResult, packResult(r))
 		select {}
 	}),
+	"refuses": answerThen(func() {
+		writeFrame(os.Stdout, frameFailure, packFailure(refuse(RefusedMemory, "", "too little of it")))
+		select {}
+	}),
+	"calls the job invalid": answerThen(func() {
+		writeFrame(os.Stdout, frameFailure, packFailure(invalidJob("it is of a stranger")))
+		select {}
+	}),
 	"short failure": answerThen(func() { writeFrame(os.Stdout, frameFailure, nil); select {} }),
 }
 
@@ -358,6 +366,9 @@ func TestMisbehavingWorkers(t *testing.T) {
 		"lies about gas":    "gas is present",
 		"unknown failure":   "failure class 77",
 		"short failure":     "payload ends early",
+
+		"refuses":               "a job that was admitted is refused",
+		"calls the job invalid": "a job that was admitted is refused",
 	} {
 		t.Run(behaviour, func(t *testing.T) {
 			p, err := newPool(PoolConfig{Workers: 1}, badCommand(behaviour))
@@ -367,6 +378,10 @@ func TestMisbehavingWorkers(t *testing.T) {
 			defer p.Close()
 			pid := p.pids()[0]
 			r, err := p.Run(t.Context(), newJob(printer(func(uint32) []byte { return nil })))
+			refusal := (*Refusal)(nil)
+			if errors.As(err, &refusal) || errors.Is(err, ErrInvalidJob) {
+				t.Errorf("the worker is believed: %v", err)
+			}
 			if r != nil || !errors.Is(err, ErrEngineFault) || !strings.Contains(err.Error(), want) {
 				t.Errorf("%v, %v; want an engine fault with %q", r, err, want)
 			}
