@@ -173,7 +173,7 @@ func (p *Pool) Run(ctx context.Context, job Job) (*Result, error) {
 		if err != nil {
 			return err
 		}
-		return p.serve(ctx, program, request{
+		return p.serve(ctx, program, job.Module, request{
 			kind:           frameJob,
 			payload:        packJob(&job),
 			compileTimeout: p.config.CompileTimeout,
@@ -234,15 +234,18 @@ func (p *Pool) withSlot(ctx context.Context, f func(context.Context) error) erro
 	return f(ctx)
 }
 
-// serve has a worker answer q about a program and shows the answer to accept,
-// whose error is the worker's fault.
-func (p *Pool) serve(ctx context.Context, program *preparedProgram, q request, accept func([]byte) error) error {
+// serve has a worker answer q about the program made of module and shows the
+// answer to accept, whose error is the worker's fault.
+func (p *Pool) serve(ctx context.Context, program *preparedProgram, module []byte, q request, accept func([]byte) error) error {
 	for {
 		c, used, err := p.take(ctx, program.key)
 		if err != nil {
 			return err
 		}
-		q.module = func() ([]byte, error) { return p.programs.place(program, c.dir) }
+		q.module = func() (message []byte, err error) {
+			program, message, err = p.programs.supply(ctx, program, module, c.dir)
+			return message, err
+		}
 		answer, err := c.do(ctx, q)
 		if err == nil {
 			if err = accept(answer); err != nil {

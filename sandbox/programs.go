@@ -47,8 +47,10 @@ func newPrograms(p *Pool) (*programs, error) {
 			return nil, engineFault("making the compilation cache: %w", err)
 		}
 	}
+	files := &store{dir: dir, maxBytes: p.config.CacheBytes}
+	files.trim("") // of what a process that crashed left, too
 	return &programs{
-		pool: p, store: &store{dir: dir, maxBytes: p.config.CacheBytes},
+		pool: p, store: files,
 		known: map[programKey]*preparedProgram{}, underway: map[programKey]chan struct{}{},
 	}, nil
 }
@@ -60,6 +62,7 @@ func (s *programs) get(ctx context.Context, key programKey, module []byte) (*pre
 		s.mu.Lock()
 		if p := s.known[key]; p != nil {
 			s.mu.Unlock()
+			s.store.touch(p.id)
 			return p, nil
 		}
 		other, busy := s.underway[key]
@@ -155,6 +158,24 @@ func (s *programs) compile(ctx context.Context, a *admitted, original []byte) (*
 	return readNative(c.dir)
 }
 
+// supply is place, but of a program whose files have gone since it was asked for
+// (others needed the room, or somebody removed them) it places what it makes anew
+// of module, once. It returns the program that was placed.
+func (s *programs) supply(ctx context.Context, p *preparedProgram, module []byte, dir string) (*preparedProgram, []byte, error) {
+	message, err := s.place(p, dir)
+	if err == nil {
+		return p, message, nil
+	}
+	s.pool.config.Logger.Warn("compiled program is gone and is made anew", "error", err)
+	s.displace(p, dir)
+	renewed, err := s.get(ctx, p.key, module)
+	if err != nil {
+		return p, nil, err
+	}
+	message, err = s.place(renewed, dir)
+	return renewed, message, err
+}
+
 // place puts the native code of a program into a worker's directory, and returns
 // the message with its code. Without native code the worker compiles.
 func (s *programs) place(p *preparedProgram, dir string) ([]byte, error) {
@@ -183,12 +204,14 @@ func (s *programs) displace(p *preparedProgram, dir string) {
 	}
 }
 
-// forget has a program made anew when it is next asked for.
+// forget has a program made anew when it is next asked for, unless that has been
+// done, or is being done: then its files are no longer those that p found.
 func (s *programs) forget(p *preparedProgram) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.known[p.key] == p {
-		delete(s.known, p.key)
+	if s.underway[p.key] != nil || s.known[p.key] != nil && s.known[p.key] != p {
+		return
 	}
+	delete(s.known, p.key)
 	s.store.remove(p.id)
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -44,6 +45,11 @@ const (
 	maxHeader = 1 << 20
 	// maxNative bounds native code, which is some four times its module.
 	maxNative = workerCacheFile
+	// newPrefix begins the names of files that are being written.
+	newPrefix = "new-"
+	// abandonedAfter is the age of a file without its program at which nobody is
+	// about to complete it: its writer crashed.
+	abandonedAfter = time.Hour
 )
 
 // A header is the second line of a program's file.
@@ -115,9 +121,14 @@ func (s *store) load(key programKey) (*preparedProgram, error) {
 		s.remove(id)
 		return nil, fmt.Errorf("reading %s%s: %w", id, programSuffix, err)
 	}
-	now := time.Now()
-	_ = os.Chtimes(s.path(id, programSuffix), now, now) // only who leaves first depends on it
+	s.touch(id)
 	return &preparedProgram{key: key, admission: h.Admission, id: id, native: h.Native}, nil
+}
+
+// touch notes that a program is used. Only who leaves first depends on it.
+func (s *store) touch(id string) {
+	now := time.Now()
+	_ = os.Chtimes(s.path(id, programSuffix), now, now)
 }
 
 func (s *store) path(id, suffix string) string { return filepath.Join(s.dir, id+suffix) }
@@ -201,7 +212,7 @@ func (s *store) save(a *admitted, native *nativeFile) (*preparedProgram, error) 
 // write makes a file that is there as a whole or not at all; after a crash it may
 // be damaged, which reading finds.
 func (s *store) write(name string, content []byte) error {
-	f, err := os.CreateTemp(s.dir, "new-*")
+	f, err := os.CreateTemp(s.dir, newPrefix+"*")
 	if err != nil {
 		return err
 	}
@@ -221,42 +232,58 @@ func (s *store) remove(id string) {
 	_ = os.Remove(s.path(id, nativeSuffix))
 }
 
-// trim removes the programs that were least recently loaded, all but keep, until
-// the directory is within its bound.
+// A stored is the files of one program, as trim finds them.
+type stored struct {
+	id       string
+	complete bool // its program's file is there
+	used     time.Time
+	bytes    int64
+}
+
+// trim removes what was left incomplete long ago, and then the programs that
+// were least recently used, all but keep, until the directory is within its
+// bound. Files of other names are not its own.
 func (s *store) trim(keep string) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return
 	}
-	type file struct {
-		id    string
-		used  time.Time
-		bytes int64
-	}
-	var files []file
+	programs := map[string]*stored{}
 	total := int64(0)
 	for _, e := range entries {
 		info, err := e.Info()
 		if err != nil {
+			continue // removed meanwhile
+		}
+		id, suffix, _ := strings.Cut(e.Name(), ".")
+		suffix = "." + suffix
+		if strings.HasPrefix(e.Name(), newPrefix) {
+			if time.Since(info.ModTime()) > abandonedAfter {
+				_ = os.Remove(filepath.Join(s.dir, e.Name()))
+			}
 			continue
 		}
+		if suffix != programSuffix && suffix != nativeSuffix {
+			continue
+		}
+		p := programs[id]
+		if p == nil {
+			p = &stored{id: id}
+			programs[id] = p
+		}
+		if suffix == programSuffix || !p.complete {
+			p.used = info.ModTime()
+		}
+		p.complete = p.complete || suffix == programSuffix
+		p.bytes += info.Size()
 		total += info.Size()
-		id, suffix, _ := strings.Cut(e.Name(), ".")
-		if "."+suffix == programSuffix && id != keep {
-			bytes := info.Size()
-			if native, err := os.Stat(s.path(id, nativeSuffix)); err == nil {
-				bytes += native.Size()
-			}
-			files = append(files, file{id, info.ModTime(), bytes})
-		}
 	}
-	slices.SortFunc(files, func(a, b file) int { return a.used.Compare(b.used) })
-	for _, f := range files {
-		if total <= s.maxBytes {
-			return
+	for _, p := range slices.SortedFunc(maps.Values(programs), func(a, b *stored) int { return a.used.Compare(b.used) }) {
+		abandoned := !p.complete && time.Since(p.used) > abandonedAfter
+		if p.id != keep && (abandoned || p.complete && total > s.maxBytes) {
+			s.remove(p.id)
+			total -= p.bytes
 		}
-		s.remove(f.id)
-		total -= f.bytes
 	}
 }
 

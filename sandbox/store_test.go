@@ -6,8 +6,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tallystick/tallystick/sandbox/wasmtest"
 )
@@ -193,8 +195,8 @@ func TestPoolCancelsMeteredRuns(t *testing.T) {
 }
 
 // TestFilesThatVanish removes the files of a program that the pool remembers,
-// and has a fresh worker ask for it: native code is a matter of time only, and
-// without the code the next run makes everything anew.
+// and has a fresh worker ask for it: what is missing is made anew, and neither
+// the job nor the worker fails.
 func TestFilesThatVanish(t *testing.T) {
 	p := testPool(t, PoolConfig{})
 	job := metered(newJob(counter(10)), 1_000_000, 10)
@@ -202,25 +204,93 @@ func TestFilesThatVanish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for suffix, faults := range map[string]bool{nativeSuffix: false, programSuffix: true} {
-		if err := os.Remove(cacheFile(p.programs.store.dir, job, suffix)); err != nil {
-			t.Fatal(err)
-		}
-		p.idle[0].busy = retireAfter + 1 // so that the worker after the next run is fresh
-		for i := range 3 {
-			r, err := p.Run(t.Context(), job)
-			if faults && i == 1 {
-				if !errors.Is(err, ErrEngineFault) {
-					t.Errorf("%s: %v, %v", suffix, r, err)
-				}
-				continue
-			}
-			if err != nil || r.Outcome.String() != want.Outcome.String() {
-				t.Errorf("%s, run %d: %v, %v", suffix, i, r, err)
-			}
-		}
+	for _, suffixes := range [][]string{{nativeSuffix}, {programSuffix}, {programSuffix, nativeSuffix}} {
 		if _, err := p.Admit(t.Context(), job.Module, job.Capabilities, job.Limits); err != nil {
 			t.Fatal(err)
+		}
+		for _, suffix := range suffixes {
+			if err := os.Remove(cacheFile(p.programs.store.dir, job, suffix)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.idle[0].busy = retireAfter + 1 // so that the worker after the next run is fresh
+		var fresh []int
+		for i := range 3 {
+			r, err := p.Run(t.Context(), job)
+			if err != nil || r.Outcome.String() != want.Outcome.String() || *r.RewrittenModule != *want.RewrittenModule {
+				t.Errorf("%q, run %d: %v, %v", suffixes, i, r, err)
+			}
+			if pids := p.pids(); i == 1 {
+				fresh = pids
+			} else if i == 2 && !slices.Equal(pids, fresh) {
+				t.Errorf("%q: the worker was replaced", suffixes)
+			}
+		}
+	}
+}
+
+// TestHotProgramsStay has the pool use a program that it remembers: of the files
+// in its store it is then the last to leave.
+func TestHotProgramsStay(t *testing.T) {
+	p := testPool(t, PoolConfig{})
+	hot, cold := metered(newJob(counter(10)), 1_000_000, 10), metered(newJob(counter(11)), 1_000_000, 10)
+	s := p.programs.store
+	for _, job := range []Job{hot, cold} {
+		if _, err := p.Run(t.Context(), job); err != nil {
+			t.Fatal(err)
+		}
+		old := time.Now().Add(-time.Hour)
+		if err := os.Chtimes(cacheFile(s.dir, job, programSuffix), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := p.Run(t.Context(), hot); err != nil {
+		t.Fatal(err)
+	}
+	total := int64(0)
+	for _, name := range append(cacheFiles(t, s.dir, programSuffix), cacheFiles(t, s.dir, nativeSuffix)...) {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += info.Size()
+	}
+	(&store{dir: s.dir, maxBytes: total - 1}).trim("") // one has to go
+	if _, err := os.Stat(cacheFile(s.dir, hot, programSuffix)); err != nil {
+		t.Errorf("the program in use: %v", err)
+	}
+	if _, err := os.Stat(cacheFile(s.dir, cold, programSuffix)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the other: %v", err)
+	}
+}
+
+// TestAbandonedFiles opens a store in which a process has crashed. What another
+// may be writing stays, and so does what is nobody's.
+func TestAbandonedFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]struct {
+		age   time.Duration
+		stays bool
+	}{
+		"new-1":             {2 * abandonedAfter, false},
+		"new-2":             {0, true},
+		"aa" + nativeSuffix: {2 * abandonedAfter, false},
+		"bb" + nativeSuffix: {0, true},
+		"notes.txt":         {2 * abandonedAfter, true},
+	}
+	for name, f := range files {
+		path, at := filepath.Join(dir, name), time.Now().Add(-f.age)
+		if err := errors.Join(os.WriteFile(path, []byte("x"), 0o600), os.Chtimes(path, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testPool(t, PoolConfig{CacheDir: dir})
+	for name, f := range files {
+		if _, err := os.Stat(filepath.Join(dir, name)); (err == nil) != f.stays {
+			t.Errorf("%s: %v, stays is %t", name, err, f.stays)
 		}
 	}
 }
