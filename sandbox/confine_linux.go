@@ -63,16 +63,17 @@ func confineAndExec(name string, compiler bool) error {
 			return fmt.Errorf("%s: %w", step.what, step.err)
 		}
 	}
-	// Where the system has no Landlock the worker finds that nothing holds, and
-	// says so.
-	_ = confineFiles(compiler)
+	// Where the system has no Landlock the worker lives on, and says so.
+	if confineFiles(compiler) == nil {
+		name += filesSuffix
+	}
 	return syscall.Exec(selfPath, []string{name}, nil)
 }
 
 // confine restricts this process, a worker that came through confineAndExec,
 // and reports what holds. A restriction that the system does not accept is
 // reported and not fatal: what to demand is the operator's choice.
-func confine(c workerConfig, compiler bool) Enforcement {
+func confine(c workerConfig, r role) Enforcement {
 	runtime.GOMAXPROCS(workerThreads)
 	var e Enforcement
 	var notes []string
@@ -88,14 +89,14 @@ func confine(c workerConfig, compiler bool) Enforcement {
 	e.ParentDeath = true // confineAndExec fails without it
 	privs, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
 	e.NoNewPrivs = holds("no new privileges", err) && privs == 1
-	e.Filesystem = holds("file system", filesConfined())
+	e.Filesystem = holds("file system", filesConfined(r))
 
 	e.NoCoreDumps = holds("core dumps", setLimit(unix.RLIMIT_CORE, 0))
 	fileSize := uint64(0)
-	if compiler {
+	if r.compiler {
 		fileSize = workerCacheFile
 	}
-	e.NoFileWrites = holds("file size", setLimit(unix.RLIMIT_FSIZE, fileSize)) && !compiler
+	e.NoFileWrites = holds("file size", setLimit(unix.RLIMIT_FSIZE, fileSize)) && !r.compiler
 	e.OpenFiles = holds("open files", setLimit(unix.RLIMIT_NOFILE, workerFiles))
 	e.CPUTime = holds("processor time", setLimit(unix.RLIMIT_CPU, workerCPU))
 	if c.memoryBytes > 0 && holds("memory", limitMemory(c.memoryBytes)) {
@@ -103,7 +104,7 @@ func confine(c workerConfig, compiler bool) Enforcement {
 	}
 	// Last, since it forbids the calls above. Files may be opened where opening
 	// them is confined.
-	e.SystemCalls = holds("system calls", filterCalls(e.Filesystem, compiler))
+	e.SystemCalls = holds("system calls", filterCalls(e.Filesystem, r.compiler))
 	e.Note = strings.Join(notes, "; ")
 	return e
 }

@@ -49,7 +49,7 @@ func TestWorkerConfinement(t *testing.T) {
 	if env := read("environ"); env != "" {
 		t.Errorf("environment is %q", env)
 	}
-	if args := read("cmdline"); args != runnerName+confinedSuffix+"\x00" {
+	if args := read("cmdline"); args != runnerName+confinedSuffix+filesSuffix+"\x00" {
 		t.Errorf("command line is %q", args)
 	}
 	cwd, err := os.Readlink(proc + "cwd")
@@ -259,7 +259,7 @@ var needs = map[string]func() error{
 // its greeting which succeeded.
 func escaping() {
 	readFrame(os.Stdin)
-	e := confine(workerConfig{memoryBytes: DefaultWorkerMemory}, false)
+	e := confine(workerConfig{memoryBytes: DefaultWorkerMemory}, roleOf(os.Args[0]))
 	var done []string
 	for what, try := range escapes {
 		if try() == nil {
@@ -283,6 +283,32 @@ func init() {
 		}
 	}
 	badWorkers["escaping"] = escaping
+	badWorkers["escaping"+filesSuffix] = escaping
+	// A worker that cannot read the root directory, and whose first stage does not
+	// say why.
+	badWorkers["silent first stage"] = func() {
+		err := confineFiles(false)
+		if err == nil {
+			err = syscall.Exec(selfPath, []string{runnerName + confinedSuffix}, nil)
+		}
+		fmt.Fprintln(os.Stderr, err)
+	}
+}
+
+// TestFilesAreConfinedByWord checks that a worker does not take the permissions
+// of the root directory for a confinement.
+func TestFilesAreConfinedByWord(t *testing.T) {
+	if e := testPool(t, PoolConfig{}).Enforcement(); !e.Filesystem {
+		t.Skipf("not enforced on this machine: %+v", e)
+	}
+	p, err := newPool(PoolConfig{Workers: 1}, badCommand("silent first stage"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if e := p.Enforcement(); e.Filesystem || !strings.Contains(e.Note, "Landlock is missing") {
+		t.Errorf("enforcement is %+v", e)
+	}
 }
 
 // TestEscapes has a worker try to get out of its confinement, as far as this

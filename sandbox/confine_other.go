@@ -19,7 +19,7 @@ func killGroup(p *os.Process) { _ = p.Kill() }
 func confineAndExec(string, bool) error { return nil }
 
 // confine sets what the Go runtime offers everywhere.
-func confine(c workerConfig, _ bool) Enforcement {
+func confine(c workerConfig, _ role) Enforcement {
 	if c.memoryBytes > 0 {
 		debug.SetMemoryLimit(c.memoryBytes - c.memoryBytes/8)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 )
 
 // A worker process is this binary under one of these names, without arguments
@@ -18,10 +19,27 @@ const (
 	runnerName     = "tallystick-sandbox-worker"
 	compilerName   = "tallystick-sandbox-compiler"
 	confinedSuffix = ":confined"
+	// filesSuffix follows in the name of a second stage whose first had the system
+	// confine it to its files.
+	filesSuffix = ":files"
 )
 
 // workerNames are the names of all stages.
-var workerNames = []string{runnerName, runnerName + confinedSuffix, compilerName, compilerName + confinedSuffix}
+var workerNames = []string{
+	runnerName, runnerName + confinedSuffix, runnerName + confinedSuffix + filesSuffix,
+	compilerName, compilerName + confinedSuffix, compilerName + confinedSuffix + filesSuffix,
+}
+
+// A role is what the name of a worker's second stage says.
+type role struct {
+	compiler bool // compiles and never runs
+	files    bool // its first stage was confined to its files
+}
+
+func roleOf(name string) role {
+	name, files := strings.CutSuffix(name, filesSuffix)
+	return role{compiler: name == compilerName+confinedSuffix, files: files}
+}
 
 // IsWorker reports whether this process was started by a [Pool] as a worker.
 // A binary that makes a Pool asks first thing in main, before it reads flags or
@@ -42,8 +60,7 @@ func WorkerMain() {
 			os.Exit(3)
 		}
 	}
-	compiler := name == compilerName+confinedSuffix
-	if err := serveWorker(os.Stdin, os.Stdout, compiler, confine); err != nil {
+	if err := serveWorker(os.Stdin, os.Stdout, roleOf(name), confine); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -68,7 +85,7 @@ type inbound struct {
 }
 
 // serveWorker answers requests until in ends between two of them.
-func serveWorker(in io.Reader, out io.Writer, compiler bool, confine func(workerConfig, bool) Enforcement) error {
+func serveWorker(in io.Reader, out io.Writer, r role, confine func(workerConfig, role) Enforcement) error {
 	in = bufio.NewReader(in)
 	kind, payload, err := readFrame(in)
 	if err != nil {
@@ -82,8 +99,8 @@ func serveWorker(in io.Reader, out io.Writer, compiler bool, confine func(worker
 		return err
 	}
 	dir, _ := os.Getwd() // while it may be asked for; without it nothing is cached
-	e := confine(config, compiler)
-	if !e.Filesystem && !compiler {
+	e := confine(config, r)
+	if !e.Filesystem && !r.compiler {
 		dir = ""
 	}
 	if err := writeFrame(out, frameGreeting, e.pack()); err != nil {
@@ -97,7 +114,7 @@ func serveWorker(in io.Reader, out io.Writer, compiler bool, confine func(worker
 		defer close(frames)
 		readErr <- readFrames(in, frames)
 	}()
-	w := &worker{in: frames, out: out, engine: engine, compiler: compiler}
+	w := &worker{in: frames, out: out, engine: engine, compiler: r.compiler}
 	for frame := range frames {
 		if err := w.serve(frame); err != nil {
 			return err

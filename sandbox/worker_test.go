@@ -28,7 +28,7 @@ func startPeer(t *testing.T, compiler bool) *peer {
 	outR, outW := io.Pipe()
 	p := &peer{t, inW, outR, make(chan error, 1)}
 	go func() {
-		err := serveWorker(inR, outW, compiler, func(workerConfig, bool) Enforcement { return Enforcement{} })
+		err := serveWorker(inR, outW, role{compiler: compiler}, func(workerConfig, role) Enforcement { return Enforcement{} })
 		outW.Close()
 		inR.Close()
 		p.done <- err
@@ -178,7 +178,7 @@ func TestWorkerEnds(t *testing.T) {
 		"malformed configuration":  {byte(frameConfig), 0, 0, 0, 0},
 		"configuration of another": append([]byte{byte(frameConfig), 0, 0, 0, 16}, make([]byte, 16)...),
 	} {
-		err := serveWorker(bytes.NewReader(first), io.Discard, false, func(workerConfig, bool) Enforcement { return Enforcement{} })
+		err := serveWorker(bytes.NewReader(first), io.Discard, role{}, func(workerConfig, role) Enforcement { return Enforcement{} })
 		if err == nil {
 			t.Errorf("%s: served", name)
 		}
