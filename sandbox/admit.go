@@ -20,7 +20,7 @@ const (
 	// function seen in Go, Rust and C programs has 1,286.
 	MaxControl = 16384
 	// MaxCompileWork bounds the estimate of Admission.CompileWork: seconds of
-	// compiling at most. A Go command is at about 2 million.
+	// compiling at most. Go commands are at 2 to 6 million.
 	MaxCompileWork = 16 << 20
 	// functionWork is the share of a function, however small.
 	functionWork = 32
@@ -31,7 +31,7 @@ const (
 // admissionRules numbers the rules of admission that no version in a contract
 // names. Raise it with every change of what is admitted: programs that were
 // admitted under other rules and kept are not found any more.
-const admissionRules = 2
+const admissionRules = 3
 
 // reservedExport begins the export names that rewriters keep for themselves.
 const reservedExport = "tallystick:"
@@ -249,6 +249,7 @@ type codeCheck struct {
 	instructions int
 	floats       bool
 	stack        wasm.Stack
+	merges       merges
 	deepest      uint64 // of the operand stack in the function
 }
 
@@ -259,6 +260,7 @@ func (c *codeCheck) Function(index int, code wasm.Code) error {
 	}
 	c.index, c.length, c.locals, c.control, c.simple, c.deepest, c.open = index, 0, code.NumLocals, 0, 0, 0, true
 	c.stack.Begin(c.m, code)
+	c.merges.begin()
 	if c.locals > MaxLocals {
 		return refuse(RefusedLocals, "", "function %d has %d parameters and locals, at most %d are taken",
 			c.number(), c.locals, MaxLocals)
@@ -268,16 +270,18 @@ func (c *codeCheck) Function(index int, code wasm.Code) error {
 
 // finish adds the function's share to the estimate:
 //
-//	functionWork + control²/32 + (control+1)·locals + deepest²/64 + simple
+//	functionWork + control²/32 + (control+1)·locals + deepest²/64 + simple + merges
 //
-// where operands that are alive at a control instruction count as locals do.
+// where operands that are alive at a control instruction count as locals do,
+// and merges are those of [merges.work].
 func (c *codeCheck) finish() error {
 	if c.control > MaxControl {
 		return refuse(RefusedControl, "", "function %d has %d control instructions, at most %d are taken",
 			c.number(), c.control, MaxControl)
 	}
 	if c.open {
-		c.work += functionWork + c.control*c.control/32 + (c.control+1)*c.locals + c.deepest*c.deepest/64 + c.simple
+		c.work += functionWork + c.control*c.control/32 + (c.control+1)*c.locals + c.deepest*c.deepest/64 + c.simple +
+			c.merges.work(c.control)
 		c.open = false
 	}
 	if c.work > MaxCompileWork {
@@ -306,14 +310,15 @@ func (c *codeCheck) Instr(in *wasm.Instr) error {
 	if err := c.stack.Step(in); err != nil {
 		return err
 	}
+	c.merges.add(in)
 	switch in.Op {
 	case wasm.OpBrTable: // the compiler makes a block for each target
 		c.control += uint64(len(in.Labels))
 	case wasm.OpCall:
 		t, _ := c.m.FuncType(in.Index)
-		c.simple += arity(t)
+		c.call(t)
 	case wasm.OpCallIndirect:
-		c.simple += arity(c.m.Types[in.Index])
+		c.call(c.m.Types[in.Index])
 	case wasm.OpBlock, wasm.OpLoop, wasm.OpIf:
 		return c.block(in)
 	case wasm.OpMemoryInit, wasm.OpDataDrop:
@@ -329,6 +334,12 @@ func (c *codeCheck) Instr(in *wasm.Instr) error {
 	}
 	c.floats = c.floats || float(in.Op)
 	return nil
+}
+
+// call accounts for a call's operands.
+func (c *codeCheck) call(t wasm.FuncType) {
+	c.simple += arity(t)
+	c.merges.fresh = len(t.Results) > 0
 }
 
 // block accounts for a block's operands and bounds its parameters.

@@ -294,8 +294,8 @@ func FuzzAdmit(f *testing.F) {
 // that were kept under the other bound would go on running.
 func TestAdmissionRules(t *testing.T) {
 	got := fmt.Sprint(admissionRules, ":", MaxModuleBytes, MaxLocals, MaxControl, MaxCompileWork, functionWork, MaxTableEntries,
-		rewrite.MaxArity, rewrite.MaxInstructions)
-	if want := "2:16777216 1024 16384 16777216 32 65536 16 1048576"; got != want {
+		mergeOps, rewrite.MaxArity, rewrite.MaxInstructions)
+	if want := "3:16777216 1024 16384 16777216 32 65536 96 16 1048576"; got != want {
 		t.Errorf("rules are %q, want %q", got, want)
 	}
 	// A program's file is named by the rules it was admitted under.
