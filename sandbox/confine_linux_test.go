@@ -306,7 +306,7 @@ func TestFilesAreConfinedByWord(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	if e := p.Enforcement(); e.Filesystem || !strings.Contains(e.Note, "Landlock is missing") {
+	if e := p.Enforcement(); e.Filesystem || !strings.Contains(e.Note, "no Landlock") {
 		t.Errorf("enforcement is %+v", e)
 	}
 }

@@ -109,7 +109,7 @@ func landlockAllow(ruleset int, path string, access uint64) error {
 // directory may be such that it cannot be read anyway.
 func filesConfined(r role) error {
 	if !r.files {
-		return errors.New("Landlock is missing or off")
+		return errors.New("no Landlock: missing or off")
 	}
 	f, err := os.Open("/")
 	if err == nil {
