@@ -19,7 +19,7 @@ sys.dont_write_bytecode = True
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from check import base, contract, ed25519, evidence, execution, fold, member, membership, note, record  # noqa: E402
+from check import base, bundle, contract, ed25519, evidence, execution, fold, member, membership, note, record  # noqa: E402
 
 # Folders whose pages are no formats: WebAssembly modules, and what a test of one package keeps.
 ELSEWHERE = {"check", "controlapi", "logserver", "sandbox", "rewriting"}
@@ -58,14 +58,16 @@ def accepts(what, function, *args):
         return None
 
 
-def refuses(what, code, function, *args):
-    """Calls function, which must refuse with the code (any code when it is None)."""
+def refuses(what, code, function, *args, **named):
+    """Calls function, which must refuse with the code (any code when it is None), and with the rule when that is named."""
     counts["refused"] += 1
     try:
         function(*args)
     except base.Refused as error:
         if code not in (None, error.code):
             faults.append(f"{what}: refused as {error}, want {code}")
+        if getattr(error, "rule", None) != named.get("rule", getattr(error, "rule", None)):
+            faults.append(f"{what}: refused for {error}, want rule {named['rule']}")
     except Exception as error:
         faults.append(f"{what}: failed: {error!r} {traceback.format_exc(limit=-2)}")
     else:
@@ -446,28 +448,37 @@ def policies(name, vectors):
             same(v["name"], list(got[1]), v["witnesses"])
 
 
+def bundle_schema():
+    return {**record.parse_proto((PROTO / "record.proto").read_text()), **record.parse_proto((PROTO / "bundle.proto").read_text())}
+
+
+def same_report(what, got, want):
+    """Holds what was computed against a report of the verifier, but for its words."""
+    want = dict(want, failure=want["failure"]["code"]) if "failure" in want else want
+    counts["reports"] += 1
+    for member in sorted((set(got) | set(want)) - {"execution", "steps", "proven", "not_proven"}):
+        same(f"{what} {member}", got.get(member), want.get(member))
+    for member in sorted(set(got["execution"]) | set(want["execution"])):
+        same(f"{what} execution {member}", got["execution"].get(member), want["execution"].get(member))
+
+
 @checker("bundle/report.json")
-def bundle(name, report):
-    schema = {**record.parse_proto((PROTO / "record.proto").read_text()),
-              **record.parse_proto((PROTO / "bundle.proto").read_text())}
+def golden_bundle(name, report):
+    schema = bundle_schema()
     data = (HERE / "bundle" / "golden.tallyproof").read_bytes()
     trust = [(HERE / "bundle" / n).read_bytes() for n in ("genesis.json", "audit.policy", "membership.policy")]
-    got = accepts("bundle", lambda: execution.Bundle(schema, data).verify(*trust))
+    got = accepts("bundle", lambda: bundle.Bundle(schema, data).verify(*trust))
     if got:
-        got["execution"] = got["execution"].as_dict()
-        for member in ("cluster", "audit_checkpoint", "request_checkpoint", "membership_checkpoint"):
-            same(member, got[member], report[member])
-        for member in sorted(set(got["execution"]) | set(report["execution"])):
-            same(member, got["execution"].get(member), report["execution"].get(member))
-    refuses("another genesis", "genesis", lambda: execution.Bundle(schema, data).verify(trust[0] + b" ", *trust[1:]))
-    body = execution.Bundle(schema, data).body
+        same_report("report", got, report)
+    refuses("another genesis", "genesis", lambda: bundle.Bundle(schema, data).verify(trust[0] + b" ", *trust[1:]))
+    body = bundle.Bundle(schema, data).body
     same("body encoded", record.encode(schema, "ProofBundle", body), data[data.index(b"\n") + 1:])
 
     def without(what, **changed):
         """The bundle with other members and the digest repaired must be refused."""
         other = record.encode(schema, "ProofBundle", dict(body, **changed))
         head = b"tallystick-bundle/1.0 sha256:" + base.sha256(other).hex().encode() + b"\n"
-        refuses(what, None, lambda: execution.Bundle(schema, head + other).verify(*trust))
+        refuses(what, None, lambda: bundle.Bundle(schema, head + other).verify(*trust))
 
     agreed = {node["index"] for node in report["execution"]["nodes"]}
     for n, r in enumerate(body["records"]):
@@ -484,22 +495,35 @@ def bundle(name, report):
     head = data.index(b"\n") + 1
     for at in range(head, len(data), 4001):
         flipped = data[:at] + bytes([data[at] ^ 1]) + data[at + 1:]
-        refuses(f"flipped byte {at}", "damaged", execution.Bundle, schema, flipped)
+        refuses(f"flipped byte {at}", "damaged", bundle.Bundle, schema, flipped)
 
 
 @checker("bundle/refused.json")
 def refused_bundles(name, vectors):
-    schema = {**record.parse_proto((PROTO / "record.proto").read_text()),
-              **record.parse_proto((PROTO / "bundle.proto").read_text())}
+    schema = bundle_schema()
     genesis, *policies = [(HERE / "bundle" / n).read_bytes() for n in ("genesis.json", "audit.policy", "membership.policy")]
 
     def verify(v):
         trust = v["genesis"].encode() if "genesis" in v else genesis
-        execution.Bundle(schema, (HERE / "bundle" / "refused" / v["file"]).read_bytes()).verify(trust, *policies, v.get("execution"))
+        bundle.Bundle(schema, (HERE / "bundle" / "refused" / v["file"]).read_bytes()).verify(trust, *policies, v.get("execution"))
 
     for v in vectors:
-        refuses(v["name"], v["code"], verify, v)
+        refuses(v["name"], v["code"], verify, v, rule=v.get("rule"))
     same("files", sorted(v["file"] for v in vectors), sorted(p.name for p in (HERE / "bundle" / "refused").iterdir()))
+
+
+@checker("bundle/verified.json")
+def verified_bundles(name, vectors):
+    schema, folder = bundle_schema(), HERE / "bundle" / "verified"
+    for v in vectors:
+        data, changes = (folder / v["file"]).read_bytes(), [c.encode() for c in v.get("changes", [])]
+        trust = [v[n].encode() for n in ("genesis", "audit_policy", "membership_policy")]
+        got = accepts(v["name"], lambda: bundle.Bundle(schema, data).verify(*trust, changes=changes))
+        if got:
+            same(v["name"] + " code", got.get("failure"), v.get("code"))
+            same_report(v["name"], got, load(f"bundle/verified/{v['report']}"))
+    named = [v[n] for v in vectors for n in ("file", "report")]
+    same("files", sorted(named), sorted(p.name for p in folder.iterdir()))
 
 
 @checker("membership-proof/proofs.json")
@@ -556,7 +580,7 @@ def main():
     for lost in sorted((set(checks) | BESIDE) - set(files)):
         faults.append(f"{lost}: is missing")
     for name in files:
-        if name in BESIDE or name.startswith("bundle/refused/"):
+        if name in BESIDE or name.startswith(("bundle/refused/", "bundle/verified/")):
             continue
         if name not in checks:
             faults.append(f"{name}: this program does not know it; teach it the file")

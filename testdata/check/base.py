@@ -28,6 +28,20 @@ def need(ok, code, detail=""):
         raise Refused(code, detail)
 
 
+class stage:
+    """Whatever is refused within is refused with this code, if it has none of the codes let through."""
+
+    def __init__(self, code, *through):
+        self.code, self.through = code, (code, *through)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind is Refused and error.code not in self.through:
+            raise Refused(self.code, str(error)) from None
+
+
 def sha256(data):
     return hashlib.sha256(data).digest()
 

@@ -1,4 +1,4 @@
-"""docs/formats/execution.md, "The fold": what every record of a whole audit log does."""
+"""docs/formats/execution.md, "The fold": what every record of an audit log, or of a bundle's part of it, does."""
 
 import base64
 
@@ -12,8 +12,9 @@ LINKED = {"request", "reschedule", "cancellation", "provenance", "divergence", "
 class Execution:
     def __init__(self, **members):
         self.__dict__.update(members)
-        self.state, self.attempt, self.recorded, self.derived = "open", 0, False, None
+        self.state, self.decided, self.attempt, self.recorded, self.derived = "open", None, 0, False, None
         self.votes, self.agreeing = {}, []  # node → [(opinion, attestation digest, statement)]
+        self.told = []  # (node, index, attestation digest, statement) of all that are no evidence, in log order
         self.chain, self.linked = execution.chain_start(self.id), 0
 
     def assigned(self, attempt):
@@ -38,7 +39,7 @@ class Execution:
                 return
         if not any(n + u >= k and 2 * (n + u) > m + u for n in [0, *map(len, sets.values())]):
             self.state = "diverged"
-            self.derived = {"execution_id": self.id, "diverged_at": index, "attestation_digests": self.digests}
+            self.derived = {"execution_id": self.id, "diverged_at": index, "attestation_digests": [d for _, _, d, _ in self.told]}
 
     def provenance(self, index, votes):
         raw = bytes.fromhex
@@ -56,15 +57,17 @@ class Execution:
 
 
 class Fold:
-    def __init__(self, cluster, membership_log):
-        self.cluster, self.history = cluster, membership.History(membership_log)
+    def __init__(self, cluster, membership_log, history=None, partial=False):
+        """history: that of the log, if it is known. A partial fold gets the records of a bundle, and takes as stated what
+        those before them would tell: the epoch of a contract and the first epoch, and the outputs of parents."""
+        self.cluster, self.history, self.partial = cluster, history or membership.History(membership_log), partial
         self.leaves = [leaf_hash(entry) for entry in membership_log]
         self.epoch, self.contracts, self.executions = 0, {}, {}
 
     def apply(self, index, entry, kind, record):
         """Whether the record is evidence, and the execution that it is about or None; refuses a void one with its code."""
         need(record["cluster"] == self.cluster, "other_cluster")
-        need(self.epoch or kind == "epoch", "no_epoch")
+        need(self.epoch or kind == "epoch" or self.partial and kind == "contract", "no_epoch")
         about = getattr(self, "on_" + kind, lambda *_: None)(index, record[kind])
         if kind in LINKED:
             about.link(index, entry)
@@ -72,11 +75,16 @@ class Fold:
             if about.state != "open":
                 return True, about
             about.link(index, entry)
-            about.digests.append(self.told[1])
+            about.told.append((record[kind]["node"], index, *self.told[1:]))
             about.judge(index)
+        if about and about.state != "open" and about.decided is None:
+            about.decided = index
         return False, about
 
     def now(self, record):
+        if not self.epoch:  # of a contract in a partial fold only
+            need(record["epoch"] in self.history.states, "epoch_unknown")
+            return self.history.states[record["epoch"]]
         need(record["epoch"] == self.epoch, "epoch_not_current")
         return self.history.states[self.epoch]
 
@@ -98,7 +106,8 @@ class Fold:
         return ex
 
     def on_epoch(self, index, r):
-        need(r["epoch"] == self.epoch + 1, "epoch_not_next")
+        first = self.partial and not self.epoch and all(c["epoch"] < r["epoch"] for c in self.contracts.values())
+        need(first or r["epoch"] == self.epoch + 1, "epoch_not_next")
         need(r["epoch"] in self.history.states, "epoch_unknown")
         state = self.history.states[r["epoch"]]
         need((r["membership_size"], r["membership_root"], r["membership_hash"], r["cluster_identity_hash"]) == (
@@ -119,7 +128,7 @@ class Fold:
         need(digest not in self.contracts, "contract_known")
         self.within(terms, r["module_size"], state)
         key = next(iter(Envelope(r["envelope"], contract.TYPE % "contract").signatures))
-        self.contracts[digest] = {"terms": terms, "size": r["module_size"], "epoch": self.epoch, "key": key, "retired": False}
+        self.contracts[digest] = {"terms": terms, "size": r["module_size"], "epoch": r["epoch"], "key": key, "retired": False}
 
     def contract_of(self, digest, tenant):
         c = self.contracts.get(bytes.fromhex(digest))
@@ -142,7 +151,7 @@ class Fold:
         need(self.epoch <= terms.get("expires_epoch", self.epoch), "contract_expired")
         need(not self.history.revoked(c["key"], c["epoch"], self.epoch), "contract_revoked")
         self.within(terms, c["size"], state)
-        parents = [self.executions.get(bytes.fromhex(p)) for p in s.get("parents", [])]
+        parents = [] if self.partial else [self.executions.get(bytes.fromhex(p)) for p in s.get("parents", [])]
         need(all(p and p.tenant == s["tenant"] and p.state == "complete" and p.outcome["kind"] == "ok" for p in parents), "parent")
         need(sum(p["kind"] == "node" for p in state.principals.values()) >= state.quorum, "quorum")
         eligible = state.eligible(terms.get("min_trust_level", 0), terms.get("node_labels", {}))
@@ -150,8 +159,8 @@ class Fold:
         ranking = membership.rank(r["execution_id"], eligible)[:terms["max_assigned"]]
         ex = self.executions[r["execution_id"]] = Execution(
             id=r["execution_id"], tenant=s["tenant"], terms=terms, contract_hash=r["contract_hash"], submission=s,
-            submission_digest=sha256(payload), requested=index, pinned=state, ranking=ranking, digests=[],
-            outputs=[p.outcome["output_digest"] for p in parents], outcome=None)
+            submission_digest=sha256(payload), requested=index, pinned=state, ranking=ranking,
+            outputs=None if self.partial else [p.outcome["output_digest"] for p in parents], outcome=None)
         ex.schedule = membership.schedule_hash(ex.id, state.membership_hash(), ex.assigned(0))
         return ex
 
@@ -192,6 +201,8 @@ class Fold:
         need(len(told) < 2 and opinion not in [o for o, _, _ in told], "repeated")
         self.told = (opinion, sha256(payload), i)
         told.append(self.told)
+        if ex.state == "open":
+            ex.outputs = digests[2:]
         return ex
 
     def fits(self, ex, index, node, statement, x, i, digests):
@@ -202,7 +213,7 @@ class Fold:
         m, q = i["membership_checkpoint"], i["request_checkpoint"]
         origins = {state.logs["membership"]["origin"] for state in (ex.pinned, self.history.states[self.epoch])}
         need(x == external and statement["predicate"]["runDetails"]["metadata"]["invocationId"] == ex.id.hex()
-             and digests == [ex.terms["module"], s["input"], *ex.outputs]
+             and digests == [ex.terms["module"], s["input"], *(digests[2:] if ex.outputs is None else ex.outputs)]
              and (i["attempt"], i["epoch"], i["node"]) == (first, ex.pinned.epoch, node)
              and i["cluster_schedule_hash"] == ex.schedule.hex() and i["membership_hash"] == ex.pinned.membership_hash().hex()
              and ("rewritten_module" in i) == (ex.terms["versions"]["rewriter"] >= 1)

@@ -2,8 +2,7 @@
 
 from . import membership, note
 from .base import (Envelope, VERSION, canonical, included, is_id, is_int, leaf_hash, members, need, parse_json, tree_root,
-                   unbase64)
-from .execution import stage
+                   stage, unbase64)
 
 TYPE = "tallystick.membership-proof"
 MAX_FILE, MAX_LEAF, MAX_HASHES = 1 << 20, 8192, 64
