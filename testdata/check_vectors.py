@@ -462,6 +462,13 @@ def same_report(what, got, want):
         same(f"{what} execution {member}", got["execution"].get(member), want["execution"].get(member))
 
 
+def refuses_changed(what, code, schema, body, verify, **changed):
+    """A bundle with other members and the digest repaired must be refused."""
+    other = record.encode(schema, "ProofBundle", dict(body, **changed))
+    head = b"tallystick-bundle/1.0 sha256:" + base.sha256(other).hex().encode() + b"\n"
+    refuses(what, code, lambda: verify(bundle.Bundle(schema, head + other)))
+
+
 @checker("bundle/report.json")
 def golden_bundle(name, report):
     schema = bundle_schema()
@@ -475,10 +482,7 @@ def golden_bundle(name, report):
     same("body encoded", record.encode(schema, "ProofBundle", body), data[data.index(b"\n") + 1:])
 
     def without(what, **changed):
-        """The bundle with other members and the digest repaired must be refused."""
-        other = record.encode(schema, "ProofBundle", dict(body, **changed))
-        head = b"tallystick-bundle/1.0 sha256:" + base.sha256(other).hex().encode() + b"\n"
-        refuses(what, None, lambda: bundle.Bundle(schema, head + other).verify(*trust))
+        refuses_changed(what, None, schema, body, lambda b: b.verify(*trust), **changed)
 
     agreed = {node["index"] for node in report["execution"]["nodes"]}
     for n, r in enumerate(body["records"]):
@@ -519,9 +523,38 @@ def verified_bundles(name, vectors):
         data, changes = (folder / v["file"]).read_bytes(), [c.encode() for c in v.get("changes", [])]
         trust = [v[n].encode() for n in ("genesis", "audit_policy", "membership_policy")]
         got = accepts(v["name"], lambda: bundle.Bundle(schema, data).verify(*trust, changes=changes))
-        if got:
-            same(v["name"] + " code", got.get("failure"), v.get("code"))
-            same_report(v["name"], got, load(f"bundle/verified/{v['report']}"))
+        if not got:
+            continue
+        same(v["name"] + " code", got.get("failure"), v.get("code"))
+        same_report(v["name"], got, load(f"bundle/verified/{v['report']}"))
+        body = bundle.Bundle(schema, data).body
+
+        def without(what, code, given=changes, **changed):
+            refuses_changed(f"{v['name']} {what}", code, schema, body, lambda b: b.verify(*trust, changes=given), **changed)
+
+        records, ancestors = body["records"], body.get("ancestors", [])
+        without("without its end", "rules", records=records[:-1])
+        if got["execution"]["state"] == "diverged":
+            for n in range(len(records) - 1):  # each attestation counts, void ones too
+                without(f"without record {n}", None, records=records[:n] + records[n + 1:])
+        if body.get("external_membership"):
+            without("without changes", "external_membership", given=[])
+            without("with a change too few", "external_membership", given=changes[:-1])
+            without("with another change", "membership", given=changes[:-1] + changes[:1])
+            accepts(v["name"] + " with a change more", bundle.Bundle(schema, data).verify, *trust, None, changes + [b"later"])
+        for n, a in enumerate(ancestors):
+            without(f"without ancestor {n}", "ancestor", ancestors=ancestors[:n] + ancestors[n + 1:])
+            ended = dict(a, records=a["records"][:-1])
+            without(f"without the end of ancestor {n}", "rules", ancestors=ancestors[:n] + [ended] + ancestors[n + 1:])
+        if ancestors:
+            main = {n: body[n] for n in ("execution_id", "request_checkpoint", "consistency_proof", "records")}
+            parts = sorted([*ancestors, main], key=lambda p: p["records"][-1]["index"])
+            without("with itself as ancestor", "ancestor", ancestors=parts)
+            first = ancestors[0]
+            rest = {n: first.get(n) for n in main}
+            parts = sorted([*ancestors[1:], main], key=lambda p: p["records"][-1]["index"])
+            without("exchanged with its parent", "ancestor", **rest, ancestors=parts)
+            without("in another order", "format", ancestors=ancestors[::-1])
     named = [v[n] for v in vectors for n in ("file", "report")]
     same("files", sorted(named), sorted(p.name for p in folder.iterdir()))
 
