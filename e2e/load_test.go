@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
@@ -76,49 +77,71 @@ func (a *agent) warm(hash digest.Digest) {
 	}
 }
 
-// TestLoopsDelayOthersByATurn: one tenant's endless loops do not keep another
-// tenant's work from being done, and what became of them is told.
+// addTenant makes a tenant's keys and has the admins add it.
+func (f *founded) addTenant(id string) *agent {
+	f.t.Helper()
+	var keys []string
+	effect := []string{"add", string(membership.KindTenant), id}
+	for _, use := range []membership.Use{membership.UseContract, membership.UseSubmission, membership.UseToken} {
+		key := f.keyFile(id, string(use))
+		newKey(f.t, key)
+		keys = append(keys, key)
+		effect = append(effect, "--key", string(use)+"="+key)
+	}
+	f.change(keys, effect...)
+	return f.agent(id)
+}
+
+// TestLoopsDelayOthersByATurn: on a node that runs one module at a time, one
+// tenant's endless loops, with the most gas that a contract may have, do not keep
+// another tenant's work from being next, and end when the gas has.
 func TestLoopsDelayOthersByATurn(t *testing.T) {
-	const loops = 6
-	c := start(t, t.TempDir())
-	a := c.agent("tenant")
-	other := c.addPrincipal(membership.KindTenant, "other", membership.UseContract, membership.UseSubmission, membership.UseToken)
-	honest := other.register("canonjson", nil)
-	hash, err := a.admit(wasmtest.Command().Start("", wasmtest.Loop()).Bytes(), nil)
+	const (
+		loops = 4
+		node  = "node-1"
+	)
+	f := found(t, "--attempt-deadline", "10m")
+	f.startNode(node, f.server, "--capacity", "1")
+	f.awaitNodes(1)
+	a := f.agent("tenant")
+	other := f.addTenant("other")
+	one := func(v *contract.Contract) { v.Nodes, v.Agreement, v.MaxAssigned, v.Step = 1, 1, 2, 1 }
+	honest := other.registerModule("idle", idle, one)
+	hash, err := a.admit(wasmtest.Command().Start("", wasmtest.Loop()).Bytes(), func(v *contract.Contract) {
+		one(v)
+		v.Limits.Gas = contract.DefaultClusterLimits().Gas
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var first string
-	for i := range loops {
-		envelope, id := a.submission(hash, nil, i)
-		if _, err := a.submit(envelope, nil); err != nil {
+	submits := func(who *agent, hash digest.Digest) func(int) (*pb.SubmitExecutionRequestResponse, error) {
+		return func(n int) (*pb.SubmitExecutionRequestResponse, error) {
+			envelope, _ := who.submission(hash, nil, n)
+			return who.submit(envelope, nil)
+		}
+	}
+	ids := make([]string, loops)
+	for i := range ids {
+		ids[i] = a.submitFor(node, i, submits(a, hash))
+	}
+	other.complete(other.submitFor(node, loops, submits(other, honest)))
+
+	// In the order of arrival all loops would have ended, but perhaps for the last
+	// one's record.
+	open := 0
+	for _, id := range ids {
+		res, err := a.Control.QueryExecutionStatus(context.Background(), connect.NewRequest(&pb.QueryExecutionStatusRequest{ExecutionId: id}))
+		if err != nil {
 			t.Fatal(err)
 		}
-		if i == 0 {
-			first = id.String()
+		if res.Msg.Status.State == pb.ExecutionState_EXECUTION_STATE_OPEN {
+			open++
 		}
 	}
-	input := []byte(`{"b":1,"a":2}`)
-	envelope, id := other.submission(honest, input, 1)
-	if _, err := other.submit(envelope, input); err != nil {
-		t.Fatal(err)
+	if open < 2 {
+		t.Errorf("%d of %d loops were open when the other tenant's work was done, want all that had not begun", open, loops)
 	}
-	other.complete(id.String())
-
-	c.eventually("the first loop has expired", func() error {
-		res, err := a.Control.QueryExecutionStatus(context.Background(), connect.NewRequest(&pb.QueryExecutionStatusRequest{ExecutionId: first}))
-		if err != nil {
-			return err
-		}
-		s := res.Msg.Status
-		if s.State != pb.ExecutionState_EXECUTION_STATE_EXPIRED {
-			return errors.New(s.State.String())
-		}
-		for _, r := range s.Reports {
-			if r.Abandoned == "stopped" {
-				return nil
-			}
-		}
-		return fmt.Errorf("no node says that it stopped the loop: %v", s.Reports)
-	})
+	if outcome := a.complete(ids[0]).Outcome; outcome.Kind != string(contract.OutcomeBudgetExhausted) {
+		t.Errorf("the loop came to %v", outcome)
+	}
 }
