@@ -94,6 +94,7 @@ func newLog(o Options) (*Log, error) {
 	if l.store, err = openStore(&o, faults); err != nil {
 		return nil, err
 	}
+	l.space.unflushed = l.store.unflushed
 	l.store.roomToFlush = func() bool { return l.space.free() >= l.space.enough() }
 	return l, nil
 }

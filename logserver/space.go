@@ -37,6 +37,9 @@ const (
 	// groupOverhead is what a commit group writes per byte of its entries and
 	// openings, at most: into the write-ahead log and into a table.
 	groupOverhead = 2
+	// nearFull is how far above the marks, in bytes, the store is asked what it
+	// has yet to flush: more than memtables and the largest commit groups hold.
+	nearFull = 256 << 20
 )
 
 // ballastName is a file in the store's directory that exists to be deleted.
@@ -66,6 +69,11 @@ type space struct {
 	reserve uint64 // appends are refused when less is free; 0 if nothing is watched
 	ballast uint64 // size of the ballast
 	poll    time.Duration
+
+	// unflushed returns how many bytes the store has in its write-ahead log only;
+	// nil until it is open. It may take the lock of the store, and so must not be
+	// called from beneath it: there is left.
+	unflushed func() uint64
 
 	full  atomic.Bool  // appends are refused until watch finds room
 	low   atomic.Bool  // rounds were refused until watch finds room
@@ -129,10 +137,22 @@ func (s *space) usage() (diskUsage, error) {
 }
 
 // free returns the bytes that the log may still fill, without end if nothing is
-// watched or the file system does not say. Bytes are of no use without files to
+// watched or the file system does not say. What has yet to be flushed is taken
+// off near the marks, so that a flush changes nothing about them: it takes as
+// much again as the write-ahead log took, and Pebble keeps some logs to use them
+// again where they could make up for it.
+func (s *space) free() uint64 {
+	left := s.left()
+	if s.unflushed == nil || left > 2*s.reserve+nearFull || s.stuck.Load() != 0 || s.givenUp() {
+		return left
+	}
+	return left - min(left, s.unflushed())
+}
+
+// left is free before anything is flushed. Bytes are of no use without files to
 // put them in: when those run out, it is as much of the reserve as they are of
 // theirs.
-func (s *space) free() uint64 {
+func (s *space) left() uint64 {
 	if s.reserve == 0 {
 		return math.MaxUint64
 	}
@@ -232,6 +252,16 @@ func (s *space) start() {
 // abandon fails what waits for room: the log is being closed.
 func (s *space) abandon() { s.givingUp.Do(func() { close(s.giveUp) }) }
 
+// givenUp reports whether the log is being closed, and its store with it.
+func (s *space) givenUp() bool {
+	select {
+	case <-s.giveUp:
+		return true
+	default:
+		return false
+	}
+}
+
 // stop ends the watching and waits for its end.
 func (s *space) stop() {
 	s.abandon()
@@ -261,7 +291,7 @@ func (s *space) watch() {
 // onFull is called by vfs.OnDiskFull when a write of the store found the disk
 // full, while all others wait. The write is tried once more when it returns.
 func (s *space) onFull() {
-	s.setFull(s.free())
+	s.setFull(s.left())
 	s.stuck.Store(time.Now().UnixNano())
 	defer s.stuck.Store(0)
 	freed := s.dropBallast()
@@ -271,7 +301,7 @@ func (s *space) onFull() {
 	}
 	tick := time.NewTicker(s.poll)
 	defer tick.Stop()
-	for s.free() < s.ballast/2 {
+	for s.left() < s.ballast/2 {
 		select {
 		case <-tick.C:
 		case <-s.giveUp:

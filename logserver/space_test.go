@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -279,6 +280,51 @@ func TestDiskFullByAppends(t *testing.T) {
 	resumed(tl)
 	tl.check()
 	tl.reopen()
+	tl.check()
+}
+
+// TestFlushOnFullDisk: what appends left to be flushed when they were refused has
+// its room, whether or not the store gives its write-ahead logs back. Rounds go
+// on after it, and no write meets the end of the disk.
+func TestFlushOnFullDisk(t *testing.T) {
+	disk := newDiskFS(16 << 20)
+	opts := diskOptions(t, disk)
+	opts.tune = func(o *pebble.Options) {
+		smallTables(o)
+		o.MemTableSize = 16 << 20 // it begins with less, and doubles
+	}
+	tl := newTestLog(t, opts)
+	eventually(t, "the ballast is made", func() bool { return disk.has(ballastName) })
+	if err := appendUntilFull(tl); !errors.Is(err, ErrDiskFull) {
+		t.Fatalf("filling the disk: %v, want ErrDiskFull", err)
+	}
+	if owed := tl.store.unflushed(); owed < tl.space.reserve {
+		t.Fatalf("only %d bytes have to be flushed, the reserve would do", owed)
+	}
+	flushed, err := tl.store.db.AsyncFlush()
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-flushed:
+	case <-within(t).Done():
+		disk.mu.Lock()
+		disk.mu.capacity *= 2
+		disk.mu.Unlock()
+		t.Fatal("the flush waits for room")
+	}
+	if err := tl.space.admitRound(); err != nil {
+		t.Errorf("round after the flush: %v", err)
+	}
+	if n := disk.failedWrites(); n > 0 {
+		t.Errorf("%d writes met the end of the disk", n)
+	}
+	tl.mustPublish(int64(len(tl.data)))
+
+	disk.mu.Lock()
+	disk.mu.capacity *= 2
+	disk.mu.Unlock()
+	resumed(tl)
 	tl.check()
 }
 

@@ -143,6 +143,16 @@ func (s *store) close() error {
 // They take less than a second on any disk that a log is run on.
 const maxCloseFlush = 10 * time.Second
 
+// unflushed returns how many bytes only the write-ahead log holds: about as many
+// as flushes will write into tables and blob files. After a fault, when locks of
+// the store may be held for ever, it is nothing.
+func (s *store) unflushed() uint64 {
+	if s.faults.broken.Load() {
+		return 0
+	}
+	return s.db.Metrics().WAL.Size
+}
+
 // flush moves what only the write-ahead log holds into tables. The end of a
 // write-ahead log that rotted looks like a write that a power cut tore: what
 // follows is dropped without a word, where a table is found to be corrupt. So a

@@ -51,9 +51,10 @@ func (f *walFile) Write(p []byte) (int, error) {
 }
 
 // Preallocate implements vfs.File. Pebble asks for the size of a memtable at
-// once: on a small disk that alone would go through the reserve.
+// once: on a small disk that alone would go through the reserve, and what the
+// memtables hold has yet to be flushed, too.
 func (f *walFile) Preallocate(offset, length int64) error {
-	if f.fs.space.free() < f.fs.space.enough()+uint64(length) {
+	if f.fs.space.left() < f.fs.space.enough()+uint64(length)+memTables*memTableSize {
 		return nil
 	}
 	err := f.File.Preallocate(offset, length)
