@@ -82,7 +82,7 @@ func TestBackupOnFailingDisk(t *testing.T) {
 	tl.check()
 
 	// What a restore does before it looks into the copy.
-	copied := 0
+	var copied atomic.Int32
 	before := func(op fsOp) bool {
 		if !strings.HasPrefix(op.path, "restored") {
 			return false
@@ -93,12 +93,12 @@ func TestBackupOnFailingDisk(t *testing.T) {
 		case "mkdir", "remove":
 			return !strings.Contains(op.path, "/")
 		case "create":
-			copied++
+			copied.Add(1)
 		}
-		return copied == 1
+		return copied.Load() == 1
 	}
 	fs.each(t, "restore", before, func() error {
-		copied = 0
+		copied.Store(0)
 		_, err := Restore(t.Context(), RestoreOptions{From: "backups/one", Dir: "restored", fs: fs})
 		return err
 	})

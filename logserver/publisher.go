@@ -219,8 +219,9 @@ func (p *publisher) awaitWork() bool {
 		if p.log.failed() != nil || p.ctx.Err() != nil {
 			return false
 		}
+		work := p.hasWork() // before room: what begins now has room now
 		room := p.log.space.admitRound() == nil
-		if room && p.hasWork() {
+		if room && work {
 			return true
 		}
 		due := p.refreshDue(refresh)
