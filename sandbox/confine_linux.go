@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -117,7 +116,7 @@ func setLimit(resource int, value uint64) error {
 // garbage collector to stay below. A process that is over the limit already
 // (the race detector's shadow memory) cannot be limited.
 func limitMemory(limit int64) error {
-	used, err := dataSize()
+	used, err := dataSizeOf(os.Getpid())
 	if err != nil {
 		return err
 	}
@@ -128,15 +127,15 @@ func limitMemory(limit int64) error {
 	return setLimit(unix.RLIMIT_DATA, uint64(limit))
 }
 
-// dataSize is what RLIMIT_DATA counts.
-func dataSize() (int64, error) {
-	b, err := os.ReadFile("/proc/self/status")
+// dataSizeOf is what RLIMIT_DATA counts of a process.
+func dataSizeOf(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	_, rest, ok := strings.Cut(string(b), "\nVmData:")
 	if !ok {
-		return 0, errors.New("no VmData in /proc/self/status")
+		return 0, fmt.Errorf("no VmData in the status of process %d", pid)
 	}
 	var kb int64
 	if _, err := fmt.Sscan(rest, &kb); err != nil {

@@ -99,7 +99,8 @@ func TestOnlyPipes(t *testing.T) {
 // TestMemoryLimit gives a worker less memory than its job needs: the worker
 // dies, and that is an engine fault, not an outcome.
 func TestMemoryLimit(t *testing.T) {
-	used, err := dataSize() // about what a worker has before it does anything
+	idle := testPool(t, PoolConfig{})
+	used, err := dataSizeOf(idle.pids()[0]) // what a worker has before it does anything
 	if err != nil {
 		t.Fatal(err)
 	}
