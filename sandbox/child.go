@@ -39,6 +39,7 @@ type child struct {
 	complaint *complaint
 	greeting  Enforcement
 	log       *slog.Logger
+	tenant    *string     // whose jobs it runs; nil if it has run none
 	last      programKey  // what it ran last, and so has warm
 	heard     atomic.Bool // it has sent something since the last request
 

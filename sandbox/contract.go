@@ -55,6 +55,7 @@ func CapabilitiesOf(c *contract.Contract) []string {
 // caller has checked that this release [Supports] the contract's versions.
 func JobOf(c *contract.Contract, module, input []byte) Job {
 	return Job{
+		Tenant: c.Tenant,
 		Module: module, ModuleDigest: c.Module, Input: input,
 		Args: c.Args(), Env: c.Environment, Seed: c.Seed,
 		Capabilities: CapabilitiesOf(c), Limits: LimitsOf(c),

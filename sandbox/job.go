@@ -95,6 +95,9 @@ func (l Limits) wallClock() time.Duration {
 // A Job is one application of a module to an input. The sandbox does not
 // change or keep the slices.
 type Job struct {
+	// Tenant is whose job it is. A [Pool] has no worker answer jobs of two tenants;
+	// nothing else depends on it.
+	Tenant string
 	// ModuleDigest is the SHA-256 of the module, and decides what runs. Module is
 	// the WebAssembly binary; it is checked against the digest when it is compiled
 	// and not looked at while its compiled form is warm.

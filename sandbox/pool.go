@@ -50,8 +50,9 @@ type PoolConfig struct {
 }
 
 // A Pool runs jobs in worker processes, each started from this binary (see
-// [IsWorker]) and kept warm between jobs. A worker that breaks the protocol,
-// dies, or does not stop when it is to is killed and replaced. A module is
+// [IsWorker]) and kept warm between jobs of one tenant. A worker that breaks the
+// protocol, dies, or does not stop when it is to is killed and replaced; one that
+// served a tenant is replaced before another is served. A module is
 // admitted and rewritten here, once, and compiled in a process of its own that
 // runs no guest; see programs.go.
 //
@@ -173,7 +174,7 @@ func (p *Pool) Run(ctx context.Context, job Job) (*Result, error) {
 		if err != nil {
 			return err
 		}
-		return p.serve(ctx, program, job.Module, request{
+		return p.serve(ctx, program, &job, request{
 			kind:           frameJob,
 			payload:        packJob(&job),
 			compileTimeout: p.config.CompileTimeout,
@@ -234,16 +235,16 @@ func (p *Pool) withSlot(ctx context.Context, f func(context.Context) error) erro
 	return f(ctx)
 }
 
-// serve has a worker answer q about the program made of module and shows the
-// answer to accept, whose error is the worker's fault.
-func (p *Pool) serve(ctx context.Context, program *preparedProgram, module []byte, q request, accept func([]byte) error) error {
+// serve has a worker of the job's tenant answer q about the program made of its
+// module and shows the answer to accept, whose error is the worker's fault.
+func (p *Pool) serve(ctx context.Context, program *preparedProgram, job *Job, q request, accept func([]byte) error) error {
 	for {
-		c, used, err := p.take(ctx, program.key)
+		c, used, err := p.take(ctx, job.Tenant, program.key)
 		if err != nil {
 			return err
 		}
 		q.module = func() (message []byte, err error) {
-			program, message, err = p.programs.supply(ctx, program, module, c.dir)
+			program, message, err = p.programs.supply(ctx, program, job.Module, c.dir)
 			return message, err
 		}
 		answer, err := c.do(ctx, q)

@@ -142,20 +142,57 @@ func (p *Pool) failed() {
 	}
 }
 
-// take returns an idle worker, preferably one that has key warm, or a new one.
-func (p *Pool) take(ctx context.Context, key programKey) (c *child, used bool, err error) {
+// take returns a worker for a job of a tenant, and whether it was idle. A guest
+// may have taken over a worker that it ran in, so a worker that has run a job of
+// one tenant never gets one of another: it is ended to make room.
+func (p *Pool) take(ctx context.Context, tenant string, key programKey) (c *child, used bool, err error) {
+	c, fits := p.takeIdle(tenant, key)
+	if c != nil && !fits {
+		p.end(c)
+		c = nil
+	}
+	if c == nil {
+		if c, err = p.start(ctx, runnerName); err != nil {
+			return nil, false, err
+		}
+	}
+	c.tenant = &tenant
+	return c, fits, nil
+}
+
+// takeIdle removes from the idle workers the one that a tenant's job takes, or,
+// if none fits, the one that is to make room for it; nil if none is idle.
+func (p *Pool) takeIdle(tenant string, key programKey) (c *child, fits bool) {
 	p.mu.Lock()
-	if n := len(p.idle); n > 0 {
-		i := max(0, slices.IndexFunc(p.idle, func(c *child) bool { return c.last == key }))
-		c = p.idle[i]
-		p.idle = slices.Delete(p.idle, i, i+1)
+	defer p.mu.Unlock()
+	best, score := -1, -1
+	for i, c := range p.idle {
+		if s := c.suits(tenant, key); s > score { // of equals the one least recently used
+			best, score = i, s
+		}
 	}
-	p.mu.Unlock()
-	if c != nil {
-		return c, true, nil
+	if best < 0 {
+		return nil, false
 	}
-	c, err = p.start(ctx, runnerName)
-	return c, false, err
+	c = p.idle[best]
+	p.idle = slices.Delete(p.idle, best, best+1)
+	return c, score > 0
+}
+
+// suits says how well a worker suits a tenant's job: not at all (0) if it is
+// another tenant's, then one that nobody has used, one of the tenant, and one of
+// the tenant that has the program warm.
+func (c *child) suits(tenant string, key programKey) int {
+	switch {
+	case c.tenant == nil:
+		return 1
+	case *c.tenant != tenant:
+		return 0
+	case c.last != key:
+		return 2
+	default:
+		return 3
+	}
 }
 
 // put returns a worker after a request that ended with err, or ends it if it was
