@@ -85,7 +85,13 @@ func (e RotateKey) describe(before *State) []string {
 		lines = append(lines, "  new "+describeKey(*e.Add))
 	}
 	if e.Remove != "" {
-		lines = append(lines, "  old key "+e.Remove)
+		old := "key " + e.Remove
+		if p, ok := known(before, e.ID); ok {
+			if k, ok := p.Key(e.Remove); ok {
+				old = describeKey(k)
+			}
+		}
+		lines = append(lines, "  old "+old)
 	}
 	return lines
 }
@@ -106,7 +112,16 @@ func (e SetNodeQuorum) describe(before *State) []string {
 	return []string{line}
 }
 
-func (e SetClusterLimits) describe(*State) []string { return describeLimits(e.Limits) }
+func (e SetClusterLimits) describe(before *State) []string {
+	lines := describeLimits(e.Limits)
+	if before == nil {
+		return lines
+	}
+	for _, d := range diffLimits(before.limits, e.Limits) {
+		lines = append(lines, fmt.Sprintf("so far %s %s", strings.ReplaceAll(d.ID, "_", " "), d.Before))
+	}
+	return lines
+}
 
 func (e SetProtocolVersion) describe(before *State) []string {
 	line := fmt.Sprintf("move to protocol version %s; programs that do not know it stop", e.Version)
@@ -117,11 +132,23 @@ func (e SetProtocolVersion) describe(before *State) []string {
 }
 
 func (e SetLogKeys) describe(before *State) []string {
-	what := fmt.Sprintf("%s log", e.Log)
+	what, old := fmt.Sprintf("%s log", e.Log), Log{}
 	if before != nil {
-		what = fmt.Sprintf("%s log %q", e.Log, before.logs.Named(e.Log).Origin)
+		old = before.logs.Named(e.Log)
+		what = fmt.Sprintf("%s log %q", e.Log, old.Origin)
 	}
-	return describeLog(what+" is from now on signed only", e.Keys, e.ReceiptKeys)
+	lines := describeLog(what+" is from now on signed only", e.Keys, e.ReceiptKeys)
+	for _, list := range []struct {
+		what        string
+		before, now []string
+	}{{"no longer: ", old.Keys, e.Keys}, {"no longer, receipts: ", old.ReceiptKeys, e.ReceiptKeys}} {
+		for _, k := range list.before {
+			if !slices.Contains(list.now, k) {
+				lines = append(lines, "  "+list.what+k)
+			}
+		}
+	}
+	return lines
 }
 
 func (e ConfirmSuccessorLog) describe(before *State) []string {
@@ -179,7 +206,7 @@ func describeKeys(keys []Key) []string {
 func describeKey(k Key) string {
 	uses := make([]string, len(k.Uses))
 	for i, u := range k.Uses {
-		uses[i] = string(u)
+		uses[i] = inASCII(string(u))
 	}
 	return fmt.Sprintf("key %s for %s", k.ID(), strings.Join(uses, ", "))
 }
@@ -187,12 +214,23 @@ func describeKey(k Key) string {
 func describeLog(what string, keys, receiptKeys []string) []string {
 	lines := []string{what + " by:"}
 	for _, k := range keys {
-		lines = append(lines, "  "+k)
+		lines = append(lines, "  "+inASCII(k))
 	}
 	for _, k := range receiptKeys {
-		lines = append(lines, "  receipts only: "+k)
+		lines = append(lines, "  receipts only: "+inASCII(k))
 	}
 	return lines
+}
+
+// inASCII returns printable ASCII as it is and quotes anything else: what the
+// rules have not looked at yet may hold line breaks or commands for a terminal.
+func inASCII(text string) string {
+	for i := range len(text) {
+		if text[i] < ' ' || text[i] > '~' {
+			return strconv.QuoteToASCII(text)
+		}
+	}
+	return text
 }
 
 func describeLimits(l contract.ClusterLimits) []string {

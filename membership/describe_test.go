@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -15,6 +16,7 @@ func TestDescribe(t *testing.T) {
 	old := keyOf("node-0").ID()
 	limits := s.Limits()
 	limits.Gas = 5
+	forged := keyOf("forged", UseToken, "\x1b[2J\nadd nothing")
 	for _, test := range []struct {
 		effect Effect
 		plain  []string // in the description without a state
@@ -29,15 +31,19 @@ func TestDescribe(t *testing.T) {
 			[]string{"it was: no name, trust level 0, no labels"}},
 		{RotateKey{ID: "node-0", Add: &add, Remove: old},
 			[]string{`replace a key of "node-0"; what the old key signed stays good`, "new key " + add.ID() + " for token", "old key " + old},
-			[]string{"(kind node, 1 key)"}},
+			[]string{"(kind node, 1 key)", "old key " + old + " for attestation, token"}},
 		{RotateKey{ID: "node-0", Add: &add}, []string{`add a key to "node-0"`}, nil},
 		{RotateKey{ID: "node-0", Remove: old}, []string{`remove a key of "node-0" and revoke it`}, nil},
 		{SetAdminThreshold{1}, []string{"from now on 1 admin must sign each change"}, []string{"(so far 2, of 3)"}},
 		{SetNodeQuorum{3}, []string{"executions need 3 member nodes"}, []string{"(so far 1; 1 are members)"}},
-		{SetClusterLimits{limits}, []string{"gas 5, "}, nil},
+		{RotateKey{ID: "node-0", Add: &forged}, []string{`for token, "\x1b[2J\nadd nothing"`}, nil},
+		{SetClusterLimits{limits}, []string{"gas 5, "}, []string{fmt.Sprintf("so far gas %d", s.Limits().Gas)}},
 		{SetProtocolVersion{"2.0"}, []string{"move to protocol version 2.0"}, []string{"(so far 1.0)"}},
 		{SetLogKeys{Log: LogAudit, Keys: audit.Keys, ReceiptKeys: audit.ReceiptKeys},
 			[]string{"is from now on signed only by:", "  " + audit.Keys[0], "receipts only: " + audit.ReceiptKeys[0]}, []string{`"demo/audit"`}},
+		{SetLogKeys{Log: LogAudit, Keys: []string{"\x1b[1A" + newKey}, ReceiptKeys: []string{"é\n"}},
+			[]string{`"\x1b[1Ademo/audit.2+`, `receipts only: "\u00e9\n"`},
+			[]string{"no longer: " + audit.Keys[0], "no longer, receipts: " + audit.ReceiptKeys[0]}},
 		{ConfirmSuccessorLog{Log: LogAudit, Checkpoint: "demo/audit\n\x1b[2J\n", NewOrigin: "demo/audit.2", NewKeys: []string{newKey}},
 			[]string{`continued by "demo/audit.2"`, newKey, `"demo/audit"`, `"\x1b[2J"`}, []string{`the audit log "demo/audit" ends`}},
 		{foundingOf(t, testCluster), []string{

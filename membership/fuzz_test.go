@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/tallystick/tallystick/internal/dsse"
@@ -75,7 +77,11 @@ func FuzzParseChange(f *testing.F) {
 		if twice, err := again.payload(); err != nil || !bytes.Equal(twice, canonical) {
 			t.Fatalf("%s became %s (%v)", canonical, twice, err)
 		}
-		c.Describe()
+		for _, line := range c.Describe() {
+			if strings.ContainsFunc(line, func(r rune) bool { return !strconv.IsPrint(r) }) {
+				t.Errorf("a signer would be shown %q", line)
+			}
+		}
 	})
 }
 

@@ -142,7 +142,12 @@ func found(dir string, f founding) error {
 	if _, _, err := membership.Genesis(data); err != nil {
 		return fmt.Errorf("the genesis would be refused: %w", err)
 	}
-	return writeFile(filepath.Join(dir, genesisName), data)
+	path := filepath.Join(dir, genesisName)
+	if there, err := os.ReadFile(path); err == nil && !bytes.Equal(there, data) {
+		return withHint(fmt.Errorf("%q is the genesis of a cluster already, another than this one would be", path),
+			"change the members of a running cluster with `tally member propose`; found another cluster in another folder")
+	}
+	return writeFile(path, data)
 }
 
 // loadOrCreate returns the key in a file, which it makes when there is none.
@@ -192,20 +197,26 @@ func policies(dir string, logs membership.Logs, trusted cosigners) error {
 // requireLawful adds to the text of a policy that more than half of the cosigners
 // of lawful membership must have cosigned too.
 func (c cosigners) requireLawful(text []byte) ([]byte, error) {
-	before, quorum, found := bytes.Cut(text, []byte("quorum "))
-	if !found {
+	// The quorum line is the last one; a witness may be named so too.
+	end := bytes.LastIndex(text, []byte("quorum "))
+	if end < 0 {
 		return nil, errors.New("the policy has no quorum line")
 	}
+	quorum := string(bytes.TrimSpace(text[end+len("quorum "):]))
 	var b bytes.Buffer
-	b.Write(before)
+	b.Write(text[:end])
 	names := ""
 	for _, w := range c.lawful {
 		fmt.Fprintf(&b, "witness %s %s %s\n", w.Name, w.Vkey, w.URL)
 		names += " " + w.Name
 	}
 	fmt.Fprintf(&b, "group lawful-membership %d%s\n", len(c.lawful)/2+1, names)
-	fmt.Fprintf(&b, "group witnessed-and-lawful all %s lawful-membership\n", bytes.TrimSpace(quorum))
-	b.WriteString("quorum witnessed-and-lawful\n")
+	if len(c.witnesses) == 0 {
+		b.WriteString("quorum lawful-membership\n") // the other quorum is "none", no member of a group
+	} else {
+		fmt.Fprintf(&b, "group witnessed-and-lawful all %s lawful-membership\n", quorum)
+		b.WriteString("quorum witnessed-and-lawful\n")
+	}
 	if _, err := checkpoint.ParsePolicy(b.Bytes()); err != nil {
 		return nil, err
 	}

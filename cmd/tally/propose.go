@@ -38,6 +38,9 @@ func memberProposeCommand(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if err := keepHalfSigned(output, h.Current()); err != nil {
+			return err
+		}
 		if err := writeFile(output, payload); err != nil {
 			return err
 		}
@@ -63,6 +66,20 @@ func memberProposeCommand(a *app) *cobra.Command {
 		proposeLimits(propose), proposeProtocolVersion(propose), proposeLogKeys(propose), proposeSuccessor(propose),
 	)
 	return cmd
+}
+
+// keepHalfSigned refuses to write over a change that somebody has signed and that
+// can still be applied: signatures are made far away and cannot be made again here.
+func keepHalfSigned(path string, state *membership.State) error {
+	f, err := readChange(path)
+	if err != nil || f.envelope == nil {
+		return nil // there is nothing, or nothing that is worth keeping
+	}
+	if _, _, err := state.Preview(f.payload); err != nil {
+		return nil // applied, stale or refused: its signatures are worth nothing any more
+	}
+	return withHint(fmt.Errorf("%q holds a change that %s signed and that is not applied yet", path, strings.Join(f.signers(state), " and ")),
+		"write to another file with -o, or remove that one")
 }
 
 // withWholeKeyID completes the id of the key that goes from its beginning, as

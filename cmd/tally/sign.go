@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -32,7 +33,8 @@ to have it. A key is a PEM file or the URI of one in a key management service.
 The change is first held to every rule against the present membership, which is
 fetched and replayed from the profile's genesis, or read from --changes where
 there is no network ("tally member export" writes that file). A stale change, or
-one that the rules refuse, is not signed. With --offline it is only shown.`,
+one that the rules refuse, is not signed, nor is one with a signature in it that
+does not hold: nobody could apply it any more. With --offline it is only shown.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := readChange(args[0])
@@ -47,6 +49,9 @@ one that the rules refuse, is not signed. With --offline it is only shown.`,
 				if _, _, err := state.Preview(f.payload); err != nil {
 					return refusedChange(err)
 				}
+			}
+			if err := f.checkSignatures(state); err != nil {
+				return err
 			}
 			show := cmd.ErrOrStderr()
 			f.show(show, state)
@@ -87,22 +92,18 @@ one that the rules refuse, is not signed. With --offline it is only shown.`,
 // it was proposed, or an envelope once somebody has signed it.
 type changeFile struct {
 	path     string
+	data     []byte // as read, or as written since
 	payload  []byte
 	envelope *dsse.Envelope // nil for a bare payload
 	change   membership.Change
 }
 
 func readChange(path string) (*changeFile, error) {
-	f, err := os.Open(path)
+	data, err := readChangeFile(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxChangeFile+1))
-	if err != nil {
-		return nil, err
-	}
-	c := &changeFile{path: path, payload: data}
+	c := &changeFile{path: path, data: data, payload: data}
 	if envelope, err := dsse.Parse(data); err == nil {
 		if envelope.PayloadType != membership.PayloadType {
 			return nil, fmt.Errorf("%q holds a %q, not a membership change", path, envelope.PayloadType)
@@ -113,6 +114,17 @@ func readChange(path string) (*changeFile, error) {
 		return nil, fmt.Errorf("%q: %w", path, err)
 	}
 	return c, nil
+}
+
+// readChangeFile returns the content of a file, one byte more than a change can
+// have at most.
+func readChangeFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxChangeFile+1))
 }
 
 // show tells a signer what the change does; state is nil if it is not known.
@@ -129,12 +141,49 @@ func (f *changeFile) show(w io.Writer, state *membership.State) {
 		fmt.Fprintln(w, "not compared with the present membership: it may be stale, or refused for another reason")
 	}
 	if f.envelope != nil {
-		fmt.Fprintf(w, "signed so far by %s\n", strings.Join(f.signers(state), ", "))
+		unchecked := ""
+		if state == nil {
+			unchecked = " (not checked)"
+		}
+		fmt.Fprintf(w, "signed so far by %s%s\n", strings.Join(f.signers(state), ", "), unchecked)
 	}
 }
 
+// checkSignatures verifies the signatures that are in the file, if the state is
+// known. A signer is told who has signed before, which anybody could have written
+// there; and one that does not hold, or is of a key without a part in the change,
+// spoils the whole envelope.
+func (f *changeFile) checkSignatures(state *membership.State) error {
+	if f.envelope == nil || state == nil {
+		return nil
+	}
+	var keys []ed25519.PublicKey
+	for _, s := range f.envelope.Signatures {
+		if key := adminKey(state, s.KeyID); key != nil {
+			keys = append(keys, key)
+		}
+	}
+	for _, k := range f.addedKeys() {
+		keys = append(keys, k.PublicKey)
+	}
+	if _, err := f.envelope.VerifyWith(membership.PayloadType, keys); err != nil {
+		return withHint(fmt.Errorf("%q holds a signature that nobody accepts: %w", f.path, err),
+			"take the file as it was before that signature was added, or the proposal, and have it signed from there")
+	}
+	return nil
+}
+
+// adminKey returns an admin's key for changes, nil if this is none.
+func adminKey(state *membership.State, keyID string) ed25519.PublicKey {
+	p, ok := state.KeyHolder(keyID)
+	if !ok || p.Kind != membership.KindAdmin {
+		return nil
+	}
+	key, _ := p.KeyFor(membership.UseChange, keyID)
+	return key
+}
+
 // signers names who has signed, by their key ids where nothing else is known.
-// The signatures themselves are checked when the change is applied.
 func (f *changeFile) signers(state *membership.State) (names []string) {
 	for _, s := range f.envelope.Signatures {
 		name := "key " + short(s.KeyID)
@@ -150,18 +199,31 @@ func (f *changeFile) signers(state *membership.State) (names []string) {
 
 // added returns the ids of the keys that the change adds, with whose they are.
 func (f *changeFile) added() map[string]string {
-	keys := map[string]string{}
+	whose := ""
 	switch e := f.change.Effect.(type) {
 	case membership.AddPrincipal:
-		for _, k := range e.Principal.Keys {
-			keys[k.ID()] = e.Principal.ID
-		}
+		whose = e.Principal.ID
 	case membership.RotateKey:
-		if e.Add != nil {
-			keys[e.Add.ID()] = e.ID
-		}
+		whose = e.ID
+	}
+	keys := map[string]string{}
+	for _, k := range f.addedKeys() {
+		keys[k.ID()] = whose
 	}
 	return keys
+}
+
+// addedKeys returns the keys that the change adds.
+func (f *changeFile) addedKeys() []membership.Key {
+	switch e := f.change.Effect.(type) {
+	case membership.AddPrincipal:
+		return e.Principal.Keys
+	case membership.RotateKey:
+		if e.Add != nil {
+			return []membership.Key{*e.Add}
+		}
+	}
+	return nil
 }
 
 // sign adds a signature and keeps it in the file. A key that has no part in the
@@ -187,6 +249,12 @@ func (f *changeFile) sign(signer dsse.Signer, state *membership.State) (err erro
 	if err != nil {
 		return err
 	}
+	// Somebody may have put another proposal, or one more signature, there while
+	// the signer was reading.
+	if now, err := readChangeFile(f.path); err != nil || !bytes.Equal(now, f.data) {
+		return withHint(errors.Join(fmt.Errorf("%q has changed since it was shown, so your signature was not kept", f.path), err), "sign it again to see what it is now")
+	}
+	f.data = data
 	return writeFile(f.path, data)
 }
 
@@ -197,7 +265,7 @@ func (f *changeFile) missing(state *membership.State) (list []string, known bool
 	}
 	admins, added := map[string]bool{}, f.added()
 	for _, s := range f.envelope.Signatures {
-		if p, ok := state.KeyHolder(s.KeyID); ok && p.Kind == membership.KindAdmin {
+		if p, ok := state.KeyHolder(s.KeyID); ok && adminKey(state, s.KeyID) != nil {
 			admins[p.ID] = true
 		}
 		delete(added, s.KeyID)
