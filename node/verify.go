@@ -90,6 +90,9 @@ func (n *Node) verify(ctx context.Context, a *pb.Assignment) (*task, error) {
 	if err := n.prune(n.view.logs[membership.LogAudit].head.Size); err != nil {
 		return nil, err
 	}
+	if members.Size < int64(ex.Epoch) { // what is attested on it would be void
+		return nil, refuse(RefusedMembership, "the membership checkpoint has size %d, the request pins epoch %d", members.Size, ex.Epoch)
+	}
 	if floor := n.store.floor; ex.RequestIndex < floor {
 		return nil, refuse(RefusedSettled, "request at index %d; what was requested before index %d is attested from what is kept, or not at all", ex.RequestIndex, floor)
 	}
@@ -284,8 +287,7 @@ func (n *Node) listed(s *membership.State) error {
 
 // verifyParents checks that every parent is an execution of the same tenant,
 // completed before the request, whose outcome was ok, as its proof bundle shows to
-// this node's policies and genesis, in the one history of the audit log that it has
-// seen.
+// this node's policies and genesis, in the one history of each log that it has seen.
 func (n *Node) verifyParents(ctx context.Context, ex provenance.Execution, bundles [][]byte) ([]parent, error) {
 	ids := ex.Submission.Parents
 	if len(bundles) != len(ids) {
@@ -300,6 +302,9 @@ func (n *Node) verifyParents(ctx context.Context, ex provenance.Execution, bundl
 		b, err := provenance.ParseBundle(bundles[i])
 		if err != nil {
 			return nil, refuseCause(RefusedParent, err)
+		}
+		if err := n.view.knownMembership(ctx, b.GetMembershipCheckpoint()); err != nil {
+			return nil, err
 		}
 		if _, err := n.view.acceptAudit(ctx, b.GetAuditCheckpoint(), RefusedParent); err != nil {
 			return nil, err

@@ -20,6 +20,7 @@ import (
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/record"
+	"github.com/tallystick/tallystick/verifier"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
@@ -756,5 +757,77 @@ func TestParentOfAnotherHistory(t *testing.T) {
 	name, _ := w.assigned(id)
 	n := w.node(name)
 	verify(t, n, a, RefusedFork)
+	verify(t, n, w.assignment(id), nil)
+}
+
+// A parent's proof under another history of the membership log, whose changes are
+// as lawful as those that this node knows, is evidence of a fork.
+func TestParentUnderForkedMembership(t *testing.T) {
+	t.Parallel()
+	w, fork := newWorld(t, testcluster.Options{}), newWorld(t, testcluster.Options{})
+	con := w.Register(nil)
+	parent := w.Submit(con, []byte("a"))
+	w.Run(parent, testcluster.OK("first "))
+	w.AddNode("node-x")
+	fork.AddNode("node-y")
+	id := w.Submit(con, []byte("own"), parent)
+	name, _ := w.assigned(id)
+	for title, test := range map[string]struct {
+		changes func(b *pb.ProofBundle)
+		want    RefusalCode
+	}{
+		"forked": {func(b *pb.ProofBundle) {
+			_, envelope, err := fork.History.Change(2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.MembershipChanges = append(b.MembershipChanges[:1:1], envelope)
+			b.MembershipCheckpoint = fork.Membership.Signed(2)
+		}, RefusedFork},
+		"left out": {func(b *pb.ProofBundle) { b.MembershipChanges, b.ExternalMembership = nil, true }, ""},
+		"as it is": {func(*pb.ProofBundle) {}, ""},
+	} {
+		t.Run(title, func(t *testing.T) {
+			a, b := w.assignment(id), w.Bundle(parent)
+			test.changes(b)
+			file, err := provenance.FormatBundle(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := verifier.VerifyBundle(file, w.config(name).Trust, verifier.Options{Changes: b.GetMembershipChanges()}); err != nil && !b.GetExternalMembership() {
+				t.Fatalf("the bundle is not good by itself: %v", err)
+			}
+			a.ParentBundles = [][]byte{file}
+			n := w.node(name)
+			if test.want == "" {
+				verify(t, n, a, nil)
+				return
+			}
+			verify(t, n, a, test.want)
+			if files, err := os.ReadDir(filepath.Join(n.config.Dir, "evidence")); err != nil || len(files) != 1 {
+				t.Errorf("evidence: %v, %v", files, err)
+			}
+		})
+	}
+}
+
+// A fresh checkpoint of the membership log from before the pinned epoch would make
+// a void attestation of an honest run, and the node would never make another.
+func TestMembershipCheckpointBeforeThePin(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testcluster.Options{})
+	first := w.submit("of the first epoch")
+	w.AddNode("node-x")
+	id := w.submit("of the second")
+	name, _ := w.assigned(id)
+	n := w.node(name)
+	old := w.Membership.Signed(1)
+	// The node learns the epoch, whether or not this one is its own.
+	if _, err := n.verify(t.Context(), w.assignment(first)); err != nil && !errors.Is(err, RefusedNotAssigned) {
+		t.Fatal(err)
+	}
+	a := w.assignment(id)
+	a.MembershipCheckpoint = old
+	verify(t, n, a, RefusedMembership)
 	verify(t, n, w.assignment(id), nil)
 }

@@ -206,6 +206,24 @@ func (v *view) acceptMembership(ctx context.Context, signed []byte, now time.Tim
 	return c, nil
 }
 
+// knownMembership holds a checkpoint of the membership log that need not be fresh,
+// since it comes with a parent's proof, to the changes that this node has folded.
+func (v *view) knownMembership(ctx context.Context, signed []byte) error {
+	l := v.logs[membership.LogMembership]
+	verified, err := l.policy.Verify(signed)
+	if err != nil {
+		return refuseCause(RefusedParent, err)
+	}
+	c := verified.Checkpoint
+	if root, err := v.history.Root(uint64(c.Size)); err == nil && root == c.Root {
+		return nil
+	}
+	if err := v.consistent(ctx, l, c, signed); err != nil {
+		return err
+	}
+	return refuse(RefusedParent, "a parent's membership checkpoint has size %d, and %d changes are known", c.Size, v.history.Size())
+}
+
 // oldestCosignature is the time of the oldest cosignature that was counted, false
 // if none was.
 func oldestCosignature(verified *checkpoint.Verified) (time.Time, bool) {
