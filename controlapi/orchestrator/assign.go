@@ -4,9 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/membership"
@@ -199,6 +202,11 @@ func (o *Orchestrator) prepare(ctx context.Context, id digest.Digest, node strin
 	}
 }
 
+// maxAssignment bounds an assignment in bytes. Nodes take messages of 96 MiB; eight
+// parents' proofs of as many records as a bundle may have, and the records of as
+// many epochs, fit in half of that.
+const maxAssignment = 64 << 20
+
 // assignmentPlan is what the view says about an assignment.
 type assignmentPlan struct {
 	execution   provenance.Execution
@@ -245,6 +253,18 @@ func (o *Orchestrator) assignment(ctx context.Context, id digest.Digest, node st
 		ExecutionId: id.String(), Attempt: p.attempt,
 		ModuleDigest: ex.Contract.Module.String(), InputDigest: ex.Submission.Input.String(),
 	}
+	// Before the membership checkpoint is chosen: the node has folded the changes up
+	// to that one when it verifies these, which leave them out.
+	for _, parent := range ex.Submission.Parents {
+		bundle, err := o.bundle(ctx, bundleKey{id: parent, external: true})
+		if CodeOf(err) == CodeProofNotReady {
+			return nil, ErrNotYet
+		}
+		if err != nil {
+			return nil, err
+		}
+		a.ParentBundles = append(a.ParentBundles, bundle)
+	}
 	var request, audit, members checkpoint.Checkpoint
 	var err error
 	if a.RequestCheckpoint, request, err = firstCovering(o.cfg.Audit, ex.RequestIndex); err != nil {
@@ -269,15 +289,10 @@ func (o *Orchestrator) assignment(ctx context.Context, id digest.Digest, node st
 	if a.Reschedules, err = o.provenAll(ctx, p.reschedules, audit.Size); err != nil {
 		return nil, err
 	}
-	for _, parent := range ex.Submission.Parents {
-		bundle, err := o.bundle(ctx, bundleKey{id: parent})
-		if CodeOf(err) == CodeProofNotReady {
-			return nil, ErrNotYet
-		}
-		if err != nil {
-			return nil, err
-		}
-		a.ParentBundles = append(a.ParentBundles, bundle)
+	// The node ends a stream that brings a larger message, and would meet it again
+	// whenever it opens the next.
+	if size := proto.Size(a); size > maxAssignment {
+		return nil, fmt.Errorf("assignment of %d bytes, at most %d are sent", size, maxAssignment)
 	}
 	return a, nil
 }

@@ -37,6 +37,7 @@ type bundleCache struct {
 type bundleKey struct {
 	id        digest.Digest
 	ancestors bool
+	external  bool // leaves the membership log out, for nodes, which have folded it
 }
 
 func newBundleCache() *bundleCache { return &bundleCache{files: make(map[bundleKey][]byte)} }
@@ -70,7 +71,7 @@ func (o *Orchestrator) Bundle(ctx context.Context, id digest.Digest, tenant stri
 	if _, err := o.execution(id, tenant); err != nil {
 		return nil, err
 	}
-	return o.bundle(ctx, bundleKey{id, ancestors})
+	return o.bundle(ctx, bundleKey{id: id, ancestors: ancestors})
 }
 
 // execution returns an execution that the tenant may see.
@@ -93,7 +94,7 @@ func (o *Orchestrator) bundle(ctx context.Context, key bundleKey) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	b, err := o.fillBundle(ctx, plan)
+	b, err := o.fillBundle(ctx, plan, key.external)
 	if err != nil {
 		if errors.Is(err, ErrNotYet) {
 			return nil, refuse(CodeProofNotReady, "no witnessed checkpoint covers the closing record yet: try again shortly")
@@ -169,8 +170,9 @@ func (o *Orchestrator) planBundle(key bundleKey) (*bundlePlan, error) {
 }
 
 // fillBundle adds checkpoints, proofs, records and changes. Each checkpoint is
-// the first that serves, so the bundle is the same whenever it is made.
-func (o *Orchestrator) fillBundle(ctx context.Context, plan *bundlePlan) (*pb.ProofBundle, error) {
+// the first that serves, so the bundle is the same whenever it is made. external
+// leaves the changes out in any case.
+func (o *Orchestrator) fillBundle(ctx context.Context, plan *bundlePlan, external bool) (*pb.ProofBundle, error) {
 	b := &pb.ProofBundle{ProtocolVersion: record.Version, Cluster: o.cfg.Cluster}
 	note, audit, err := firstCovering(o.cfg.Audit, plan.last)
 	if err != nil {
@@ -194,7 +196,10 @@ func (o *Orchestrator) fillBundle(ctx context.Context, plan *bundlePlan) (*pb.Pr
 	if err != nil {
 		return nil, err
 	}
-	b.MembershipCheckpoint = note
+	b.MembershipCheckpoint, b.ExternalMembership = note, external
+	if external {
+		return b, nil
+	}
 	size := 0
 	for epoch := uint64(1); epoch <= uint64(members.Size); epoch++ {
 		_, envelope, err := o.history.Change(epoch)

@@ -40,10 +40,10 @@ func TestTooManyRecordsAreNotPlanned(t *testing.T) {
 	o := &Orchestrator{view: newView(c.Name, c.History)}
 	o.view.fold = c.Fold
 	var refusal *Error
-	if _, err := o.planBundle(bundleKey{ids[0], true}); !errors.As(err, &refusal) || refusal.Code != CodeTooLarge || !strings.Contains(err.Error(), "4096 records") {
+	if _, err := o.planBundle(bundleKey{id: ids[0], ancestors: true}); !errors.As(err, &refusal) || refusal.Code != CodeTooLarge || !strings.Contains(err.Error(), "4096 records") {
 		t.Errorf("got %v, want %s", err, CodeTooLarge)
 	}
-	if plan, err := o.planBundle(bundleKey{ids[0], false}); err != nil || len(plan.main.records) == 0 {
+	if plan, err := o.planBundle(bundleKey{id: ids[0]}); err != nil || len(plan.main.records) == 0 {
 		t.Errorf("without ancestors: %v", err)
 	}
 }

@@ -417,6 +417,9 @@ func (n *worker) statement(a *pb.Assignment) *provenance.Statement {
 	var input []byte
 	for _, file := range a.GetParentBundles() {
 		b := must[*pb.ProofBundle](t)(provenance.ParseBundle(file))
+		if c := verified(t, w.members.policy, b.GetMembershipCheckpoint()); !b.GetExternalMembership() || c.Size > members.Size {
+			t.Errorf("a parent's bundle with %d changes, up to size %d, for a node that knows %d", len(b.GetMembershipChanges()), c.Size, members.Size)
+		}
 		last := b.GetRecords()[len(b.GetRecords())-1]
 		output := digest.Digest(openingRecord(t, last.GetOpening()).GetProvenance().GetOutputDigest())
 		outputs = append(outputs, output)

@@ -2940,7 +2940,8 @@ type Assignment struct {
 	Epochs []*ProvenRecord `protobuf:"bytes,8,rep,name=epochs,proto3" json:"epochs,omitempty"`
 	// Reschedule records 1 to attempt (*).
 	Reschedules []*ProvenRecord `protobuf:"bytes,9,rep,name=reschedules,proto3" json:"reschedules,omitempty"`
-	// Proof bundles of the parents, in the order of the submission.
+	// Proof bundles of the parents, in the order of the submission, without the
+	// membership log: the node has folded it up to membership_checkpoint.
 	ParentBundles [][]byte `protobuf:"bytes,10,rep,name=parent_bundles,json=parentBundles,proto3" json:"parent_bundles,omitempty"`
 	ModuleDigest  string   `protobuf:"bytes,11,opt,name=module_digest,json=moduleDigest,proto3" json:"module_digest,omitempty"`
 	InputDigest   string   `protobuf:"bytes,12,opt,name=input_digest,json=inputDigest,proto3" json:"input_digest,omitempty"`
