@@ -204,7 +204,7 @@ func TestVisit(t *testing.T) {
 	}
 	b.sees(".principal", "alice")
 	b.sees(".verdict", "On first use")
-	b.sees(".verdict summary", "7 of 7 checks passed")
+	b.sees(".verdict summary", "8 of 8 checks passed")
 	b.do(chromedp.Click(".verdict summary"))
 	b.sees(".witnesses", "witness-1.example")
 	b.sees("table", "node-5")
@@ -378,6 +378,57 @@ func TestLyingServer(t *testing.T) {
 		b.sees(".failed .detail", c.want)
 		b.keep("lie-" + strings.ReplaceAll(name, " ", "-"))
 	}
+}
+
+// hides fails if the element's text holds the words.
+func (b *browser) hides(selector, words string) {
+	b.t.Helper()
+	script := `[...document.querySelectorAll(` + quote(selector) + `)].some((e) => e.textContent.includes(` + quote(words) + `))`
+	if there, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](script)); err != nil || there {
+		b.t.Errorf("%q is in %s, %v", words, selector, err)
+	}
+}
+
+// TestLiesBesideTheProof: where the page has verified something it shows that, and
+// not what the server says of the same.
+func TestLiesBesideTheProof(t *testing.T) {
+	api, server := newFakeAPI(t)
+	b := newBrowser(t)
+	b.look(false, 1200)
+	api.set(func() {
+		api.lie = func(_ string, answer proto.Message) {
+			switch m := answer.(type) {
+			case *pb.GetClusterRootResponse:
+				m.Cluster, m.Epoch, m.AdminThreshold, m.NodeQuorum, m.MembershipCount = "another", 7777, 7777, 7777, 7777
+			case *pb.QueryExecutionStatusResponse:
+				forged := digest.Of([]byte("forged"))
+				m.Status.Outcome.OutputDigest = hex.EncodeToString(forged[:])
+				m.Status.Tenant = "mallory"
+			case *pb.GetBlobResponse:
+				m.Data = []byte("forged")
+			}
+		}
+	})
+	b.do(chromedp.Navigate(server.URL + "/#token=" + goodToken))
+	b.sees("h2", "Cluster root verified in this browser")
+	b.sees(".identity dd", "nodes must be members")
+	b.hides(".identity, h1", "7,777")
+	b.hides("h1", "another")
+
+	id := inspect.Bundle(api.bundle, api.trust, "").Execution.ID
+	b.do(chromedp.Navigate(server.URL + "/#/executions/" + id))
+	b.sees(".proof h2", "Proven")
+	b.sees(".proof .banner", "Of the tenant it says mallory; proven is tenant-1")
+	b.sees(".proof .banner", "Of the output it says")
+	b.press("Show the output")
+	b.sees(".pill", "is not the output of this execution")
+	b.keep("lies-beside-the-proof")
+
+	// With the truth there is nothing to say.
+	api.set(func() { api.lie = nil })
+	b.do(chromedp.Reload())
+	b.sees(".proof h2", "Proven")
+	b.hides(".proof .banner", "Of the")
 }
 
 // TestOldView: a server that shows an old membership, perhaps to hide a

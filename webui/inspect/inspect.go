@@ -131,9 +131,20 @@ type RootReport struct {
 	// Set as far as the checks came.
 	Membership *verifier.Checkpoint `json:"membership,omitempty"`
 	Audit      *verifier.Checkpoint `json:"audit,omitempty"`
-	Epoch      uint64               `json:"epoch"`
-	Admins     int                  `json:"admins"`
-	Members    map[string]int       `json:"members,omitempty"` // number by kind
+	Cluster    *Cluster             `json:"cluster,omitempty"`
+}
+
+// Cluster is what the lawful changes make of the genesis, whatever the server
+// says of it.
+type Cluster struct {
+	Name           string         `json:"name"`
+	Epoch          uint64         `json:"epoch"`
+	Unwitnessed    uint64         `json:"unwitnessed"`     // of the newest epochs, those that no accepted checkpoint covers
+	AdminThreshold uint64         `json:"admin_threshold"` // admins that must agree
+	NodeQuorum     uint64         `json:"node_quorum"`     // nodes that must be members
+	Members        map[string]int `json:"members"`         // number by kind
+	MembershipHash string         `json:"membership_hash"` // hexadecimal
+	IdentityHash   string         `json:"identity_hash"`   // hexadecimal
 }
 
 // MaxAge is how old the cosignatures of the membership checkpoint may be, as for
@@ -213,6 +224,7 @@ func (r *RootReport) replay(claim RootClaim, t Trust) {
 		lawfulTitle  = "every change since was signed by enough admins"
 		rootTitle    = "these changes are what the witnesses saw"
 		hashTitle    = "the hashes recomputed here are those that the server names"
+		keysTitle    = "the logs sign with keys that the members named"
 	)
 	if len(claim.Changes) == 0 || !bytes.Equal(claim.Changes[0], t.Genesis) {
 		r.step("genesis", genesisTitle, "", errors.New("it begins with another one: this is not the cluster that you trust"))
@@ -228,16 +240,21 @@ func (r *RootReport) replay(claim RootClaim, t Trust) {
 		}
 	}
 	state := history.Current()
-	r.Epoch, r.Members = state.Epoch(), make(map[string]int)
-	for p := range state.Principals() {
-		r.Members[string(p.Kind)]++
-	}
-	r.Admins = r.Members[string(membership.KindAdmin)]
+	r.Cluster = clusterOf(state)
 	r.step("changes", lawfulTitle, fmt.Sprintf("%d changes; epoch %d; %d of %d admins decide",
-		len(claim.Changes), state.Epoch(), state.AdminThreshold(), r.Admins), nil)
+		len(claim.Changes), state.Epoch(), state.AdminThreshold(), r.Cluster.Members[string(membership.KindAdmin)]), nil)
 
 	if r.Membership != nil {
-		r.step("root", rootTitle, "root hash "+r.Membership.RootHash, r.compareRoot(history))
+		err := r.compareRoot(history)
+		found := "root hash " + r.Membership.RootHash
+		if err == nil && uint64(r.Membership.Size) < history.Size() {
+			r.Cluster.Unwitnessed = history.Size() - uint64(r.Membership.Size)
+			found += fmt.Sprintf("; not yet of the last %d", r.Cluster.Unwitnessed)
+		}
+		r.step("root", rootTitle, found, err)
+	}
+	if r.Membership != nil && r.Audit != nil {
+		r.step("log_keys", keysTitle, "both", checkLogKeys(claim, t, history))
 	}
 	var err error
 	if got := state.MembershipHash().String(); got != claim.MembershipHash {
@@ -246,6 +263,36 @@ func (r *RootReport) replay(claim RootClaim, t Trust) {
 		err = fmt.Errorf("the cluster identity hash is %s, the server says %q", got, claim.ClusterIdentityHash)
 	}
 	r.step("hashes", hashTitle, "membership hash and cluster identity hash", err)
+}
+
+func clusterOf(s *membership.State) *Cluster {
+	c := &Cluster{Name: s.Cluster(), Epoch: s.Epoch(), AdminThreshold: s.AdminThreshold(), NodeQuorum: s.NodeQuorum(),
+		Members: make(map[string]int), MembershipHash: s.MembershipHash().String(), IdentityHash: s.IdentityHash().String()}
+	for p := range s.Principals() {
+		c.Members[string(p.Kind)]++
+	}
+	return c
+}
+
+// checkLogKeys: a policy says whom its owner believes; that this is a log of the
+// cluster is for its members to say. Both checkpoints satisfy their policies.
+func checkLogKeys(claim RootClaim, t Trust, history *membership.History) error {
+	for _, log := range []struct {
+		name           membership.LogName
+		policy, signed []byte
+	}{
+		{membership.LogAudit, t.AuditPolicy, claim.AuditCheckpoint},
+		{membership.LogMembership, t.MembershipPolicy, claim.MembershipCheckpoint},
+	} {
+		p, err := checkpoint.ParsePolicy(log.policy)
+		if err != nil {
+			return err
+		}
+		if err := verifier.CheckLogKey(history, log.name, p, log.signed); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // compareRoot holds the changes to the root hash of the checkpoint. The newest

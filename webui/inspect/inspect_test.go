@@ -9,9 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tallystick/tallystick/internal/testcluster"
 	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/verifier"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
 func read(t *testing.T, name string) []byte {
@@ -127,8 +129,12 @@ func TestRootAges(t *testing.T) {
 func TestRoot(t *testing.T) {
 	trust := golden(t)
 	report := Root(claim(t), trust, goldenTime)
-	if !report.Verified || len(report.Steps) != 7 || report.Membership == nil || report.Audit == nil || report.Members["node"] == 0 {
+	if !report.Verified || len(report.Steps) != 8 || report.Membership == nil || report.Audit == nil {
 		t.Fatalf("a true claim: %+v", report)
+	}
+	if c := report.Cluster; c == nil || c.Name == "" || c.Epoch != uint64(report.Membership.Size) || c.Unwitnessed != 0 || c.AdminThreshold == 0 ||
+		c.NodeQuorum == 0 || c.Members["node"] == 0 || c.MembershipHash != claim(t).MembershipHash || c.IdentityHash != claim(t).ClusterIdentityHash {
+		t.Errorf("what the page shows of the cluster: %+v", c)
 	}
 	zeros := strings.Repeat("0", 64)
 	for name, c := range map[string]struct {
@@ -163,6 +169,102 @@ func TestRoot(t *testing.T) {
 				}
 				break
 			}
+		}
+	}
+}
+
+// ofCluster is a true claim about a cluster made for the test, and its trust.
+func ofCluster(t *testing.T, c *testcluster.Cluster) (RootClaim, Trust) {
+	t.Helper()
+	var changes [][]byte
+	for epoch := uint64(1); epoch <= c.History.Size(); epoch++ {
+		_, envelope, err := c.History.Change(epoch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changes = append(changes, envelope)
+	}
+	state := c.History.Current()
+	return RootClaim{
+			MembershipCheckpoint: c.Membership.Signed(c.Membership.Size()), AuditCheckpoint: c.Audit.Signed(c.Audit.Size()),
+			MembershipHash: state.MembershipHash().String(), ClusterIdentityHash: state.IdentityHash().String(), Changes: changes,
+		}, Trust{
+			AuditPolicy: c.PolicyText.Audit, MembershipPolicy: c.PolicyText.Membership, Genesis: c.Genesis,
+		}
+}
+
+// signedAt is when the newest cosignature was made.
+func signedAt(t *testing.T, policy *checkpoint.Policy, signed []byte) time.Time {
+	t.Helper()
+	verified, err := policy.Verify(signed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Unix(verified.Cosignatures[0].Timestamp, 0)
+}
+
+// TestRootNotYetWitnessed: changes that no witness has seen are lawful, and are
+// told from those that have been seen.
+func TestRootNotYetWitnessed(t *testing.T) {
+	c := testcluster.New(t, testcluster.Options{Nodes: 3})
+	signed := c.Membership.Signed(c.Membership.Size())
+	c.AddNode("node-x")
+	c.AddNode("node-y")
+	claim, trust := ofCluster(t, c)
+	claim.MembershipCheckpoint = signed
+	got := Root(claim, trust, signedAt(t, c.MembershipPolicy, signed))
+	if !got.Verified || got.Cluster.Unwitnessed != 2 || got.Cluster.Members["node"] != 5 {
+		t.Errorf("%+v %+v", got.Steps, got.Cluster)
+	}
+	for _, s := range got.Steps {
+		if s.Name == "root" && !strings.HasSuffix(s.Detail, "; not yet of the last 2") {
+			t.Errorf("step root says %q", s.Detail)
+		}
+	}
+}
+
+// TestRootLogKeys: a log key that the policy accepts, and that no member named, is
+// not one of the cluster.
+func TestRootLogKeys(t *testing.T) {
+	c := testcluster.New(t, testcluster.Options{Nodes: 3})
+	honest, trust := ofCluster(t, c)
+	at := signedAt(t, c.MembershipPolicy, honest.MembershipCheckpoint)
+	for _, log := range []struct {
+		log    *testcluster.Log
+		policy *[]byte
+		signed func(*RootClaim) *[]byte
+	}{
+		{c.Audit, &trust.AuditPolicy, func(c *RootClaim) *[]byte { return &c.AuditCheckpoint }},
+		{c.Membership, &trust.MembershipPolicy, func(c *RootClaim) *[]byte { return &c.MembershipCheckpoint }},
+	} {
+		vkey, err := checkpoint.Vkey(log.log.Origin, testcluster.Public("rogue"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		*log.policy = append([]byte("log "+vkey+"\n"), *log.policy...)
+		if got := Root(honest, trust, at); !got.Verified {
+			t.Fatalf("a policy with a further key: %+v", got.Steps)
+		}
+		signer, err := checkpoint.NewSigner(log.log.Origin, testcluster.Key("rogue"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rogue, err := checkpoint.Sign(log.log.Checkpoint(log.log.Size()), signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lie := honest
+		_, signatures, _ := bytes.Cut(*log.signed(&lie), []byte("\n\n"))
+		_, cosignatures, _ := bytes.Cut(signatures, []byte("\n"))
+		*log.signed(&lie) = append(rogue, cosignatures...)
+		got := Root(lie, trust, at)
+		for _, s := range got.Steps {
+			if s.OK == (s.Name == "log_keys") {
+				t.Errorf("%s: step %q is %t: %s", log.log.Origin, s.Name, s.OK, s.Detail)
+			}
+		}
+		if got.Verified {
+			t.Errorf("%s: verified", log.log.Origin)
 		}
 	}
 }

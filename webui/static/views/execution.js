@@ -25,7 +25,8 @@ export async function execution({ id, signal }) {
     const [{ bundle }, relied] = await Promise.all([
       call("Control/RetrieveExecutionProof", { executionId: id }, signal), trust.current(),
     ]);
-    replace(result, proof(decode(bundle), relied, { execution: id, name: `${id.slice(0, 16)}.tallyproof` }, output(now, signal)));
+    replace(result, proof(decode(bundle), relied, { execution: id, name: `${id.slice(0, 16)}.tallyproof` },
+      (e) => [otherwise(now, contract, e), output(e, signal)]));
   }
   const fail = (error) => {
     if (!signal.aborted) replace(result, banner("bad", h("p", null, error.message)));
@@ -109,20 +110,40 @@ function stance(r) {
   return pill(tone, r.evidence && tone === "bad" ? `${text}, later` : text);
 }
 
-// output offers the output, and shows it if it is text.
-function output(s, signal) {
-  const o = s.outcome;
-  if (!o || Number(o.outputLength ?? 0) === 0) return null;
+// otherwise names what the server says of an execution above and its proof does not.
+function otherwise(s, contract, e) {
+  const lies = [
+    ["its state", stateName(s.state), e.state],
+    ["the tenant", s.tenant, e.tenant],
+    ["the contract", `${s.contractHash} (${contract?.name} ${contract?.version})`, `${e.contract_hash} (${e.contract_name} ${e.contract_version})`],
+    ["the input", s.inputDigest, e.input_digest],
+    ["the epoch", s.epoch, e.epoch],
+    ["the index of the request", s.requestIndex ?? 0, e.request_index],
+    ["the schedule", s.clusterScheduleHash, e.cluster_schedule_hash],
+    ["the nodes that agree", agreeing(s), e.nodes.map((n) => `${n.id} at ${n.index}`).sort().join(", ")],
+    ["the output", s.outcome?.outputDigest, e.outcome.output_digest],
+  ].filter(([, said, proven]) => String(said) !== String(proven));
+  if (lies.length === 0) return null;
+  return banner("bad", h("p", null, h("strong", null, "Above, the server says something else than is proven. "), "Rely on what is proven:"),
+    h("ul", null, lies.map(([what, said, proven]) => h("li", null, `Of ${what} it says ${said}; proven is ${proven}.`))));
+}
+
+const agreeing = (s) => (s.reports ?? []).filter((r) => r.agrees).map((r) => `${r.node} at ${r.index ?? 0}`).sort().join(", ");
+
+// output offers the output of a proven execution, and shows it if it is text.
+function output(e, signal) {
+  const o = e.outcome;
+  if (o.output_length === 0) return null;
   const place = h("div", null);
   const button = h("button", { type: "button" }, "Show the output");
   button.addEventListener("click", async () => {
     button.disabled = true;
     try {
-      const data = decode((await call("Control/GetBlob", { digest: o.outputDigest }, signal)).data);
-      const same = await sha256(data) === o.outputDigest;
+      const data = decode((await call("Control/GetBlob", { digest: o.output_digest }, signal)).data);
+      const same = await sha256(data) === o.output_digest;
       replace(place,
         h("p", null, same ? pill("good", "has the digest of the proof") : pill("bad", "is not the output of this execution"), " ",
-          h("button", { type: "button", onclick: () => save(data, `${s.executionId.slice(0, 16)}.output`) }, "Download")),
+          h("button", { type: "button", onclick: () => save(data, `${e.id.slice(0, 16)}.output`) }, "Download")),
         preview(data));
       button.remove();
     } catch (error) {
@@ -131,7 +152,7 @@ function output(s, signal) {
     }
   });
   return h("section", { class: "card" },
-    h("div", { class: "heading" }, h("h2", null, "Output"), h("span", { class: "muted" }, bytes(o.outputLength))), button, place);
+    h("div", { class: "heading" }, h("h2", null, "Output"), h("span", { class: "muted" }, bytes(o.output_length))), button, place);
 }
 
 async function sha256(data) {

@@ -25,22 +25,14 @@ export async function overview({ signal, refresh }) {
 
   return [
     h("div", { class: "heading" },
-      h("div", null, h("p", { class: "eyebrow" }, "Cluster"), h("h1", null, root.cluster)),
+      h("div", null, h("p", { class: "eyebrow" }, "Cluster"), h("h1", null, (report.verified && report.cluster.name) || root.cluster)),
       h("button", { type: "button", onclick: refresh, title: "Every look is recorded, so this page looks only when you do" }, "Refresh")),
     verdict(report, relied),
     h("div", { class: "grid two" },
       logCard("Membership", "Who may act. Its cosigned checkpoint is the cluster membership root.", report.membership, relied.summary?.membership),
       logCard("Audit", "What happened. Its checkpoints are the audit roots.", report.audit, relied.summary?.audit,
-        facts(["Entries now", count(root.auditSize)]))),
-    h("section", { class: "card" },
-      h("h2", null, report.verified ? "Identity" : "Identity, as the server tells it"),
-      facts(
-        ["Epoch", count(root.epoch)],
-        ["Members", members(report, root)],
-        ["Admins that must agree", `${count(root.adminThreshold)}${report.admins ? ` of ${report.admins}` : ""}`],
-        ["Node quorum", `${count(root.nodeQuorum)} of ${count(root.memberNodes)} nodes must be members`],
-        ["Membership hash", hash(root.membershipHash, "membership hash")],
-        ["Cluster identity hash", hash(root.clusterIdentityHash, "cluster identity hash")])),
+        facts(["Entries now, as the server tells it", count(root.auditSize)]))),
+    identity(report, root),
     nodes ? nodeCard(nodes.nodes ?? []) : null,
     recent ? h("section", { class: "card" },
       h("div", { class: "heading" }, h("h2", null, "Recent executions"), h("a", { href: "#/executions" }, "All executions")),
@@ -81,10 +73,28 @@ function verdict(report, relied) {
       steps(report.steps)));
 }
 
-function members(report, root) {
-  if (!report.members) return count(root.membershipCount);
-  const words = Object.entries(report.members).sort().map(([kind, n]) => `${n} ${kind}${n === 1 ? "" : "s"}`);
-  return `${count(root.membershipCount)}: ${words.join(", ")}`;
+// identity shows what was recomputed here, and nothing that the server says, if
+// all of it verifies; else what the server says, and says so.
+function identity(report, root) {
+  const card = (title, c, members) => h("section", { class: "card identity" }, h("h2", null, title), facts(
+    ["Epoch", `${count(c.epoch)}${c.unwitnessed ? `, the last ${count(c.unwitnessed)} not witnessed yet` : ""}`],
+    ["Members", members],
+    ["Admins that must agree", c.admins],
+    ["Node quorum", c.nodes],
+    ["Membership hash", hash(c.membershipHash, "membership hash")],
+    ["Cluster identity hash", hash(c.identityHash, "cluster identity hash")]));
+  if (!report.verified) {
+    return card("Identity, as the server tells it", {
+      epoch: root.epoch, admins: count(root.adminThreshold), nodes: `${count(root.nodeQuorum)} of ${count(root.memberNodes)} nodes must be members`,
+      membershipHash: root.membershipHash, identityHash: root.clusterIdentityHash,
+    }, count(root.membershipCount));
+  }
+  const c = report.cluster, kinds = Object.entries(c.members).sort();
+  return card("Identity", {
+    epoch: c.epoch, unwitnessed: c.unwitnessed, admins: `${count(c.admin_threshold)} of ${count(c.members.admin)}`,
+    nodes: `${count(c.node_quorum)} of ${count(c.members.node)} nodes must be members`,
+    membershipHash: c.membership_hash, identityHash: c.identity_hash,
+  }, `${count(kinds.reduce((sum, [, n]) => sum + n, 0))}: ${kinds.map(([kind, n]) => `${n} ${kind}${n === 1 ? "" : "s"}`).join(", ")}`);
 }
 
 function logCard(name, about, checkpoint, policy, more) {

@@ -19,8 +19,9 @@ export function trustLine(relied) {
   return h("p", null, "There is nothing to verify against. ", more);
 }
 
-// proof verifies a bundle file and shows what came of it, in an element. What
-// else there is to show of a proven execution comes after the verdict.
+// proof verifies a bundle file and shows what came of it, in an element. more
+// makes, from the proven execution, what else there is to show of it; that comes
+// after the verdict.
 export function proof(file, relied, { execution = "", name = "proof.tallyproof" } = {}, more = null) {
   const place = h("div", { class: "proof" }, h("p", { class: "loading", role: "status" }, "Verifying in this browser…"));
   run(place, file, relied, { execution, name, more, tampered: false });
@@ -55,7 +56,7 @@ async function run(place, file, relied, options) {
         h("div", { class: "actions" },
           h("button", { type: "button", onclick: () => save(file, options.name) }, "Download the bundle"),
           h("button", { type: "button", class: "quiet", onclick: () => { options.original = file; again(flipped(file)); } }, "Flip one bit and check again"))),
-    report.verified ? [options.more, executionFacts(report.execution), rests(report)] : null);
+    report.verified ? [options.more?.(report.execution), executionFacts(report.execution), rests(report)] : null);
 }
 
 // flipped is a copy with one random bit changed, after the first line.
