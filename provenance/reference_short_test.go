@@ -3,4 +3,4 @@
 package provenance_test
 
 // histories is how many random histories TestFoldAgainstReference goes through.
-const histories = 10
+const histories = 16

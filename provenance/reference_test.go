@@ -32,6 +32,7 @@ type happening struct {
 	node      string
 	said      string // of an attestation: result and checkpoint
 	misfit    bool   // the record does not fit what it is about
+	members   int    // of a request: nodes that there are, all of them eligible
 }
 
 // span is in which epochs a key is valid: from on, and before to if that is not 0.
@@ -46,10 +47,14 @@ type reference struct {
 	log      []happening
 	keys     map[string]span
 	rankings [][]string // by execution
+	shape    shape
 }
 
-// Of the contract that all executions have.
-const refNodes, refAgreement, refStep, refMax = 3, 2, 1, 5
+// shape is what the contract of all executions of a history asks for.
+type shape struct{ nodes, agreement, step, most int }
+
+// shapes has the edges of 2k > n: one node, two, an even number, all that there are.
+var shapes = []shape{{3, 2, 1, 5}, {1, 1, 0, 1}, {2, 2, 0, 2}, {4, 3, 1, 5}, {1, 1, 1, 4}, {2, 2, 2, 5}, {3, 3, 1, 4}, {5, 3, 0, 5}}
 
 // standing is where an execution stands.
 type standing struct {
@@ -88,7 +93,7 @@ func (r *reference) retiredBefore(n int) bool {
 // assigned are the nodes that attempts 0 to a assign.
 func (r *reference) assigned(execution int, a uint64) []string {
 	ranking := r.rankings[execution]
-	return ranking[:min(refNodes+int(a)*refStep, refMax, len(ranking))]
+	return ranking[:min(r.shape.nodes+int(a)*r.shape.step, r.shape.most, len(ranking))]
 }
 
 // at is the standing of an execution before the n-th record; nil if it does not
@@ -145,14 +150,14 @@ func (r *reference) outcome(execution int, said []saying2) provenance.State {
 		m += len(nodes)
 	}
 	for _, nodes := range by {
-		if len(nodes) >= refAgreement && 2*len(nodes) > m {
+		if len(nodes) >= r.shape.agreement && 2*len(nodes) > m {
 			return provenance.StateComplete
 		}
 	}
-	unheard := min(refMax, len(r.rankings[execution])) - len(heard)
+	unheard := min(r.shape.most, len(r.rankings[execution])) - len(heard)
 	by[""] = nil // a set that nobody belongs to yet
 	for _, nodes := range by {
-		if set := len(nodes) + unheard; set >= refAgreement && 2*set > m+unheard {
+		if set := len(nodes) + unheard; set >= r.shape.agreement && 2*set > m+unheard {
 			return provenance.StateOpen
 		}
 	}
@@ -198,6 +203,8 @@ func (r *reference) judge(i int, s *standing) provenance.Code {
 			return provenance.CodeExecutionKnown
 		case r.retiredBefore(i):
 			return provenance.CodeContractRetired
+		case h.members < r.shape.nodes:
+			return provenance.CodeEligible
 		}
 	case "cancel":
 		switch {
@@ -227,7 +234,7 @@ func (r *reference) judge(i int, s *standing) provenance.Code {
 			return provenance.CodeExecutionUnknown
 		case s.state != provenance.StateOpen:
 			return provenance.CodeDecided
-		case len(r.assigned(h.execution, s.attempt)) < min(refMax, len(r.rankings[h.execution])):
+		case len(r.assigned(h.execution, s.attempt)) < min(r.shape.most, len(r.rankings[h.execution])):
 			return provenance.CodeRanksRemain
 		}
 	case "attest":
@@ -293,11 +300,12 @@ func describeFold(ex provenance.Execution) string {
 // story makes a random history, in the log and for the reference.
 type story struct {
 	*scene
-	rng  *rand.Rand
-	ref  *reference
-	ids  []digest.Digest
-	subs []*contract.Submission
-	due  []*pb.Record // derived records that were not appended yet
+	rng   *rand.Rand
+	ref   *reference
+	terms *contract.Contract // of all executions
+	ids   []digest.Digest
+	subs  []*contract.Submission
+	due   []*pb.Record // derived records that were not appended yet
 	// keys by holder and use, the newest last.
 	held map[string][]string
 	seen map[provenance.Code]int
@@ -307,7 +315,7 @@ type story struct {
 func newStory(t *testing.T, seed uint64) *story {
 	c := testcluster.New(t, testcluster.Options{Nodes: 5})
 	s := &story{scene: &scene{Cluster: c}, rng: rand.New(rand.NewPCG(seed, 7)), held: map[string][]string{}, seen: map[provenance.Code]int{},
-		ref: &reference{keys: map[string]span{}}}
+		ref: &reference{keys: map[string]span{}, shape: shapes[seed%uint64(len(shapes))]}}
 	s.ref.log = append(s.ref.log, happening{kind: "epoch", epoch: 1, execution: -1})
 	for _, name := range []string{testcluster.Tenant + "/contract", testcluster.Tenant + "/submission"} {
 		s.hold(name, name)
@@ -316,7 +324,10 @@ func newStory(t *testing.T, seed uint64) *story {
 		name := testcluster.NodeID(n+1) + "/attestation"
 		s.hold(name, name)
 	}
-	s.contract = c.Register(nil)
+	s.terms = c.Contract()
+	s.terms.Nodes, s.terms.Agreement = uint64(s.ref.shape.nodes), uint64(s.ref.shape.agreement)
+	s.terms.Step, s.terms.MaxAssigned = uint64(s.ref.shape.step), uint64(s.ref.shape.most)
+	s.contract = c.Register(s.terms)
 	s.ref.log = append(s.ref.log, happening{kind: "register", execution: -1})
 	return s
 }
@@ -520,13 +531,13 @@ func (s *story) request(t *testing.T) {
 	id := sub.ExecutionID()
 	if _, exists := s.Fold.Execution(id); !exists {
 		// Whom a state ranks is for package membership to say.
-		if schedule, err := s.History.Current().Schedule(id, provenance.ScheduleRequest(s.Contract())); err == nil {
+		if schedule, err := s.History.Current().Schedule(id, provenance.ScheduleRequest(s.terms)); err == nil {
 			s.ref.rankings[i] = schedule.Ranking
 		}
 	}
 	r := s.RequestRecord(sub)
 	r.GetRequest().Epoch, r.GetRequest().Envelope = epoch, s.Envelope(contract.SubmissionType, payload, key)
-	s.tell(t, r, happening{kind: "request", epoch: epoch, key: key, execution: i})
+	s.tell(t, r, happening{kind: "request", epoch: epoch, key: key, execution: i, members: len(s.nodesNow())})
 }
 
 // restate appends a derived record, late, again, or altered.
@@ -612,7 +623,7 @@ func TestFoldAgainstReference(t *testing.T) {
 		provenance.CodeContractRetired, provenance.CodeSubmissionInvalid, provenance.CodeExecutionKnown, provenance.CodeCancellationInvalid,
 		provenance.CodeExecutionUnknown, provenance.CodeDecided, provenance.CodeAttempt, provenance.CodeNobodyNew, provenance.CodeRanksRemain,
 		provenance.CodeNotAssigned, provenance.CodeAttestationInvalid, provenance.CodeAttestationDiffers, provenance.CodeRepeated,
-		provenance.CodeNotDerived, provenance.CodeDiffers,
+		provenance.CodeNotDerived, provenance.CodeDiffers, provenance.CodeEligible,
 		"state open", "state complete", "state diverged", "state cancelled", "state expired"} {
 		if seen[code] == 0 {
 			t.Errorf("no history came to %q", code)
