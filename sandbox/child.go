@@ -43,7 +43,8 @@ type child struct {
 	last      programKey  // what it ran last, and so has warm
 	heard     atomic.Bool // it has sent something since the last request
 
-	writing sync.Mutex // held while a frame is written
+	ended   chan struct{} // closed when it has been reaped
+	writing sync.Mutex    // held while a frame is written
 	mu      sync.Mutex
 	reaped  bool  // waited for: its process group is no longer its own
 	killed  error // why it was killed, the first reason
@@ -73,7 +74,7 @@ func (c *complaint) String() string {
 // startChild starts a worker process. It must be called on a thread that
 // outlives the worker.
 func startChild(cmd *exec.Cmd, log *slog.Logger) (*child, error) {
-	c := &child{cmd: cmd, dir: cmd.Dir, complaint: &complaint{}, log: log}
+	c := &child{cmd: cmd, dir: cmd.Dir, complaint: &complaint{}, log: log, ended: make(chan struct{})}
 	prepareChild(cmd)
 	cmd.Env = []string{}
 	cmd.Stderr = c.complaint
@@ -149,6 +150,7 @@ func (c *child) reap() {
 	}
 	err := c.cmd.Wait()
 	c.reaped = true
+	close(c.ended)
 	c.log.Debug("sandbox worker ended", "pid", c.cmd.Process.Pid, "reason", c.killed, "status", fmt.Sprint(err), "complaint", c.complaint.String())
 }
 

@@ -101,6 +101,9 @@ func confine(c workerConfig, r role) Enforcement {
 	if c.memoryBytes > 0 && holds("memory", limitMemory(c.memoryBytes)) {
 		e.MemoryBytes = c.memoryBytes
 	}
+	if c.memoryBytes > 0 {
+		e.AddressSpace = holds("address space", limitAddressSpace(c.memoryBytes))
+	}
 	// Last, since it forbids the calls above. Files may be opened where opening
 	// them is confined.
 	e.SystemCalls = holds("system calls", filterCalls(e.Filesystem, r.compiler))
@@ -115,8 +118,10 @@ func setLimit(resource int, value uint64) error {
 // limitMemory bounds the process's private writable memory, and asks the
 // garbage collector to stay below. A process that is over the limit already
 // (the race detector's shadow memory) cannot be limited.
+//
+// It is against accidents: what was filled and then made read-only does not count.
 func limitMemory(limit int64) error {
-	used, err := dataSizeOf(os.Getpid())
+	used, err := statusBytes(os.Getpid(), "VmData")
 	if err != nil {
 		return err
 	}
@@ -127,21 +132,19 @@ func limitMemory(limit int64) error {
 	return setLimit(unix.RLIMIT_DATA, uint64(limit))
 }
 
-// dataSizeOf is what RLIMIT_DATA counts of a process.
-func dataSizeOf(pid int) (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+// addressSlack is address space that a worker takes beyond its memory: what the
+// runtime reserves before it needs it, and native code.
+const addressSlack = 512 << 20
+
+// limitAddressSpace bounds all mappings together, whatever their kind and
+// protection, so that code which has taken the worker over cannot get around it.
+// What the runtime reserved at its start, a gigabyte or so, comes on top.
+func limitAddressSpace(limit int64) error {
+	now, err := statusBytes(os.Getpid(), "VmSize")
 	if err != nil {
-		return 0, err
+		return err
 	}
-	_, rest, ok := strings.Cut(string(b), "\nVmData:")
-	if !ok {
-		return 0, fmt.Errorf("no VmData in the status of process %d", pid)
-	}
-	var kb int64
-	if _, err := fmt.Sscan(rest, &kb); err != nil {
-		return 0, err
-	}
-	return kb << 10, nil
+	return setLimit(unix.RLIMIT_AS, uint64(now+limit+addressSlack))
 }
 
 // onlyPipes checks that the standard streams are pipes (or, for diagnostics,

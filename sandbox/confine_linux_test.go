@@ -34,7 +34,7 @@ func TestWorkerConfinement(t *testing.T) {
 	want := Enforcement{
 		Process: true, ProcessGroup: true, EmptyDirectory: true, ParentDeath: true, NoNewPrivs: true,
 		NoCoreDumps: true, NoFileWrites: true, OpenFiles: true,
-		Filesystem: true, SystemCalls: true, CPUTime: true, MemoryBytes: DefaultWorkerMemory,
+		Filesystem: true, SystemCalls: true, CPUTime: true, AddressSpace: true, Watched: true, MemoryBytes: DefaultWorkerMemory,
 	}
 	if got := p.Enforcement(); got != want {
 		t.Errorf("enforcement is %+v", got)
@@ -100,7 +100,7 @@ func TestOnlyPipes(t *testing.T) {
 // dies, and that is an engine fault, not an outcome.
 func TestMemoryLimit(t *testing.T) {
 	idle := testPool(t, PoolConfig{})
-	used, err := dataSizeOf(idle.pids()[0]) // what a worker has before it does anything
+	used, err := statusBytes(idle.pids()[0], "VmData") // what a worker has before it does anything
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,8 @@ type Enforcement struct {
 	Filesystem     bool // sees no file but its own directory, which it cannot change, and the binary's libraries
 	SystemCalls    bool // may make only the system calls that it needs: none to a network, another process or a program
 	CPUTime        bool // processor time is limited
+	AddressSpace   bool // all of its mappings together are limited, of whatever kind
+	Watched        bool // the pool ends it when it has more memory or threads than it may
 	// MemoryBytes is the enforced limit on the worker's data; 0 if it is not enforced.
 	MemoryBytes int64
 	Note        string // why something is not enforced, if anything is not
@@ -23,7 +25,23 @@ type Enforcement struct {
 
 func (e *Enforcement) flags() []*bool {
 	return []*bool{&e.Process, &e.ProcessGroup, &e.EmptyDirectory, &e.ParentDeath, &e.NoNewPrivs,
-		&e.NoCoreDumps, &e.NoFileWrites, &e.OpenFiles, &e.Filesystem, &e.SystemCalls, &e.CPUTime}
+		&e.NoCoreDumps, &e.NoFileWrites, &e.OpenFiles, &e.Filesystem, &e.SystemCalls, &e.CPUTime, &e.AddressSpace, &e.Watched}
+}
+
+// Names are short names of what is enforced, in a fixed order.
+func (e Enforcement) Names() []string {
+	names := []string{"process", "process_group", "empty_directory", "parent_death", "no_new_privileges",
+		"no_core_dumps", "no_file_writes", "open_files", "filesystem", "system_calls", "cpu_time", "address_space", "memory_watched"}
+	var list []string
+	for i, on := range e.flags() {
+		if *on {
+			list = append(list, names[i])
+		}
+	}
+	if e.MemoryBytes > 0 {
+		list = append(list, "memory")
+	}
+	return list
 }
 
 // workerCacheFile bounds one file that a compiling worker writes: native code is

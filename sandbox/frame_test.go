@@ -55,7 +55,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 		t.Errorf("job is\n%+v\nwant\n%+v", got, want)
 	}
 
-	config := workerConfig{1 << 30, 3}
+	config := workerConfig{1 << 30, 3, true}
 	if got, err := unpackConfig(config.pack()); err != nil || got != config {
 		t.Errorf("configuration is %+v, %v", got, err)
 	}
@@ -72,10 +72,10 @@ func TestMessagesRoundTrip(t *testing.T) {
 		t.Errorf("module is %+v, %v", got, err)
 	}
 	result := &Result{Outcome: Outcome{Kind: KindExit, ExitCode: 3, PeakPages: 2, Memory: &[32]byte{5}},
-		Output: []byte("out"), Diagnostics: []byte("diag"), Engine: compilerInfo()}
+		Output: []byte("out"), Diagnostics: []byte("diag"), Engine: engineInfo("compiler")}
 	result.Engine.WallTime, result.Engine.CompileTime = 1, 2
 	result.Outcome.Output, result.Outcome.Diagnostics = DigestOf(result.Output), DigestOf(result.Diagnostics)
-	if got, err := unpackResult(packResult(result), &job); err != nil || !reflect.DeepEqual(got, result) {
+	if got, err := unpackResult(packResult(result), &job, "compiler"); err != nil || !reflect.DeepEqual(got, result) {
 		t.Errorf("result is %+v, %v", got, err)
 	}
 }
@@ -136,11 +136,11 @@ func TestResultCheck(t *testing.T) {
 		"negative time":      func(r *Result) { r.Engine.WallTime = -1 },
 	} {
 		r := goodResult()
-		if _, err := unpackResult(packResult(r), &job); err != nil {
+		if _, err := unpackResult(packResult(r), &job, "compiler"); err != nil {
 			t.Fatal(err)
 		}
 		change(r)
-		if got, err := unpackResult(packResult(r), &job); !errors.Is(err, errProtocol) {
+		if got, err := unpackResult(packResult(r), &job, "compiler"); !errors.Is(err, errProtocol) {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
@@ -179,7 +179,7 @@ func FuzzMessages(f *testing.F) {
 		check(err, func() []byte { return a.pack() })
 		m, err := unpackModule(b)
 		check(err, func() []byte { return m.pack() })
-		r, err := unpackResult(b, &job)
+		r, err := unpackResult(b, &job, "compiler")
 		check(err, func() []byte { return packResult(r) })
 		failure, err := unpackFailure(b)
 		check(err, func() []byte {

@@ -10,12 +10,13 @@ import (
 
 // workerProtocol is the version of the messages below. Pool and worker are the
 // same binary, so it guards only against a binary replaced while running.
-const workerProtocol = 2
+const workerProtocol = 3
 
 // A workerConfig is the first message to a worker.
 type workerConfig struct {
 	memoryBytes   int64  // limit of the worker's own data, 0 for none
 	cachedModules uint32 // compiled modules kept warm
+	interpreter   bool   // as of EngineConfig
 }
 
 func (c workerConfig) pack() []byte {
@@ -23,13 +24,14 @@ func (c workerConfig) pack() []byte {
 	p.u32(workerProtocol)
 	p.i64(c.memoryBytes)
 	p.u32(c.cachedModules)
+	p.bool(c.interpreter)
 	return p.b
 }
 
 func unpackConfig(b []byte) (c workerConfig, err error) {
 	u := unpacker{b: b}
 	version := u.u32()
-	c.memoryBytes, c.cachedModules = u.i64(), u.u32()
+	c.memoryBytes, c.cachedModules, c.interpreter = u.i64(), u.u32(), u.bool()
 	if err := u.done(); err != nil {
 		return c, err
 	}
@@ -181,9 +183,9 @@ func packResult(r *Result) []byte {
 
 // unpackResult takes a worker's word only for what the job allows; what it
 // sends is suspect until then, since guest code may have taken it over.
-func unpackResult(b []byte, job *Job) (*Result, error) {
+func unpackResult(b []byte, job *Job, mode string) (*Result, error) {
 	u := unpacker{b: b}
-	r := &Result{Engine: compilerInfo()}
+	r := &Result{Engine: engineInfo(mode)}
 	o := &r.Outcome
 	o.Kind, o.ExitCode, o.PeakPages = Kind(u.u8()), u.u32(), u.u32()
 	if u.bool() {

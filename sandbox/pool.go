@@ -33,13 +33,17 @@ type PoolConfig struct {
 	// WorkerMemory limits the data of each worker, in bytes; 0 means
 	// DefaultWorkerMemory.
 	WorkerMemory int64
+	// Interpreter has the workers interpret modules and not compile them, some
+	// hundred times slower: a second opinion, also where there is no compiler.
+	Interpreter bool
 	// CachedModules is how many compiled modules each worker keeps warm; 0 means
 	// DefaultCachedModules.
 	CachedModules int
 	// CacheDir, if not empty, keeps compiled programs across restarts; without it
 	// they live as long as the pool. It holds native code that workers execute:
 	// only this process may write to it, and workers never do. It is made with
-	// mode 0700 if it does not exist.
+	// mode 0700 if it does not exist. With Interpreter nothing is compiled, and it
+	// is not used.
 	CacheDir string
 	// CacheBytes bounds the directory's size, roughly; 0 means DefaultCacheBytes.
 	CacheBytes int64
@@ -95,7 +99,7 @@ func newPool(config PoolConfig, command func(name, dir string) (*exec.Cmd, error
 	}
 	p := &Pool{
 		config:  config,
-		worker:  workerConfig{config.WorkerMemory, uint32(config.CachedModules)},
+		worker:  workerConfig{config.WorkerMemory, uint32(config.CachedModules), config.Interpreter},
 		dir:     dir,
 		command: command,
 		tokens:  make(chan struct{}, config.Workers),
@@ -182,7 +186,7 @@ func (p *Pool) Run(ctx context.Context, job Job) (*Result, error) {
 			answer:         frameResult,
 			cancels:        job.Limits.metered(),
 		}, func(answer []byte) (err error) {
-			if result, err = unpackResult(answer, &job); err == nil {
+			if result, err = unpackResult(answer, &job, modeOf(p.config.Interpreter)); err == nil {
 				result.RewrittenModule = program.admission.RewrittenModule
 			}
 			return err

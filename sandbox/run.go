@@ -57,11 +57,8 @@ func (e *Engine) run(ctx context.Context, p *program, job *Job) (*Result, error)
 		sum := sha256.Sum256(b)
 		outcome.Memory = &sum
 	}
-	info := compilerInfo()
+	info := engineInfo(modeOf(e.config.Interpreter))
 	info.WallTime = wall
-	if e.config.Interpreter {
-		info.Mode = "interpreter"
-	}
 	if outcome.Kind == KindTrap {
 		info.Trap = trapText(runErr)
 	}
@@ -87,7 +84,15 @@ func call(ctx context.Context, m api.Module) error {
 
 const pageSize = 64 << 10
 
-// compilerInfo describes this engine in its ordinary mode.
-func compilerInfo() EngineInfo {
-	return EngineInfo{Name: "wazero", Version: engineVersion, Mode: "compiler", GOARCH: runtime.GOARCH}
+// modeOf is the word for how modules run.
+func modeOf(interpreter bool) string {
+	if interpreter {
+		return "interpreter"
+	}
+	return "compiler"
+}
+
+// engineInfo describes this engine in a mode.
+func engineInfo(mode string) EngineInfo {
+	return EngineInfo{Name: "wazero", Version: engineVersion, Mode: mode, GOARCH: runtime.GOARCH}
 }

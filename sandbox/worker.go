@@ -106,7 +106,7 @@ func serveWorker(in io.Reader, out io.Writer, r role, confine func(workerConfig,
 	if err := writeFrame(out, frameGreeting, e.pack()); err != nil {
 		return err
 	}
-	engine := NewEngine(EngineConfig{CachedModules: int(config.cachedModules), CacheDir: dir})
+	engine := NewEngine(config.engine(dir))
 	defer engine.Close()
 
 	frames, readErr := make(chan inbound), make(chan error, 1)
@@ -124,6 +124,19 @@ func serveWorker(in io.Reader, out io.Writer, r role, confine func(workerConfig,
 		return err
 	}
 	return nil
+}
+
+// interpreterSlice takes an interpreter about as long as DefaultSlice takes
+// compiled code.
+const interpreterSlice = DefaultSlice / 100
+
+// engine is the configuration of a worker's engine.
+func (c workerConfig) engine(dir string) EngineConfig {
+	e := EngineConfig{Interpreter: c.interpreter, CachedModules: int(c.cachedModules), CacheDir: dir}
+	if c.interpreter {
+		e.Slice = interpreterSlice
+	}
+	return e
 }
 
 // readFrames runs beside the guest, so that a cancel, and the end of the pool,

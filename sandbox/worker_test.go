@@ -85,7 +85,7 @@ func TestWorkerConversation(t *testing.T) {
 			p.send(frameModule, rewritten(t, job, false))
 		}
 		p.want(frameRunning)
-		r, err := unpackResult(p.want(frameResult), &job)
+		r, err := unpackResult(p.want(frameResult), &job, "compiler")
 		if err != nil || r.Outcome.Kind != KindOK {
 			t.Fatalf("run %d: %+v, %v", i, r, err)
 		}

@@ -110,6 +110,8 @@ func (p *Pool) startIn(name, dir string) (*child, error) {
 		s.child.stop()
 		return nil, err
 	}
+	s.child.greeting.Watched = watchable(s.child.cmd.Process.Pid)
+	go s.child.watch(p.worker.memoryBytes) // ends with the child
 	return s.child, nil
 }
 

@@ -238,7 +238,7 @@ func serve(ctx context.Context, c serveConfig, logger *slog.Logger, stderr io.Wr
 		}
 		defer stop()
 	}
-	logger.Info("node started", "id", c.id, "server", c.server, "version", version(), "isolation", isolation(pool.Enforcement()))
+	logger.Info("node started", "id", c.id, "server", c.server, "version", version(), "isolation", pool.Enforcement().Names())
 	err = n.Run(ctx)
 	logger.Info("node stopped", "stats", n.Stats())
 	return err

@@ -61,25 +61,6 @@ func describe(pool *sandbox.Pool) *pb.NodeInfo {
 		SoftwareVersion: version(),
 		Architecture:    runtime.GOARCH,
 		Engine:          "wazero",
-		Isolation:       isolation(pool.Enforcement()),
+		Isolation:       pool.Enforcement().Names(),
 	}
-}
-
-// isolation names what confines the workers on this machine.
-func isolation(e sandbox.Enforcement) []string {
-	var list []string
-	for _, m := range []struct {
-		name string
-		on   bool
-	}{
-		{"process", e.Process}, {"process_group", e.ProcessGroup}, {"empty_directory", e.EmptyDirectory},
-		{"parent_death", e.ParentDeath}, {"no_new_privileges", e.NoNewPrivs}, {"no_core_dumps", e.NoCoreDumps},
-		{"no_file_writes", e.NoFileWrites}, {"open_files", e.OpenFiles}, {"memory", e.MemoryBytes > 0},
-		{"filesystem", e.Filesystem}, {"system_calls", e.SystemCalls}, {"cpu_time", e.CPUTime},
-	} {
-		if m.on {
-			list = append(list, m.name)
-		}
-	}
-	return list
 }

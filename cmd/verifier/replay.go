@@ -32,6 +32,7 @@ type replayReport struct {
 	Difference string            `json:"difference,omitempty"`
 	Compared   []compared        `json:"compared,omitempty"`
 	Outcome    *contract.Outcome `json:"outcome,omitempty"` // of the replay
+	Isolation  *isolation        `json:"isolation,omitempty"`
 }
 
 func replayCommand() *cobra.Command {
@@ -40,8 +41,8 @@ func replayCommand() *cobra.Command {
 		Use:   "replay BUNDLE | --all LOG",
 		Short: "Run the module of an execution again, or of a whole log, and compare the outcomes",
 		Long: `Check a proof bundle as "verifier proof" does, then run the module again on this
-machine, in a process of its own, and compare every member of the outcome with
-the attested one.
+machine, in a confined process of its own, and compare every member of the outcome
+with the attested one.
 
 The payloads are the module, the submission's input (not needed when it is empty),
 and the outputs of the parents. They are recognised by their digests: --blob names
@@ -110,6 +111,7 @@ func replayBundle(cmd *cobra.Command, f *replayFlags, name string) error {
 	if err == nil && !f.json {
 		fmt.Fprintf(w, "%d. %-12s %-6s  %s\n", len(report.Steps)+1, "replay", "ok", "running the module again has the same outcome, bit for bit")
 		fmt.Fprintf(w, "                        %d members compared, result digest %s\n", len(out.Compared), out.Outcome.ResultDigest())
+		fmt.Fprintf(w, "                        run in %s\n", out.Isolation)
 		printSummary(w, report)
 	}
 	return err
@@ -130,6 +132,7 @@ func (f *replayFlags) replayOne(ctx context.Context, out *replayReport) error {
 		return err
 	}
 	defer m.Close()
+	out.Isolation = isolationOf(m)
 	found, err := r.run(ctx, m, from, f.timeout)
 	if err != nil {
 		return err

@@ -46,6 +46,7 @@ type replayAllReport struct {
 	NotReplayed []verdict    `json:"not_replayed"`
 	Voids       []voidRecord `json:"void_records"`
 	State       string       `json:"state"`
+	Isolation   *isolation   `json:"isolation,omitempty"` // of this run, if it replayed any
 }
 
 // replayAll recomputes the state of every execution of an audit log and replays
@@ -191,6 +192,7 @@ func (f *replayFlags) replayDecided(ctx context.Context, log *wholeLog, state *r
 		return err
 	}
 	defer m.Close()
+	report.Isolation = isolationOf(m)
 	ctx, cancel := context.WithCancel(ctx)
 	// A verdict's channel is in the queue while its run goes on, so the queue's
 	// capacity and the one that is waited for bound the runs and their payloads.
@@ -323,6 +325,9 @@ func printReplayAll(w io.Writer, r *replayAllReport) {
 		for _, v := range r.Voids {
 			row("", "record %d (%s): %s: %s", v.Index, v.Kind, v.Code, v.Detail)
 		}
+	}
+	if r.Isolation != nil {
+		row("run in", "%s", r.Isolation)
 	}
 	row("remembered in", "%s", r.State)
 }

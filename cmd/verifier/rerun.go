@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tallystick/tallystick/contract"
@@ -27,50 +28,42 @@ type rerun struct {
 
 type parentOutput struct{ id, output digest.Digest }
 
-// machine runs jobs: a pool of worker processes, or the interpreter.
+// machine runs jobs.
 type machine interface {
 	Run(ctx context.Context, job sandbox.Job) (*sandbox.Result, error)
-	Close() error
 }
 
-// newMachine makes a machine for as many runs at a time. Compiled modules run in
-// worker processes, since they are strangers' and native code. The interpreter
-// runs nothing but its own code, so it stays in this process.
-func newMachine(interpreter bool, jobs int) (machine, error) {
-	if interpreter {
-		m := make(interpreters, jobs)
-		for range jobs {
-			m <- sandbox.NewEngine(sandbox.EngineConfig{Interpreter: true})
-		}
-		return m, nil
-	}
-	pool, err := sandbox.NewPool(sandbox.PoolConfig{Workers: jobs})
+// newMachine makes a machine for as many runs at a time. Modules are strangers',
+// so they run in confined worker processes, and never in this one, which reads
+// what the auditor trusts: interpreted too, since an interpreter has faults as
+// well.
+func newMachine(interpreter bool, jobs int) (*sandbox.Pool, error) {
+	pool, err := sandbox.NewPool(sandbox.PoolConfig{Workers: jobs, Interpreter: interpreter})
 	if err != nil {
-		return nil, fail(exitNoOutcome, "", "starting the sandbox: %w", err)
+		return nil, fail(exitNoOutcome, "modules run in processes of their own only: see that this machine can start them", "starting the sandbox: %w", err)
 	}
 	return pool, nil
 }
 
-// interpreters holds the engines that are not running anything.
-type interpreters chan *sandbox.Engine
-
-func (m interpreters) Run(ctx context.Context, job sandbox.Job) (*sandbox.Result, error) {
-	select {
-	case e := <-m:
-		defer func() { m <- e }()
-		return e.Run(ctx, job)
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+// isolation says what confined the runs of a replay, in the words of "tally nodes".
+type isolation struct {
+	Enforced []string `json:"enforced"`
+	// Missing says why something is not enforced, if anything is not.
+	Missing string `json:"missing,omitempty"`
 }
 
-// Close is called when nothing runs any more.
-func (m interpreters) Close() error {
-	var errs []error
-	for range cap(m) {
-		errs = append(errs, (<-m).Close())
+func isolationOf(m *sandbox.Pool) *isolation {
+	e := m.Enforcement()
+	return &isolation{e.Names(), e.Note}
+}
+
+// String is one line.
+func (i *isolation) String() string {
+	s := "worker processes with " + strings.Join(i.Enforced, ", ")
+	if i.Missing != "" {
+		s += "; missing: " + i.Missing
 	}
-	return errors.Join(errs...)
+	return s
 }
 
 // replayed is what a replay found.
