@@ -179,9 +179,10 @@ func (c *directConn) serve() {
 }
 
 // next reads until a request is complete. It waits for the first byte of one for
-// as long as idle. What does not become ours in time is not.
+// as long as idle, and from then on for directGrace in all, however many pieces
+// come. What does not become ours in time is not.
 func (c *directConn) next(idle time.Duration) (addRequest, understanding) {
-	wait := idle
+	deadline, begun := time.Now().Add(idle), false
 	for {
 		if len(c.buf) > 0 {
 			r, u := parseAdd(c.buf)
@@ -191,9 +192,11 @@ func (c *directConn) next(idle time.Duration) (addRequest, understanding) {
 			if len(c.buf) == cap(c.buf) {
 				return r, notOurs // larger than we care for
 			}
-			wait = directGrace
+			if !begun {
+				deadline, begun = time.Now().Add(directGrace), true
+			}
 		}
-		c.SetReadDeadline(time.Now().Add(wait))
+		c.SetReadDeadline(deadline)
 		if c.l.stopping.Load() { // its deadline may have been before ours
 			return addRequest{}, notOurs
 		}

@@ -252,6 +252,29 @@ func TestDirectTime(t *testing.T) {
 		if took := time.Since(start); took != directGrace {
 			t.Errorf("passed on after %v", took)
 		}
+		// Nor does a byte now and then keep it here.
+		dripping, ended := dial(), make(chan struct{})
+		start = time.Now()
+		go func() {
+			defer close(ended)
+			for b := range slices.Chunk([]byte(post("/add", "", strings.Repeat("x", 100))), 1) {
+				if _, err := dripping.Write(b); err != nil {
+					return
+				}
+				time.Sleep(directGrace / 5)
+			}
+		}()
+		select {
+		case to := <-passed:
+			to.Close()
+		case <-time.After(2 * directGrace):
+			t.Error("a request that arrives byte by byte is not passed on")
+		}
+		if took := time.Since(start); took > directGrace {
+			t.Errorf("passed on after %v", took)
+		}
+		dripping.Close()
+		<-ended
 		silent := dial()
 		start = time.Now()
 		if _, err := silent.Read(make([]byte, 1)); err != io.EOF || time.Since(start) != readTimeout {
