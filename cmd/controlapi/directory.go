@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
-	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/strictjson"
 	"github.com/tallystick/tallystick/keyfile"
 	"github.com/tallystick/tallystick/logserver"
@@ -54,9 +53,6 @@ func (d *directory) file(parts ...string) string {
 
 // create makes keys and stores of both logs.
 func (d *directory) create(cluster string) error {
-	if !contract.ValidIdentifier(cluster) {
-		return fmt.Errorf("%q is no cluster id: want 1 to 63 of a-z, 0-9, '.', '_', '-', first and last a letter or digit", cluster)
-	}
 	if _, err := os.Stat(d.file(logsFile)); err == nil {
 		return fmt.Errorf("%q holds a control plane already", d.path)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
+	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/sandbox"
 )
 
@@ -29,8 +30,13 @@ func main() {
 // rootCommand builds the command line.
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "controlapi",
-		Short:         "Run the control plane of a cluster",
+		Use:   "controlapi",
+		Short: "Run the control plane of a cluster",
+		Long: `Run the control plane of a cluster: its two logs, the admission of contracts and
+submissions, scheduling, proofs, the API and the web page.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 a write to a store has an unknown
+outcome: start the program again, which finds out.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -50,6 +56,9 @@ write logs.json, the object "logs" of the genesis. Then make the genesis with
 membership.policy into the directory. An interrupted init can be run again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !contract.ValidIdentifier(cluster) {
+				return wiring.Usage(cmd, fmt.Errorf("%q is no cluster id: want 1 to 63 of a-z, 0-9, '.', '_', '-', first and last a letter or digit", cluster))
+			}
 			if err := dir.create(cluster); err != nil {
 				return err
 			}

@@ -30,6 +30,7 @@ import (
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/dsse"
 	"github.com/tallystick/tallystick/internal/strictjson"
+	"github.com/tallystick/tallystick/logserver"
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/sandbox"
@@ -311,15 +312,15 @@ func TestServe(t *testing.T) {
 // Beyond loopback there is TLS or nothing.
 func TestTLS(t *testing.T) {
 	d := newDirectory(t)
-	config := serveConfig{dir: d, deadline: time.Hour, quotas: "default"}
+	config := serveConfig{dir: d, deadline: time.Hour, refresh: logserver.DefaultRefreshInterval, quotas: "default"}
 	for _, listen := range []string{"0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:0", "example.com:0"} {
 		config.listen = listen
-		if err := serve(context.Background(), config, io.Discard); err == nil || !strings.Contains(err.Error(), "needs TLS") {
+		if err := config.check(); err == nil || !strings.Contains(err.Error(), "needs TLS") {
 			t.Errorf("listening on %q without TLS: %v", listen, err)
 		}
 	}
 	config.listen = "127.0.0.1"
-	if err := serve(context.Background(), config, io.Discard); err == nil {
+	if err := config.check(); err == nil {
 		t.Error("listening without a port")
 	}
 

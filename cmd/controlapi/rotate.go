@@ -67,7 +67,7 @@ func rotateStep(step, short string) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			name := membership.LogName(log)
 			if name != membership.LogAudit && name != membership.LogMembership {
-				return fmt.Errorf("log %q is neither %q nor %q", log, membership.LogAudit, membership.LogMembership)
+				return wiring.Usage(cmd, fmt.Errorf("--log %q is neither %q nor %q", log, membership.LogAudit, membership.LogMembership))
 			}
 			keys, err := dir.rotate(name, step, cmd.ErrOrStderr())
 			for _, k := range keys {

@@ -74,6 +74,9 @@ The log, one JSON object a line, goes to standard error, after a line
 is published if the witnesses allow, and the stores are closed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := config.check(); err != nil {
+				return wiring.Usage(cmd, err)
+			}
 			return serve(cmd.Context(), config, cmd.ErrOrStderr())
 		},
 	}
@@ -92,6 +95,22 @@ is published if the witnesses allow, and the stores are closed.`,
 	cmd.MarkFlagRequired("listen")
 	cmd.MarkFlagsRequiredTogether("tls-cert", "tls-key")
 	return cmd
+}
+
+// check refuses flags that have no such value, and to serve strangers in the
+// clear.
+func (config serveConfig) check() error {
+	if config.refresh < minRefresh || config.refresh > maxRefresh {
+		return fmt.Errorf("--refresh-interval %v: take %v to %v", config.refresh, minRefresh, maxRefresh)
+	}
+	if _, err := controlapi.NamedQuotas(config.quotas); err != nil {
+		return fmt.Errorf("--quotas: %w", err)
+	}
+	loopback, err := wiring.CheckAddress(config.listen)
+	if err == nil && !loopback && config.tlsCert == "" {
+		err = fmt.Errorf("listening on %q needs TLS: give --tls-cert and --tls-key, or listen on 127.0.0.1", config.listen)
+	}
+	return err
 }
 
 // controlPlane is everything that runs, in the order in which it was opened.
@@ -118,9 +137,6 @@ type controlPlane struct {
 
 // serve runs a control plane until ctx ends.
 func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error) {
-	if config.refresh != 0 && (config.refresh < minRefresh || config.refresh > maxRefresh) {
-		return fmt.Errorf("a refresh interval of %v: take %v to %v", config.refresh, minRefresh, maxRefresh)
-	}
 	p := &controlPlane{config: config, stderr: stderr, logger: wiring.Logger(stderr, config.verbose)}
 	defer func() { err = errors.Join(err, p.close()) }()
 	if err := p.openStores(); err != nil {
@@ -215,16 +231,9 @@ func (p *controlPlane) openLog(name membership.LogName, hold bool) (*logserver.L
 	return log, o, nil
 }
 
-// listen opens the listener, and refuses to serve strangers in the clear.
+// listen opens the listener.
 func (p *controlPlane) listen() (net.Listener, error) {
-	host, _, err := net.SplitHostPort(p.config.listen)
-	if err != nil {
-		return nil, err
-	}
 	if p.config.tlsCert == "" {
-		if ip := net.ParseIP(host); host != "localhost" && !ip.IsLoopback() {
-			return nil, fmt.Errorf("listening on %q needs TLS: give --tls-cert and --tls-key, or listen on 127.0.0.1", p.config.listen)
-		}
 		return net.Listen("tcp", p.config.listen)
 	}
 	cert, err := tls.LoadX509KeyPair(p.config.tlsCert, p.config.tlsKey)

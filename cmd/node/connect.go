@@ -16,6 +16,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/controlapi/token"
 	"github.com/tallystick/tallystick/keyfile"
 	"github.com/tallystick/tallystick/membership"
@@ -42,7 +43,7 @@ func connectTo(c serveConfig, trust verifier.Trust) (node.ControlPlane, node.Log
 	if err != nil {
 		return nil, nil, err
 	}
-	tokenKey, err := keyfile.LoadEd25519(c.tokenKey, passphrase(c.pass))
+	tokenKey, err := keyfile.LoadEd25519(c.tokenKey, wiring.Passphrase(c.pass))
 	if err != nil {
 		return nil, nil, err
 	}

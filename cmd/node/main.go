@@ -17,7 +17,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -43,22 +42,17 @@ func main() {
 // rootCommand builds the command line.
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "node",
-		Short:         "Verify, run and attest the work of a cluster",
-		Version:       version(),
+		Use:   "node",
+		Short: "Verify, run and attest the work of a cluster",
+		Long: `Take assignments of a control plane, verify them, run them in worker processes,
+and attest to the outcomes.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	root.AddCommand(initCommand(), serveCommand())
 	return root
-}
-
-// version is the module version that this binary was built from.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }
 
 const (
@@ -85,7 +79,7 @@ can be run again: keys that exist are kept.`,
 				return err
 			}
 			for _, name := range []string{attestationName, tokenName} {
-				if err := createKey(dir, name, passphrase(passphraseFile)); err != nil {
+				if err := createKey(dir, name, wiring.Passphrase(passphraseFile)); err != nil {
 					return err
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "%s=%s\n", name, publicPath(dir, name))
@@ -115,13 +109,6 @@ func createKey(dir, name string, pass keyfile.Passphrase) error {
 		return err
 	}
 	return keyfile.WritePublic(publicPath(dir, name), publicKey(key))
-}
-
-func passphrase(file string) keyfile.Passphrase {
-	if file == "" {
-		return nil
-	}
-	return keyfile.PassphraseFile(file)
 }
 
 // serveConfig is what the flags of serve say.
@@ -157,7 +144,7 @@ standard error.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkpoint.CheckMaxAge(c.maxAge); err != nil {
-				return err
+				return wiring.Usage(cmd, fmt.Errorf("--max-age: %w", err))
 			}
 			logger := wiring.Logger(cmd.ErrOrStderr(), false)
 			// The next signal has its usual effect.
@@ -207,7 +194,7 @@ func serve(ctx context.Context, c serveConfig, logger *slog.Logger, stderr io.Wr
 	if err != nil {
 		return err
 	}
-	attestation, err := keyfile.LoadEd25519(c.attestationKey, passphrase(c.pass))
+	attestation, err := keyfile.LoadEd25519(c.attestationKey, wiring.Passphrase(c.pass))
 	if err != nil {
 		return err
 	}
@@ -238,7 +225,7 @@ func serve(ctx context.Context, c serveConfig, logger *slog.Logger, stderr io.Wr
 		}
 		defer stop()
 	}
-	logger.Info("node started", "id", c.id, "server", c.server, "version", version(), "isolation", pool.Enforcement().Names())
+	logger.Info("node started", "id", c.id, "server", c.server, "version", wiring.Version(), "isolation", pool.Enforcement().Names())
 	err = n.Run(ctx)
 	logger.Info("node stopped", "stats", n.Stats())
 	return err
@@ -247,26 +234,14 @@ func serve(ctx context.Context, c serveConfig, logger *slog.Logger, stderr io.Wr
 func readTrust(c serveConfig) (verifier.Trust, error) {
 	var trust verifier.Trust
 	var err error
-	if trust.Genesis, err = readFile(c.genesis, 1<<16); err != nil {
+	if trust.Genesis, err = wiring.ReadFile(c.genesis, 1<<16); err != nil {
 		return trust, err
 	}
-	if trust.AuditPolicy, err = readPolicy(c.audit); err != nil {
+	if trust.AuditPolicy, err = wiring.ReadPolicy(c.audit); err != nil {
 		return trust, err
 	}
-	trust.MembershipPolicy, err = readPolicy(c.membership)
+	trust.MembershipPolicy, err = wiring.ReadPolicy(c.membership)
 	return trust, err
-}
-
-func readPolicy(path string) (*checkpoint.Policy, error) {
-	text, err := readFile(path, checkpoint.MaxPolicySize)
-	if err != nil {
-		return nil, err
-	}
-	policy, err := checkpoint.ParsePolicy(text)
-	if err != nil {
-		return nil, fmt.Errorf("%q: %w", path, err)
-	}
-	return policy, nil
 }
 
 // readLimits reads what this node takes; no file means the defaults.
@@ -276,7 +251,7 @@ func readLimits(path string) (contract.ClusterLimits, error) {
 		return limits, nil
 	}
 	const most = 4096 // nine numbers
-	text, err := readFile(path, most)
+	text, err := wiring.ReadFile(path, most)
 	if err == nil {
 		err = strictjson.Unmarshal(text, &limits, most)
 	}
@@ -284,17 +259,4 @@ func readLimits(path string) (contract.ClusterLimits, error) {
 		return limits, fmt.Errorf("%q: %w", path, err)
 	}
 	return limits, nil
-}
-
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%q has more than %d bytes", path, limit)
-	}
-	return data, err
 }

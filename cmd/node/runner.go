@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/node"
@@ -58,7 +59,7 @@ func (r runner) Run(ctx context.Context, run node.Run) (*node.Result, error) {
 // describe is what the node tells about itself.
 func describe(pool *sandbox.Pool) *pb.NodeInfo {
 	return &pb.NodeInfo{
-		SoftwareVersion: version(),
+		SoftwareVersion: wiring.Version(),
 		Architecture:    runtime.GOARCH,
 		Engine:          "wazero",
 		Isolation:       pool.Enforcement().Names(),

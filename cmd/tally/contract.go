@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/dsse"
@@ -64,15 +65,15 @@ The module is checked as the control plane and every node will check it. Without
 			}
 			if seed != "" {
 				if c.Seed, err = digest.Parse(seed); err != nil {
-					return usage(cmd, fmt.Errorf("--seed: %w", err))
+					return wiring.Usage(cmd, fmt.Errorf("--seed: %w", err))
 				}
 			}
 			if c.Environment, err = pairs(env); err != nil {
-				return usage(cmd, err)
+				return wiring.Usage(cmd, err)
 			}
 			labels, err := pairs(nodeLabels)
 			if err != nil {
-				return usage(cmd, err)
+				return wiring.Usage(cmd, err)
 			}
 			for _, l := range labels {
 				if c.NodeLabels == nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tallystick/tallystick/client"
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
 )
@@ -219,7 +220,7 @@ diverged with it.`,
 			if state != "" {
 				number, ok := pb.ExecutionState_value["EXECUTION_STATE_"+strings.ToUpper(state)]
 				if !ok || number == 0 {
-					return usage(cmd, fmt.Errorf("no state %q: want open, complete, diverged, cancelled or expired", state))
+					return wiring.Usage(cmd, fmt.Errorf("no state %q: want open, complete, diverged, cancelled or expired", state))
 				}
 				req.State = pb.ExecutionState(number)
 			}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
@@ -47,14 +48,14 @@ weakness on, and --development all of them.`,
 			}
 			list, err := parseWitnesses(witnesses)
 			if err != nil {
-				return usage(cmd, err)
+				return wiring.Usage(cmd, err)
 			}
 			lawfulList, err := parseWitnesses(lawful)
 			if err != nil {
-				return usage(cmd, err)
+				return wiring.Usage(cmd, err)
 			}
 			if f.keys, err = f.parseKeys(keys); err != nil {
-				return usage(cmd, err)
+				return wiring.Usage(cmd, err)
 			}
 			plan := setUp{founding: &f, witnesses: list, lawful: lawfulList, quorum: witnessQuorum, server: server}
 			if err := plan.check(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tallystick/tallystick/client"
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/membership"
@@ -78,11 +79,11 @@ the submission's own input.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if bounds.depth < 0 || bounds.depth > maxLineageDepth || bounds.count < 1 || bounds.count > maxLineageCount {
-				return usage(cmd, fmt.Errorf("--depth is 0 to %d, --most 1 to %d", maxLineageDepth, maxLineageCount))
+				return wiring.Usage(cmd, fmt.Errorf("--depth is 0 to %d, --most 1 to %d", maxLineageDepth, maxLineageCount))
 			}
 			id, err := digest.Parse(args[0])
 			if err != nil {
-				return usage(cmd, fmt.Errorf("execution %q: an id has 64 lowercase hexadecimal characters", args[0]))
+				return wiring.Usage(cmd, fmt.Errorf("execution %q: an id has 64 lowercase hexadecimal characters", args[0]))
 			}
 			p, c, err := a.client()
 			if err != nil {

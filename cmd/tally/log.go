@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/record"
 )
@@ -73,7 +74,7 @@ func logProofCommand(a *app) *cobra.Command {
 			}
 			index, err := strconv.ParseUint(args[0], 10, 63)
 			if err != nil {
-				return usage(cmd, fmt.Errorf("index %q is not a number", args[0]))
+				return wiring.Usage(cmd, fmt.Errorf("index %q is not a number", args[0]))
 			}
 			res, err := c.Log.GetTlogProof(cmd.Context(), connect.NewRequest(&pb.GetTlogProofRequest{Log: logName(membership), Index: index}))
 			if err != nil {

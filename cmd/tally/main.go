@@ -4,33 +4,21 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"os/signal"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tallystick/tallystick/client"
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	a := &app{}
-	code := 0
-	if cmd, err := rootCommand(a).ExecuteContextC(ctx); err != nil {
-		if !a.running {
-			// Whatever fails before a command runs is about the command line.
-			err = usage(cmd, err)
-		}
-		code = report(os.Stderr, err)
+	if _, err := wiring.Execute(rootCommand(&app{})); err != nil {
+		os.Exit(report(os.Stderr, err))
 	}
-	stop()
-	os.Exit(code)
 }
 
 // app is what every command shares: the profile and how to print.
@@ -38,7 +26,6 @@ type app struct {
 	profilePath string
 	maxAge      time.Duration // of the membership's cosignatures
 	printer     printer
-	running     bool // the command line was right, and the command has begun
 }
 
 func rootCommand(a *app) *cobra.Command {
@@ -56,8 +43,12 @@ Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 the execution ended
 but is not complete.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			a.printer.out = cmd.OutOrStdout()
+			if err := checkpoint.CheckMaxAge(a.maxAge); err != nil {
+				return fmt.Errorf("--max-age: %w", err)
+			}
+			return nil
 		},
 	}
 	root.PersistentFlags().StringVar(&a.profilePath, "profile", "", "profile file (default $TALLY_PROFILE, tally.json or tally-dev/tenant.json)")
@@ -69,35 +60,7 @@ but is not complete.`,
 		proofCommand(a), provenanceCommand(a), lineageCommand(a), blobCommand(a),
 		nodesCommand(a), rootHashCommand(a), memberCommand(a), tokenCommand(a), logCommand(a), auditCommand(a),
 	)
-	a.mark(root)
 	return root
-}
-
-// mark makes every command say that it has begun, and refuse what is no command
-// of a group: cobra would print the group's help and report success.
-func (a *app) mark(cmd *cobra.Command) {
-	if cmd.RunE == nil && cmd.HasParent() {
-		cmd.Args = cobra.ArbitraryArgs
-		cmd.RunE = func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return c.Help()
-			}
-			return usage(c, fmt.Errorf("unknown command %q for %q", args[0], c.CommandPath()))
-		}
-	}
-	if run := cmd.RunE; run != nil {
-		cmd.RunE = func(c *cobra.Command, args []string) error {
-			a.running = true
-			return run(c, args)
-		}
-	}
-	for _, sub := range cmd.Commands() {
-		a.mark(sub)
-	}
-}
-
-func usage(cmd *cobra.Command, err error) error {
-	return &codeError{withHint(err, "see `"+strings.TrimSpace(cmd.CommandPath())+" --help`"), exitUsage}
 }
 
 // client loads the profile and returns a client for it.
@@ -105,11 +68,6 @@ func (a *app) client() (*profile, *client.Client, error) {
 	p, err := loadProfile(a.profilePath)
 	if err != nil {
 		return nil, nil, err
-	}
-	if a.maxAge != 0 {
-		if err := checkpoint.CheckMaxAge(a.maxAge); err != nil {
-			return nil, nil, err
-		}
 	}
 	p.maxAge = a.maxAge
 	key, err := p.key("token")

@@ -115,7 +115,7 @@ func TestEveryCommandIsDescribed(t *testing.T) {
 			if c.Short == "" {
 				t.Errorf("%s has no short description", c.CommandPath())
 			}
-			if c.RunE == nil && c.HasParent() {
+			if c.RunE == nil && !c.HasSubCommands() {
 				t.Errorf("%s does nothing", c.CommandPath())
 			}
 		}

@@ -13,12 +13,14 @@ import (
 	"golang.org/x/term"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 )
 
 // Exit codes, also in the help of the root command.
 const (
-	exitError  = 1 // the operation failed or was refused
-	exitUsage  = 2 // the command line is wrong
+	exitError  = wiring.StatusFailed
+	exitUsage  = wiring.StatusUsage
 	exitFailed = 3 // the execution ended, but not complete
 )
 
@@ -46,7 +48,7 @@ func (e *codeError) Unwrap() error { return e.err }
 func report(w io.Writer, err error) int {
 	var ce *connect.Error
 	text := err.Error()
-	hint := ""
+	hint, code := "", exitError
 	if errors.As(err, &ce) {
 		text = ce.Message()
 		if ce.Code() == connect.CodeUnavailable && !strings.HasPrefix(text, "[") {
@@ -58,14 +60,18 @@ func report(w io.Writer, err error) int {
 	if errors.As(err, &h) {
 		hint = h.hint
 	}
+	var usage *wiring.UsageError
+	if errors.As(err, &usage) {
+		hint, code = usage.Hint(), exitUsage
+	}
 	if hint != "" {
 		fmt.Fprintf(w, "tally: hint: %s\n", hint)
 	}
 	var c *codeError
 	if errors.As(err, &c) {
-		return c.code
+		code = c.code
 	}
-	return exitError
+	return code
 }
 
 // printer writes results, for people or as JSON.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/internal/strictjson"
 	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
@@ -120,13 +121,13 @@ key; its holder signs the change too:
 			for _, spec := range keys {
 				k, err := newKey(spec)
 				if err != nil {
-					return usage(cmd, err)
+					return wiring.Usage(cmd, err)
 				}
 				p.Keys = append(p.Keys, k)
 			}
 			var err error
 			if p.Labels, err = labelMap(nodeLabels); err != nil {
-				return usage(cmd, err)
+				return wiring.Usage(cmd, err)
 			}
 			return propose(cmd, membership.AddPrincipal{Principal: p})
 		},
@@ -177,7 +178,7 @@ func proposeUpdate(propose proposer) *cobra.Command {
 			u.ID = args[0]
 			var err error
 			if u.Labels, err = labelMap(nodeLabels); err != nil {
-				return usage(cmd, err)
+				return wiring.Usage(cmd, err)
 			}
 			return propose(cmd, u)
 		},
@@ -199,7 +200,7 @@ signed before stays good. A removal alone revokes the key.`,
 			if add != "" {
 				k, err := newKey(add)
 				if err != nil {
-					return usage(cmd, err)
+					return wiring.Usage(cmd, err)
 				}
 				r.Add = &k
 			}
@@ -220,7 +221,7 @@ func proposeNumber(propose proposer, use, short string, effect func(uint64) memb
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := strconv.ParseUint(args[0], 10, 31)
 			if err != nil {
-				return usage(cmd, fmt.Errorf("%q is not a number", args[0]))
+				return wiring.Usage(cmd, fmt.Errorf("%q is not a number", args[0]))
 			}
 			return propose(cmd, effect(n))
 		},

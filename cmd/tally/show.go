@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tallystick/tallystick/client"
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/verifier/member"
@@ -30,7 +31,7 @@ offline. Without an epoch it is the current one.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, epoch, err := parseWho(args[0])
 			if err != nil {
-				return usage(cmd, err)
+				return wiring.Usage(cmd, err)
 			}
 			p, c, err := a.client()
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tallystick/tallystick/client"
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
@@ -129,7 +130,7 @@ func (s *submission) request(cmd *cobra.Command, p *profile, c *client.Client) (
 	for _, parent := range s.parents {
 		id, err := digest.Parse(parent)
 		if err != nil {
-			return nil, none, usage(cmd, fmt.Errorf("--parent: %w", err))
+			return nil, none, wiring.Usage(cmd, fmt.Errorf("--parent: %w", err))
 		}
 		v.Parents = append(v.Parents, id)
 	}
@@ -183,7 +184,7 @@ as it is, and the command fails and says how it ended.`,
 			}
 			id, err := digest.Parse(args[0])
 			if err != nil {
-				return usage(cmd, err)
+				return wiring.Usage(cmd, err)
 			}
 			payload, err := (&contract.Cancellation{Cluster: p.Cluster, Execution: id, ProtocolVersion: contract.ProtocolVersion, Tenant: p.Principal}).Marshal()
 			if err != nil {

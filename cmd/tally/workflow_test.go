@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 )
 
 // office is the folder of a cluster's people, in which commands are run as they
@@ -28,7 +30,7 @@ func (o *office) try(as string, args ...string) (string, error) {
 		args = append(args, "--profile", o.path(as+".json"))
 	}
 	root.SetArgs(args)
-	err := root.Execute()
+	_, err := wiring.Execute(root)
 	return out.String(), err
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 	"github.com/tallystick/tallystick/verifier/compare"
 	"github.com/tallystick/tallystick/verifier/tiles"
@@ -91,13 +92,13 @@ source has gone back.
 func (f *compareFlags) check(cmd *cobra.Command) error {
 	switch {
 	case f.timeout < 10*time.Millisecond || f.timeout > 10*time.Minute:
-		return usage(cmd, fmt.Errorf("--timeout %v: want 10ms to 10m", f.timeout))
+		return wiring.Usage(cmd, fmt.Errorf("--timeout %v: want 10ms to 10m", f.timeout))
 	case f.interval != 0 && f.interval < minInterval:
-		return usage(cmd, fmt.Errorf("--interval %v: want %v or more, or 0", f.interval, minInterval))
+		return wiring.Usage(cmd, fmt.Errorf("--interval %v: want %v or more, or 0", f.interval, minInterval))
 	case f.rounds < 0 || f.rounds > 0 && f.interval == 0:
-		return usage(cmd, fmt.Errorf("--rounds %d: want a positive number, with --interval", f.rounds))
+		return wiring.Usage(cmd, fmt.Errorf("--rounds %d: want a positive number, with --interval", f.rounds))
 	case f.atLeast < 1 || f.atLeast > compare.MaxSources:
-		return usage(cmd, fmt.Errorf("--at-least %d: want 1 to %d", f.atLeast, compare.MaxSources))
+		return wiring.Usage(cmd, fmt.Errorf("--at-least %d: want 1 to %d", f.atLeast, compare.MaxSources))
 	}
 	return nil
 }
@@ -147,7 +148,7 @@ func (f *compareFlags) loop(cmd *cobra.Command, c *compare.Comparison, state *co
 			return verdict // to interrupt it is how it ends
 		}
 		if errors.Is(err, compare.ErrSources) {
-			return usage(cmd, err)
+			return wiring.Usage(cmd, err)
 		}
 		if err != nil {
 			return classifyCompare(err)
@@ -190,7 +191,7 @@ func (f *compareFlags) sources(cmd *cobra.Command, policy *checkpoint.Policy, ur
 	add := func(kind compare.Kind, name, witness, place string) error {
 		fetch, err := tiles.Locate(client, place)
 		if err != nil {
-			return usage(cmd, fmt.Errorf("%s %w", kind, err))
+			return wiring.Usage(cmd, fmt.Errorf("%s %w", kind, err))
 		}
 		out = append(out, compare.Source{Name: name, Kind: kind, Fetch: fetch, Witness: witness})
 		return nil
@@ -207,7 +208,7 @@ func (f *compareFlags) sources(cmd *cobra.Command, policy *checkpoint.Policy, ur
 	}
 	witnesses, err := f.witnessPlaces(policy)
 	if err != nil {
-		return nil, usage(cmd, err)
+		return nil, wiring.Usage(cmd, err)
 	}
 	for _, w := range witnesses {
 		name := w.name

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/verifier"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 	"github.com/tallystick/tallystick/verifier/lawful"
@@ -104,7 +105,7 @@ changes of the membership have it. A file never names it itself.
 
 func runEvidence(cmd *cobra.Command, f evidenceFlags, name string) error {
 	if f.vkey != "" && f.policy != "" {
-		return usage(cmd, errors.New("--vkey and --policy say the same: name one"))
+		return wiring.Usage(cmd, errors.New("--vkey and --policy say the same: name one"))
 	}
 	text, err := readFile("evidence", name, lawful.MaxEvidenceSize)
 	if err != nil {
@@ -138,7 +139,7 @@ func runEvidence(cmd *cobra.Command, f evidenceFlags, name string) error {
 // fork judges evidence of two histories.
 func (f *evidenceFlags) fork(cmd *cobra.Command, text []byte) (*evidenceReport, error) {
 	if f.genesis != "" {
-		return nil, usage(cmd, errors.New("--genesis is for evidence of an unlawful change; this is about two checkpoints: name the log's key with --policy or --vkey"))
+		return nil, wiring.Usage(cmd, errors.New("--genesis is for evidence of an unlawful change; this is about two checkpoints: name the log's key with --policy or --vkey"))
 	}
 	e, err := checkpoint.ParseEvidence(text)
 	if err != nil {
@@ -189,7 +190,7 @@ func (f *evidenceFlags) receiptKeys(cmd *cobra.Command, origin string) (list []c
 			err = fmt.Errorf("the evidence is about %q, whose receipt keys are named %q", origin, origin+receiptSuffix)
 		}
 		if err != nil {
-			return nil, usage(cmd, fmt.Errorf("--receipt-vkey %q: %w", vkey, err))
+			return nil, wiring.Usage(cmd, fmt.Errorf("--receipt-vkey %q: %w", vkey, err))
 		}
 		list = append(list, checkpoint.LogKey{Vkey: vkey, Origin: origin, Key: key})
 	}
@@ -237,7 +238,7 @@ func (r *evidenceReport) judgeFork(v *checkpoint.Verdict) {
 // unlawful judges evidence of an unlawful change.
 func (f *evidenceFlags) unlawful(cmd *cobra.Command, text []byte) (*evidenceReport, error) {
 	if f.vkey != "" {
-		return nil, usage(cmd, errors.New("--vkey is for evidence of two histories; here the genesis names the keys: --genesis"))
+		return nil, wiring.Usage(cmd, errors.New("--vkey is for evidence of two histories; here the genesis names the keys: --genesis"))
 	}
 	e, err := lawful.Parse(text)
 	if err != nil {
@@ -291,12 +292,12 @@ func (f *evidenceFlags) readPolicy(cmd *cobra.Command, inFile []string) (*checkp
 		vkeys = []string{f.vkey}
 	}
 	if len(vkeys) == 0 {
-		return nil, usage(cmd, errors.New("the file names no key of the log: name it with --policy or --vkey"))
+		return nil, wiring.Usage(cmd, errors.New("the file names no key of the log: name it with --policy or --vkey"))
 	}
 	vkeys = slices.Compact(slices.Sorted(slices.Values(vkeys)))
 	p, err := checkpoint.ParsePolicy([]byte("log " + strings.Join(vkeys, "\nlog ") + "\nquorum none\n"))
 	if err != nil && f.vkey != "" {
-		return nil, usage(cmd, fmt.Errorf("--vkey %q: %w", f.vkey, err))
+		return nil, wiring.Usage(cmd, fmt.Errorf("--vkey %q: %w", f.vkey, err))
 	}
 	return p, err
 }

@@ -7,8 +7,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/spf13/cobra"
-
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/verifier"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 	"github.com/tallystick/tallystick/verifier/member"
@@ -17,8 +16,8 @@ import (
 
 // The exit codes. They never change their meaning; scripts rely on them.
 const (
-	exitFailed     = 1
-	exitUsage      = 2
+	exitFailed     = wiring.StatusFailed
+	exitUsage      = wiring.StatusUsage
 	exitMalformed  = 3
 	exitPolicy     = 4
 	exitProof      = 5
@@ -122,11 +121,6 @@ func fail(code int, hint, format string, args ...any) error {
 	return &cliError{code, hint, fmt.Errorf(format, args...)}
 }
 
-// usage is an error about the command line.
-func usage(cmd *cobra.Command, err error) error {
-	return &cliError{exitUsage, fmt.Sprintf("see %q", cmd.CommandPath()+" --help"), err}
-}
-
 // complain prints an error and its hint and returns the exit code.
 func complain(w io.Writer, err error) int {
 	code, hint := classify(err)
@@ -139,11 +133,14 @@ func complain(w io.Writer, err error) int {
 
 func classify(err error) (code int, hint string) {
 	var own *cliError
+	var usage *wiring.UsageError
 	var refused *verifier.Error
 	var noMember *member.Error
 	switch {
 	case errors.As(err, &own):
 		return own.code, own.hint
+	case errors.As(err, &usage):
+		return exitUsage, usage.Hint()
 	case errors.As(err, &refused):
 		return bundleExits[refused.Code], refused.Hint()
 	case errors.As(err, &noMember):

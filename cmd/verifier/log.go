@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/verifier"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 	"github.com/tallystick/tallystick/verifier/tiles"
@@ -77,14 +78,14 @@ func runLog(cmd *cobra.Command, f logFlags, place string) error {
 		return fail(exitMalformed, "name one log in the policy", "policy: %w", err)
 	}
 	if f.workers < 1 || f.workers > 64 {
-		return usage(cmd, fmt.Errorf("--workers %d: want 1 to 64", f.workers))
+		return wiring.Usage(cmd, fmt.Errorf("--workers %d: want 1 to 64", f.workers))
 	}
 	fetch, err := tiles.Locate(&http.Client{Timeout: requestTimeout}, place)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fail(exitNetwork, "name a URL or a directory with a copy of the log", "reading the log: %w", err)
 	}
 	if err != nil {
-		return usage(cmd, err)
+		return wiring.Usage(cmd, err)
 	}
 	if f.state == "" {
 		if f.state, err = defaultState(origin); err != nil {
@@ -130,14 +131,14 @@ func runLog(cmd *cobra.Command, f logFlags, place string) error {
 // readPolicy reads the policy, or makes one of the key.
 func (f *logFlags) readPolicy(cmd *cobra.Command) (*checkpoint.Policy, error) {
 	if (f.vkey == "") == (f.policy == "") {
-		return nil, usage(cmd, errors.New("one of --vkey and --policy is required: it says which log is believed"))
+		return nil, wiring.Usage(cmd, errors.New("one of --vkey and --policy is required: it says which log is believed"))
 	}
 	if f.policy != "" {
 		return readPolicy("policy", f.policy)
 	}
 	p, err := checkpoint.ParsePolicy([]byte("log " + f.vkey + "\nquorum none\n"))
 	if err != nil {
-		return nil, usage(cmd, fmt.Errorf("--vkey %q: %w", f.vkey, err))
+		return nil, wiring.Usage(cmd, fmt.Errorf("--vkey %q: %w", f.vkey, err))
 	}
 	return p, nil
 }

@@ -40,13 +40,11 @@
 package main
 
 import (
-	"context"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/sandbox"
 )
 
@@ -54,10 +52,7 @@ func main() {
 	if sandbox.IsWorker() {
 		sandbox.WorkerMain()
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := rootCommand().ExecuteContext(ctx)
-	stop()
-	if err != nil {
+	if _, err := wiring.Execute(rootCommand()); err != nil {
 		os.Exit(complain(os.Stderr, err))
 	}
 }
@@ -78,15 +73,5 @@ not from the cluster's server, and keep them like keys.
 		SilenceUsage:  true,
 	}
 	root.AddCommand(proofCommand(), replayCommand(), memberCommand(), logCommand(), compareCommand(), evidenceCommand())
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
-	for _, cmd := range append(root.Commands(), root) {
-		check := cmd.Args
-		cmd.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return usage(cmd, err)
-			}
-			return nil
-		}
-	}
 	return root
 }

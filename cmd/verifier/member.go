@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/verifier/member"
@@ -63,7 +64,7 @@ round.
 func runMember(cmd *cobra.Command, f memberFlags, who, name string) error {
 	question, err := parseQuestion(who)
 	if err != nil {
-		return usage(cmd, err)
+		return wiring.Usage(cmd, err)
 	}
 	trust, err := f.trust(cmd)
 	if err != nil {
@@ -109,7 +110,7 @@ func parseQuestion(text string) (member.Question, error) {
 // trust reads the files that say what is believed.
 func (f *memberFlags) trust(cmd *cobra.Command) (trust member.Trust, err error) {
 	if f.policy == "" || f.genesis == "" {
-		return trust, usage(cmd, fmt.Errorf("--membership-policy and --genesis are required: they say what is believed"))
+		return trust, wiring.Usage(cmd, fmt.Errorf("--membership-policy and --genesis are required: they say what is believed"))
 	}
 	if trust.Policy, err = readPolicy("membership policy", f.policy); err != nil {
 		return trust, err

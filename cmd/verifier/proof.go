@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/verifier"
@@ -36,12 +37,12 @@ func (f *trustFlags) trust(cmd *cobra.Command) (verifier.Trust, verifier.Options
 	opts := verifier.Options{Execution: f.execution}
 	for name, value := range map[string]string{"policy": f.auditPolicy, "membership-policy": f.membershipPolicy, "genesis": f.genesis} {
 		if value == "" {
-			return trust, opts, usage(cmd, fmt.Errorf("--%s is required: it says what is believed", name))
+			return trust, opts, wiring.Usage(cmd, fmt.Errorf("--%s is required: it says what is believed", name))
 		}
 	}
 	if f.execution != "" {
 		if _, err := digest.Parse(f.execution); err != nil {
-			return trust, opts, usage(cmd, fmt.Errorf("--execution %q: an execution id has 64 lowercase hexadecimal characters", f.execution))
+			return trust, opts, wiring.Usage(cmd, fmt.Errorf("--execution %q: an execution id has 64 lowercase hexadecimal characters", f.execution))
 		}
 	}
 	var err error

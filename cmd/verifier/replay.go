@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/verifier"
@@ -68,7 +69,7 @@ A run that is interrupted goes on where it was; a later run replays what is new.
 				return replayAll(cmd, &f, args[0])
 			}
 			if f.all.openings != "" || f.all.membershipLog != "" {
-				return usage(cmd, errors.New("--openings and --membership-log are for --all"))
+				return wiring.Usage(cmd, errors.New("--openings and --membership-log are for --all"))
 			}
 			return replayBundle(cmd, &f, args[0])
 		},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/provenance"
@@ -53,13 +54,13 @@ type replayAllReport struct {
 // the complete ones.
 func replayAll(cmd *cobra.Command, f *replayFlags, place string) error {
 	if f.all.openings == "" || f.all.membershipLog == "" {
-		return usage(cmd, errors.New("--openings and --membership-log are required with --all"))
+		return wiring.Usage(cmd, errors.New("--openings and --membership-log are required with --all"))
 	}
 	if f.all.jobs < 1 || f.all.jobs > 64 {
-		return usage(cmd, fmt.Errorf("--jobs %d: want 1 to 64", f.all.jobs))
+		return wiring.Usage(cmd, fmt.Errorf("--jobs %d: want 1 to 64", f.all.jobs))
 	}
 	if f.execution != "" || f.changes != "" {
-		return usage(cmd, errors.New("--execution and --changes are for bundles"))
+		return wiring.Usage(cmd, errors.New("--execution and --changes are for bundles"))
 	}
 	trust, _, err := f.trust(cmd)
 	if err != nil {

@@ -29,8 +29,11 @@ func main() {
 // rootCommand builds the command line.
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "witness",
-		Short:         "Cosign the checkpoints of transparency logs (c2sp.org/tlog-witness)",
+		Use:   "witness",
+		Short: "Cosign the checkpoints of transparency logs (c2sp.org/tlog-witness)",
+		Long: `Cosign the checkpoints of transparency logs, according to c2sp.org/tlog-witness.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage.`,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true,

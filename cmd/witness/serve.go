@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"sync/atomic"
@@ -60,6 +59,9 @@ The log, one JSON object a line, goes to standard error, after a line
 "listening addr=HOST:PORT" once requests are answered.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := config.check(); err != nil {
+				return wiring.Usage(cmd, err)
+			}
 			return serve(cmd.Context(), config, cmd.ErrOrStderr())
 		},
 	}
@@ -164,21 +166,22 @@ func reload(w *witness.Witness, config serveConfig, c *certificate, logger *slog
 	}
 }
 
-// transport returns the certificate to serve with, nil for none, and refuses to
-// serve strangers in the clear unless it is told to.
+// check refuses to serve strangers in the clear unless it is told to.
+func (config serveConfig) check() error {
+	loopback, err := wiring.CheckAddress(config.listen)
+	if err == nil && !loopback && config.tlsCert == "" && !config.plainHTTP {
+		err = fmt.Errorf("listening on %q needs TLS: give --tls-cert and --tls-key, or --plain-http if a proxy in front does it, or listen on 127.0.0.1", config.listen)
+	}
+	return err
+}
+
+// transport returns the certificate to serve with, nil for none.
 func (config serveConfig) transport() (*certificate, error) {
-	if config.tlsCert != "" {
-		c := &certificate{cert: config.tlsCert, key: config.tlsKey}
-		return c, c.load()
+	if config.tlsCert == "" {
+		return nil, nil
 	}
-	host, _, err := net.SplitHostPort(config.listen)
-	if err != nil {
-		return nil, err
-	}
-	if ip := net.ParseIP(host); !config.plainHTTP && host != "localhost" && !ip.IsLoopback() {
-		return nil, fmt.Errorf("listening on %q needs TLS: give --tls-cert and --tls-key, or --plain-http if a proxy in front does it, or listen on 127.0.0.1", config.listen)
-	}
-	return nil, nil
+	c := &certificate{cert: config.tlsCert, key: config.tlsKey}
+	return c, c.load()
 }
 
 // certificate is a TLS certificate that can be replaced while it is in use.

@@ -45,7 +45,7 @@ a stall is charged for everything that it delayed. Without --rate every
 connection sends as fast as the log answers. What the log refuses as busy (503)
 is counted as pushback and not sent again.
 
-On a terminal the figures are shown while they change. The exit status is not 0
+On a terminal the figures are shown while they change. The exit code is not 0
 when anything that the log acknowledged cannot be verified, or when it
 acknowledged nothing; slowness and pushback are no errors.`,
 		Example: `  logserver bench --url http://127.0.0.1:8400 --vkey "$(cat d/vkey)" --rate 20000 --duration 30s

@@ -26,8 +26,12 @@ import (
 // Root builds the command line of a program of the given name.
 func Root(program string) *cobra.Command {
 	root := &cobra.Command{
-		Use:           program,
-		Short:         "Run a transparency log (c2sp.org/tlog-tiles)",
+		Use:   program,
+		Short: "Run a transparency log (c2sp.org/tlog-tiles)",
+		Long: `Run a transparency log (c2sp.org/tlog-tiles): make it, serve it, look after it.
+
+Exit codes: 0 done; 1 failed, or what was checked is not well; 2 wrong usage; 3 a
+write to the store has an unknown outcome: start the program again, which finds out.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -105,11 +109,13 @@ The log, one JSON object a line, goes to standard error, after a line
 "listening addr=HOST:PORT" once requests are answered. On SIGTERM, what was
 accepted is published if the witnesses allow, and the store is closed.
 
-The exit status is 1 after an error, and 3 when a write to the store has an
-unknown outcome: restart it then, opening the log again finds out. A full disk
-does not end the process.`,
+A full disk does not end the process. A write to the store whose outcome is not
+known does, with exit code 3: restart it then, opening the log again finds out.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := wiring.CheckAddress(config.listen); err != nil {
+				return wiring.Usage(cmd, err)
+			}
 			return serve(cmd.Context(), config, cmd.ErrOrStderr())
 		},
 	}

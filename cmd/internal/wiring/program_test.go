@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -14,24 +17,28 @@ func TestComplaint(t *testing.T) {
 	child := &cobra.Command{Use: "serve", RunE: func(*cobra.Command, []string) error { return failing }}
 	root := &cobra.Command{Use: "program", SilenceErrors: true, SilenceUsage: true}
 	root.AddCommand(child)
-	root.SetArgs([]string{"serve"})
-	cmd, err := root.ExecuteC()
 	for _, test := range []struct {
-		hint func(*cobra.Command, error) string
-		want string
+		args   []string
+		hint   func(*cobra.Command, error) string
+		status int
+		want   string
 	}{
-		{nil, "program: error: no such log\n"},
-		{func(*cobra.Command, error) string { return "" }, "program: error: no such log\n"},
-		{func(c *cobra.Command, err error) string {
+		{[]string{"serve"}, nil, StatusFailed, "program: error: no such log\n"},
+		{[]string{"serve"}, func(*cobra.Command, error) string { return "" }, StatusFailed, "program: error: no such log\n"},
+		{[]string{"serve"}, func(c *cobra.Command, err error) string {
 			if c != child || err != failing {
 				t.Errorf("the hint is asked about %q and %v", c.Name(), err)
 			}
 			return "make one"
-		}, "program: error: no such log\nprogram: hint: make one\n"},
+		}, StatusFailed, "program: error: no such log\nprogram: hint: make one\n"},
+		{[]string{"serve", "--fast"}, func(*cobra.Command, error) string { return "make one" }, StatusUsage,
+			"program: error: unknown flag: --fast\nprogram: hint: see \"program serve --help\"\n"},
 	} {
+		root.SetArgs(test.args)
+		cmd, err := Execute(root)
 		var stderr bytes.Buffer
-		if status := complain(&stderr, cmd, err, test.hint); status != 1 || stderr.String() != test.want {
-			t.Errorf("status %d, standard error %q, want 1 and %q", status, &stderr, test.want)
+		if status := complain(&stderr, cmd, err, test.hint); status != test.status || stderr.String() != test.want {
+			t.Errorf("%q: status %d, standard error %q, want %d and %q", test.args, status, &stderr, test.status, test.want)
 		}
 	}
 }
@@ -53,27 +60,52 @@ func TestLogger(t *testing.T) {
 	}
 }
 
-// What is no command of a group is an error, and the group alone shows its help.
-func TestRefuseUnknown(t *testing.T) {
+// What is wrong with a command line is told from what a command fails with.
+func TestExecuteTellsWrongUsage(t *testing.T) {
+	failing := errors.New("no such log")
 	for _, test := range []struct {
-		args []string
-		err  string
+		args  string
+		err   string // "" for none
+		usage bool
 	}{
-		{[]string{"rotate-key"}, ""},
-		{[]string{"rotate-key", "begin"}, ""},
-		{[]string{"rotate-key", "frobnicate"}, `unknown command "frobnicate" for "program rotate-key" (see "program rotate-key --help")`},
+		{"", "", false},
+		{"--version", "", false},
+		{"rotate-key", "", false},
+		{"rotate-key begin", "", false},
+		{"rotate-key frobnicate", `unknown command "frobnicate" for "program rotate-key"`, true},
+		{"frobnicate", `unknown command "frobnicate" for "program"`, true},
+		{"rotate-key begin now", `unknown command "now" for "program rotate-key begin"`, true},
+		{"--fast", "unknown flag: --fast", true},
+		{"serve", `required flag(s) "dir" not set`, true},
+		{"serve --dir", "flag needs an argument: --dir", true},
+		{"serve --dir d", "no such log", false},
+		{"serve --dir bad", "a bad folder", true},
 	} {
 		group := &cobra.Command{Use: "rotate-key", Short: "Replace a key"}
 		group.AddCommand(&cobra.Command{Use: "begin", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error { return nil }})
+		var dir string
+		serve := &cobra.Command{Use: "serve", RunE: func(c *cobra.Command, _ []string) error {
+			if dir == "bad" {
+				return fmt.Errorf("serving: %w", Usage(c, errors.New("a bad folder")))
+			}
+			return failing
+		}}
+		serve.Flags().StringVar(&dir, "dir", "", "folder")
+		serve.MarkFlagRequired("dir")
 		root := &cobra.Command{Use: "program", SilenceErrors: true, SilenceUsage: true}
-		root.AddCommand(group)
-		var out bytes.Buffer
-		root.SetOut(&out)
-		root.SetArgs(test.args)
-		refuseUnknown(root)
-		err := root.Execute()
-		if err == nil && test.err != "" || err != nil && err.Error() != test.err {
-			t.Errorf("%q: %v", test.args, err)
+		root.AddCommand(group, serve)
+		root.SetOut(io.Discard)
+		root.SetArgs(strings.Fields(test.args))
+		_, err := Execute(root)
+		if test.err == "" {
+			if err != nil {
+				t.Errorf("%q: %v", test.args, err)
+			}
+			continue
+		}
+		var usage *UsageError
+		if err == nil || !strings.HasSuffix(err.Error(), test.err) || errors.As(err, &usage) != test.usage {
+			t.Errorf("%q: %v, wrong usage %v, want %q and %v", test.args, err, usage != nil, test.err, test.usage)
 		}
 	}
 }

@@ -67,13 +67,25 @@ func WriteFile(path string, data []byte) error {
 	return SyncDir(filepath.Dir(path))
 }
 
+// CheckAddress checks an address to listen on, and says whether only this machine
+// reaches it: any other wants TLS. An empty address, as an unset variable leaves,
+// is refused: it would mean every interface and any port.
+func CheckAddress(address string) (loopback bool, err error) {
+	if address == "" {
+		return false, errors.New("the address to listen on is empty: want HOST:PORT, for example 127.0.0.1:8400")
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false, fmt.Errorf("the address to listen on: %w: want HOST:PORT, for example 127.0.0.1:8400", err)
+	}
+	return host == "localhost" || net.ParseIP(host).IsLoopback(), nil
+}
+
 // Listen listens on address and tells where: in a line "listening addr=…" on
 // stderr and, if one is named, in a file, so that scripts can ask for port 0.
-// An empty address, as an unset variable leaves, is refused: it would mean every
-// interface and any port.
 func Listen(address, addrFile string, stderr io.Writer) (net.Listener, error) {
-	if address == "" {
-		return nil, errors.New("the address to listen on is empty: want HOST:PORT, for example 127.0.0.1:8400")
+	if _, err := CheckAddress(address); err != nil {
+		return nil, err
 	}
 	ln, err := net.Listen("tcp", address)
 	if err != nil {
@@ -88,10 +100,6 @@ func Listen(address, addrFile string, stderr io.Writer) (net.Listener, error) {
 	fmt.Fprintf(stderr, "listening addr=%s\n", ln.Addr())
 	return ln, nil
 }
-
-// StatusStoreFailed is the exit status of a program that ended because a write
-// to its store has an unknown outcome. Restarting it finds out and is safe.
-const StatusStoreFailed = 3
 
 // EndProcess returns a function that says why on stderr, in one line, and ends
 // the process at once: nothing is closed, since closing would write.
