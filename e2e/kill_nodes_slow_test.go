@@ -2,5 +2,6 @@
 
 package e2e
 
-// killedExecutions is how many executions TestKillNodes asks for.
-const killedExecutions = 1000
+import "testing"
+
+func TestKillNodesLong(t *testing.T) { killNodes(t, 1000) }

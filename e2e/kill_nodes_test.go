@@ -34,12 +34,14 @@ const killing = 80 * time.Second
 // execution that was acknowledged ends, complete with what its contract makes of
 // its input or for a reason that the log holds; and a replica that folds the log
 // finds the same.
-func TestKillNodes(t *testing.T) {
+func TestKillNodes(t *testing.T) { killNodes(t, 300) }
+
+func killNodes(t *testing.T, executions int) {
 	seed := *seedFlag
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
-	t.Logf("%d executions; again with -seed %d", killedExecutions, seed)
+	t.Logf("%d executions; again with -seed %d", executions, seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	f := found(t, "--attempt-deadline", "3s")
 	f.startNodes("--capacity", "2")
@@ -67,7 +69,7 @@ func TestKillNodes(t *testing.T) {
 	var callers sync.WaitGroup
 	for w := range 8 {
 		callers.Go(func() {
-			for i := w; i < killedExecutions; i += 8 {
+			for i := w; i < executions; i += 8 {
 				input := fmt.Appendf(nil, "input %d", i)
 				hash := contracts[i%len(contracts)]
 				envelope, id, err := a.submissionBy(f.keyFile("tenant", "submission"), hash, input, i)
@@ -138,8 +140,8 @@ func TestKillNodes(t *testing.T) {
 			}
 		}
 	}
-	if len(all) != killedExecutions || ends[provenance.StateComplete] == 0 {
-		t.Errorf("%d of %d were acknowledged, ends %v", len(all), killedExecutions, ends)
+	if len(all) != executions || ends[provenance.StateComplete] == 0 {
+		t.Errorf("%d of %d were acknowledged, ends %v", len(all), executions, ends)
 	}
 	t.Logf("%d kills, %d reschedules, ends: %v", kills, attempts, ends)
 	proven := 0

@@ -2,5 +2,6 @@
 
 package provenance_test
 
-// histories is how many random histories TestFoldAgainstReference goes through.
-const histories = 600
+import "testing"
+
+func TestFoldAgainstReferenceLong(t *testing.T) { againstReference(t, 600) }

@@ -598,9 +598,12 @@ func (s *story) attest(t *testing.T) {
 // contradict themselves, keys that are rotated and removed between pin and
 // attestation, cancellations that race completion and retirements that race
 // requests.
-func TestFoldAgainstReference(t *testing.T) {
+func TestFoldAgainstReference(t *testing.T) { againstReference(t, 16) }
+
+// againstReference goes through a number of random histories.
+func againstReference(t *testing.T, histories uint64) {
 	seen := map[provenance.Code]int{}
-	for seed := range uint64(histories) {
+	for seed := range histories {
 		s := newStory(t, seed)
 		s.request(t)
 		for range 90 {

@@ -115,7 +115,10 @@ func TestBombs(t *testing.T) {
 
 // TestTruncatedAnywhere refuses every beginning of a module by name, but for
 // one that ends with its code section or one behind it, which is a module too.
-func TestTruncatedAnywhere(t *testing.T) {
+func TestTruncatedAnywhere(t *testing.T) { truncatedAnywhere(t, 13) }
+
+// truncatedAnywhere takes steps of that many bytes in the largest module.
+func truncatedAnywhere(t *testing.T, largest int) {
 	for _, name := range []string{"trap divide", "NaNs", "mean"} {
 		module := guestModule(t, name)
 		limits := meteredJob(module).Limits
@@ -124,8 +127,8 @@ func TestTruncatedAnywhere(t *testing.T) {
 		}
 		whole := endsFromCode(module)
 		step := 1
-		if name == "mean" && !slowTests {
-			step = 13
+		if name == "mean" {
+			step = largest
 		}
 		for n := 0; n < len(module); n += step {
 			a, err := Admit(module[:n:n], allCapabilities, limits)
@@ -156,15 +159,13 @@ func endsFromCode(module []byte) map[int]bool {
 
 // TestEveryByteChanged changes each byte of a module. What is left is refused
 // or has one outcome in both modes.
-func TestEveryByteChanged(t *testing.T) {
+func TestEveryByteChanged(t *testing.T) { everyByteChanged(t, 0x01) }
+
+func everyByteChanged(t *testing.T, flips ...byte) {
 	compiler, interpreter := NewEngine(EngineConfig{CachedModules: 1}), NewEngine(EngineConfig{Interpreter: true, CachedModules: 1})
 	defer compiler.Close()
 	defer interpreter.Close()
 	module := assembled["trap table.copy"]()
-	flips := []byte{0x01}
-	if slowTests {
-		flips = []byte{0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80, 0xff}
-	}
 	ran, refused := 0, 0
 	for i := range module {
 		for _, flip := range flips {

@@ -205,7 +205,9 @@ func readGolden(t testing.TB) goldenFile {
 // TestGuestOutcomes runs every guest with its budget, with exactly what it used,
 // with less by one, and with a third, and compares with the golden file: in the
 // compiler with two sizes of slices, and in the interpreter what is small.
-func TestGuestOutcomes(t *testing.T) {
+func TestGuestOutcomes(t *testing.T) { guestOutcomes(t, false) }
+
+func guestOutcomes(t *testing.T, slowToo bool) {
 	cache := t.TempDir()
 	engines := []*Engine{
 		NewEngine(EngineConfig{CacheDir: cache}),
@@ -235,7 +237,7 @@ func TestGuestOutcomes(t *testing.T) {
 				want := golden.outcomes[key]
 				for j, e := range engines {
 					// Who is slow is left to the slow tests, but for the first try.
-					if c.slow && !slowTests && (j == 1 && i > 0 || j == 2) || j == 2 && i > 1 {
+					if c.slow && !slowToo && (j == 1 && i > 0 || j == 2) || j == 2 && i > 1 {
 						continue
 					}
 					r, err := e.Run(t.Context(), job)

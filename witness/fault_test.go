@@ -56,7 +56,9 @@ func failNth(n int, how fault) (next func(op, name string) fault, failed *string
 // after a failure. Then it goes on in place, after a restart, and after a power
 // cut with each of its ends. The old head or the new one must be there, nothing
 // that was answered may be lost, and what is answered afterwards must survive.
-func TestEveryOperationFails(t *testing.T) {
+func TestEveryOperationFails(t *testing.T) { everyOperationFails(t, false) }
+
+func everyOperationFails(t *testing.T, thorough bool) {
 	l := newTestLog(testOrigin, "entry", 14)
 	other := newTestLog(otherOrigin, "entry", 3)
 	const goOn, startAgain = "go on", "restart"
@@ -189,13 +191,11 @@ func TestBrokenDisk(t *testing.T) {
 // TestNeverTwoHistories drives a log that forks against disks that fail and
 // power that is cut, at random, and checks every answer against all earlier
 // ones.
-func TestNeverTwoHistories(t *testing.T) {
+func TestNeverTwoHistories(t *testing.T) { neverTwoHistories(t, 10) }
+
+func neverTwoHistories(t *testing.T, seeds uint64) {
 	l := newTestLog(testOrigin, "entry", 16)
 	views := []*testLog{l, l.fork(4, 16)}
-	seeds := uint64(10)
-	if thorough {
-		seeds = 200
-	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))

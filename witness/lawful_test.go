@@ -513,7 +513,9 @@ func TestLawfulConcurrent(t *testing.T) {
 // TestLawfulEveryOperationFails fails each operation on the disk while two
 // steps of a log are cosigned, and goes on after each end of a power cut. What
 // was answered is there, and the log can go on.
-func TestLawfulEveryOperationFails(t *testing.T) {
+func TestLawfulEveryOperationFails(t *testing.T) { lawfulEveryOperationFails(t, false) }
+
+func lawfulEveryOperationFails(t *testing.T, thorough bool) {
 	l := newMemberLog(t, 6)
 	faults, cuts := []fault{halfDone}, []afterCut{cutTorn}
 	if thorough {

@@ -2,5 +2,12 @@
 
 package witness
 
-// thorough makes the fault tests try every combination.
-const thorough = true
+import "testing"
+
+// These try every combination.
+
+func TestEveryOperationFailsLong(t *testing.T) { everyOperationFails(t, true) }
+
+func TestLawfulEveryOperationFailsLong(t *testing.T) { lawfulEveryOperationFails(t, true) }
+
+func TestNeverTwoHistoriesLong(t *testing.T) { neverTwoHistories(t, 200) }

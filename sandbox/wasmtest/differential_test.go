@@ -8,6 +8,10 @@ import (
 	"github.com/tallystick/tallystick/sandbox/wasmtest"
 )
 
+// seeds is the number of random modules that each test tries; the slow ones try
+// moreSeeds.
+const seeds, moreSeeds = 60, 1000
+
 // ample is a meter that no bounded random module empties, though it may ask
 // for 4 GiB to be copied.
 var ample = meter{budget: 1 << 40, frames: 1 << 20}
@@ -52,7 +56,9 @@ func sameMeaning(t *testing.T, compiler, interpreter *machine, source func() ran
 }
 
 // TestRewrittenMeansTheSame tries sameMeaning on random modules.
-func TestRewrittenMeansTheSame(t *testing.T) {
+func TestRewrittenMeansTheSame(t *testing.T) { sameMeanings(t, seeds) }
+
+func sameMeanings(t *testing.T, seeds uint64) {
 	compiler, interpreter := newMachines(t)
 	for seed := range seeds {
 		sameMeaning(t, compiler, interpreter, func() rand.Source { return rand.NewPCG(seed, 0) }, seed)
@@ -90,7 +96,9 @@ func sameEnd(t *testing.T, compiler, interpreter *machine, source rand.Source, s
 }
 
 // TestLimitsEndRunsAtOnePoint tries sameEnd on random modules.
-func TestLimitsEndRunsAtOnePoint(t *testing.T) {
+func TestLimitsEndRunsAtOnePoint(t *testing.T) { sameEnds(t, seeds) }
+
+func sameEnds(t *testing.T, seeds uint64) {
 	compiler, interpreter := newMachines(t)
 	var all strings.Builder
 	for seed := range seeds {

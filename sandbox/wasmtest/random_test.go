@@ -11,7 +11,9 @@ import (
 // TestModesAgree runs random modules that canonicalise their own NaNs in both
 // modes of the engine: they validate, and have one meaning. It is what makes
 // them a reference for rewritten modules.
-func TestModesAgree(t *testing.T) {
+func TestModesAgree(t *testing.T) { modesAgree(t, seeds) }
+
+func modesAgree(t *testing.T, seeds uint64) {
 	compiler, interpreter := newMachines(t)
 	for seed := range seeds {
 		m := wasmtest.Random(rand.NewPCG(seed, 0), wasmtest.RandomConfig{Canonical: true, Start: true})

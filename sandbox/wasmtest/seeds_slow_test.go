@@ -2,4 +2,10 @@
 
 package wasmtest_test
 
-const seeds = uint64(1000)
+import "testing"
+
+func TestModesAgreeLong(t *testing.T) { modesAgree(t, moreSeeds) }
+
+func TestRewrittenMeansTheSameLong(t *testing.T) { sameMeanings(t, moreSeeds) }
+
+func TestLimitsEndRunsAtOnePointLong(t *testing.T) { sameEnds(t, moreSeeds) }
