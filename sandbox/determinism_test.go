@@ -103,7 +103,7 @@ func buildGo(t *testing.T) []byte {
 	path := filepath.Join(t.TempDir(), "guest.wasm")
 	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", path, ".")
 	build.Dir = filepath.Join(testdataDir, "goguest")
-	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
 	}

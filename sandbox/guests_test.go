@@ -172,7 +172,7 @@ var goGuest = sync.OnceValues(func() ([]byte, error) {
 	path := filepath.Join(dir, "guest.wasm")
 	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", path, ".")
 	build.Dir = filepath.Join(guestDir, "go")
-	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
+	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=", "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building the Go guest: %v\n%s", err, out)
 	}

@@ -28,7 +28,7 @@ func Build(t *testing.T) *Guest {
 	}
 	path := filepath.Join(t.TempDir(), "guest.wasm")
 	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", path, ".")
-	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
