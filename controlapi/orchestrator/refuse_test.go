@@ -211,6 +211,8 @@ func TestDuplicateSubmission(t *testing.T) {
 		w.checkReceipt(b)
 		w.restart()
 	}
+	_, _, err = w.Submit(ctx(t), actor("acme"), "acme", envelope, []byte("y"))
+	wantCode(t, "the same submission with another input", err, orchestrator.CodeInputDigest)
 	s := *payloadOf(t, envelope, contract.ParseSubmission)
 	_, _, err = w.Submit(ctx(t), actor("acme"), "acme", signAs(t, signSubmission("rival"), &s), []byte("x"))
 	wantCode(t, "the same payload under a foreign signature", err, orchestrator.CodeSignature)

@@ -32,6 +32,9 @@ func (o *Orchestrator) Submit(ctx context.Context, actor Actor, tenant string, s
 
 func (o *Orchestrator) submit(ctx context.Context, actor Actor, id digest.Digest, s *contract.Submission, envelope, input []byte) (Appended, error) {
 	if index, ok := o.requestedAt(id); ok {
+		if len(input) > 0 && digest.Of(input) != s.Input {
+			return Appended{}, wrongInput(input, s)
+		}
 		return o.again(ctx, index, envelope, func(keys contract.Authority) error {
 			_, err := contract.OpenSubmission(envelope, keys)
 			return err
@@ -99,15 +102,15 @@ func inputRoom(f *provenance.Fold, s *contract.Submission) uint64 {
 // names, and that it is not over the limit.
 func (o *Orchestrator) storeInput(ctx context.Context, s *contract.Submission, input []byte, room uint64) error {
 	size := int64(len(input))
-	switch sent := digest.Of(input); {
-	case sent == s.Input:
+	switch {
+	case digest.Of(input) == s.Input:
 		if uint64(size) > room {
 			break
 		}
 		_, err := o.PutBlob(ctx, s.Tenant, input)
 		return err
 	case size > 0:
-		return refuse(CodeInputDigest, "the input has digest %v, the submission names %v: send what was signed", sent, s.Input)
+		return wrongInput(input, s)
 	default:
 		var err error
 		size, err = o.cfg.Blobs.Size(ctx, s.Tenant, s.Input)
@@ -122,6 +125,10 @@ func (o *Orchestrator) storeInput(ctx context.Context, s *contract.Submission, i
 		return refuse(CodeTooLarge, "the input has %d bytes, %d are left of the contract's limit: send less, or raise the limit in a new contract", size, room)
 	}
 	return nil
+}
+
+func wrongInput(input []byte, s *contract.Submission) error {
+	return refuse(CodeInputDigest, "the input has digest %v, the submission names %v: send what was signed", digest.Of(input), s.Input)
 }
 
 // Cancel ends an open execution. The digest is the execution id.
