@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -29,6 +31,11 @@ const (
 //
 // It is the listener of an http.Server: Accept returns the connections that are
 // passed on. docs/design/028-what-bounds-latency.md says what it is worth.
+//
+// A connection begins with a goroutine of its own (directConn). Where the system
+// allows it, one whose first request has been answered goes on in a loop with
+// others (directLoop), which costs no goroutine to be woken for every request,
+// until it does anything that the loop does not know: then it comes back for good.
 type directListener struct {
 	*limitedListener
 	h       *handler
@@ -40,9 +47,16 @@ type directListener struct {
 	stopping atomic.Bool
 	conns    struct {
 		sync.Mutex
-		open  map[*directConn]struct{}
+		open  map[directEnd]struct{}
 		ended sync.WaitGroup // counts those in open
 	}
+	loops directLoops
+}
+
+// directEnd is a connection on the direct path, whoever serves it.
+type directEnd interface {
+	finish() // closes it, when the request that is being answered has been
+	cut()    // ends it now
 }
 
 func newDirectListener(ln *limitedListener, h *handler) *directListener {
@@ -50,7 +64,7 @@ func newDirectListener(ln *limitedListener, h *handler) *directListener {
 		limitedListener: ln, h: h,
 		passing: make(chan net.Conn), failing: make(chan error), closed: make(chan struct{}),
 	}
-	l.conns.open = make(map[*directConn]struct{})
+	l.conns.open = make(map[directEnd]struct{})
 	return l
 }
 
@@ -67,7 +81,10 @@ func (l *directListener) run() {
 				return
 			}
 		}
-		c := &directConn{limitedConn: conn.(*limitedConn), l: l}
+		c := &directConn{
+			limitedConn: conn.(*limitedConn), answerer: answerer{h: l.h, stopping: &l.stopping},
+			l: l, buf: make([]byte, 0, directBuffer),
+		}
 		if !l.add(c) {
 			c.Close()
 			return
@@ -98,7 +115,7 @@ func (l *directListener) Close() error {
 	return err
 }
 
-func (l *directListener) add(c *directConn) bool {
+func (l *directListener) add(c directEnd) bool {
 	l.conns.Lock()
 	defer l.conns.Unlock()
 	if l.stopping.Load() {
@@ -109,31 +126,42 @@ func (l *directListener) add(c *directConn) bool {
 	return true
 }
 
-func (l *directListener) remove(c *directConn) {
+func (l *directListener) remove(c directEnd) {
 	l.conns.Lock()
 	defer l.conns.Unlock()
 	delete(l.conns.open, c)
 	l.conns.ended.Done()
 }
 
+// replace has a connection served by another, also while the listener stops.
+func (l *directListener) replace(c, by directEnd) {
+	l.conns.Lock()
+	defer l.conns.Unlock()
+	delete(l.conns.open, c)
+	l.conns.open[by] = struct{}{}
+}
+
 // stop lets requests that have arrived be answered and closes the connections.
 // What is left when ctx ends is cut off, and is the error.
 func (l *directListener) stop(ctx context.Context) error {
-	l.each(func(c *directConn) { c.SetReadDeadline(time.Now()) })
-	unhook := context.AfterFunc(ctx, func() { l.each(func(c *directConn) { c.Close() }) })
+	l.each(directEnd.finish)
+	unhook := context.AfterFunc(ctx, func() { l.each(directEnd.cut) })
 	l.conns.ended.Wait()
+	l.loops.stop()
 	if !unhook() {
 		return ctx.Err()
 	}
 	return nil
 }
 
-// each calls f for every connection; none is added any more.
-func (l *directListener) each(f func(*directConn)) {
+// each calls f for every connection; none is added any more, but what replaces
+// one of them asks whether we are stopping.
+func (l *directListener) each(f func(directEnd)) {
 	l.conns.Lock()
-	defer l.conns.Unlock()
 	l.stopping.Store(true)
-	for c := range l.conns.open {
+	open := slices.Collect(maps.Keys(l.conns.open))
+	l.conns.Unlock()
+	for _, c := range open {
 		f(c)
 	}
 }
@@ -141,26 +169,46 @@ func (l *directListener) each(f func(*directConn)) {
 // directConn is a connection on the direct path. Its goroutine owns it.
 type directConn struct {
 	*limitedConn
+	answerer
 	l *directListener
 
 	buf      []byte // received and not yet answered
-	out      []byte // the answer
 	entry    [1]Entry
 	leaf     [1]Hash
 	answered bool // a request
+	stays    bool // with its goroutine: a loop has given it back, or does not want it
 }
 
-// serve answers appends until the connection ends or is passed on.
+func (c *directConn) finish() { c.SetReadDeadline(time.Now()) }
+func (c *directConn) cut()    { c.Close() }
+
+// resume goes on with a connection that a loop has given back: it sends what is
+// left of an answer first.
+func (c *directConn) resume() {
+	if len(c.out) > 0 {
+		if err := c.send(); err != nil {
+			c.Close()
+			c.l.remove(c)
+			return
+		}
+	}
+	c.serve()
+}
+
+// serve answers appends until the connection ends or somebody else goes on.
 func (c *directConn) serve() {
 	defer c.l.remove(c)
-	c.buf = make([]byte, 0, directBuffer)
-	for idle := readTimeout; ; idle = idleTimeout {
+	idle := readTimeout
+	for {
+		if c.answered {
+			idle = idleTimeout
+		}
 		r, u := c.next(idle)
 		if u == notOurs && len(c.buf) > 0 && !c.l.stopping.Load() {
 			c.pass()
 			return
 		}
-		if u == complete && !c.l.h.log.bodies.take(smallBody, 0) {
+		if u == complete && !c.h.log.bodies.take(smallBody, 0) {
 			c.pass() // to be told so
 			return
 		}
@@ -169,12 +217,19 @@ func (c *directConn) serve() {
 			return
 		}
 		err := c.answer(r)
-		c.l.h.log.bodies.give(smallBody)
+		c.h.log.bodies.give(smallBody)
 		if err != nil || c.l.stopping.Load() {
 			c.Close()
 			return
 		}
 		c.buf, c.answered = c.buf[:copy(c.buf, c.buf[r.size:])], true
+		if c.stays || len(c.buf) > 0 {
+			continue
+		}
+		if c.l.loops.adopt(c) {
+			return
+		}
+		c.stays = true
 	}
 }
 
@@ -232,42 +287,68 @@ func (c *directConn) answer(r addRequest) error {
 	if err != nil {
 		code = c.refuse(err)
 	}
+	err = c.send()
+	c.h.log.metrics.request(routeAdd, code, uptime()-start)
+	return err
+}
+
+// send sends what is in out.
+func (c *directConn) send() error {
 	c.SetWriteDeadline(time.Now().Add(writeTimeout))
-	_, err = c.Write(c.out)
-	c.l.h.log.metrics.request(routeAdd, code, uptime()-start)
+	_, err := c.Write(c.out)
 	return err
 }
 
 // append appends the entry and makes the answer.
 func (c *directConn) append(r addRequest) error {
-	log := c.l.h.log
-	if r.form == formReceipt && log.receipt == nil {
-		return errNoReceipts
+	if err := c.possible(r.form); err != nil {
+		return err
 	}
 	c.entry[0].Data = r.body
-	a, place, err := log.join(context.Background(), c.entry[:], c.leaf[:], false)
+	a, place, err := c.h.log.join(context.Background(), c.entry[:], c.leaf[:], false)
 	c.entry[0].Data = nil
 	if err != nil {
 		return err
 	}
+	return c.render(r.form, a, place)
+}
+
+// answerer makes the answers of the direct path. One goroutine at a time uses it.
+type answerer struct {
+	h        *handler
+	stopping *atomic.Bool // answers say that the connection ends
+	out      []byte       // the answer
+}
+
+// possible reports why a form of answer is not.
+func (w *answerer) possible(form addForm) error {
+	if form == formReceipt && w.h.log.receipt == nil {
+		return errNoReceipts
+	}
+	return nil
+}
+
+// render makes the answer to an append from that of its commit group, which did
+// not fail.
+func (w *answerer) render(form addForm, a *answer, place int) error {
 	result := a.result(place)
 	if result.Err != nil {
 		return result.Err
 	}
-	if r.form == formIndex {
+	if form == formIndex {
 		var index [20]byte
-		c.reply(directIndexHead, strconv.AppendInt(index[:0], result.Index, 10))
+		w.reply(directIndexHead, strconv.AppendInt(index[:0], result.Index, 10))
 		return nil
 	}
 	signed, err := a.head.Note()
 	if err != nil {
 		return err
 	}
-	proof, err := log.proofUnder(result.Index, a.head.Size, signed)
+	proof, err := w.h.log.proofUnder(result.Index, a.head.Size, signed)
 	if err != nil {
 		return err
 	}
-	c.reply(directProofHead, proof)
+	w.reply(directProofHead, proof)
 	return nil
 }
 
@@ -278,27 +359,27 @@ const (
 	directProofHead = "HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nDate: "
 )
 
-func (c *directConn) reply(head string, body []byte) {
-	c.out = append(append(c.out[:0], head...), httpDate()...)
-	c.out = strconv.AppendInt(append(c.out, "\r\nContent-Length: "...), int64(len(body)), 10)
-	if c.l.stopping.Load() {
-		c.out = append(c.out, "\r\nConnection: close"...)
+func (w *answerer) reply(head string, body []byte) {
+	w.out = append(append(w.out[:0], head...), httpDate()...)
+	w.out = strconv.AppendInt(append(w.out, "\r\nContent-Length: "...), int64(len(body)), 10)
+	if w.stopping.Load() {
+		w.out = append(w.out, "\r\nConnection: close"...)
 	}
-	c.out = append(append(c.out, "\r\n\r\n"...), body...)
+	w.out = append(append(w.out, "\r\n\r\n"...), body...)
 }
 
 // refuse makes the answer that the handler would give, and returns its code.
-func (c *directConn) refuse(err error) string {
-	var w refusal
-	code := c.l.h.log.refuse(&w, err)
-	w.Header()["Date"] = []string{httpDate()}
+func (w *answerer) refuse(err error) string {
+	var r refusal
+	code := w.h.log.refuse(&r, err)
+	r.Header()["Date"] = []string{httpDate()}
 	res := http.Response{
-		StatusCode: w.status, ProtoMajor: 1, ProtoMinor: 1, Header: w.header,
-		ContentLength: int64(w.body.Len()), Body: io.NopCloser(&w.body), Close: c.l.stopping.Load(),
+		StatusCode: r.status, ProtoMajor: 1, ProtoMinor: 1, Header: r.header,
+		ContentLength: int64(r.body.Len()), Body: io.NopCloser(&r.body), Close: w.stopping.Load(),
 	}
 	var out bytes.Buffer
 	res.Write(&out) // to memory, which does not fail
-	c.out = append(c.out[:0], out.Bytes()...)
+	w.out = append(w.out[:0], out.Bytes()...)
 	return code
 }
 

@@ -291,7 +291,7 @@ func (l *Log) appendAll(ctx context.Context, entries []Entry, atomic bool) ([]Re
 // join hands the entries to the sequencer and waits for the answer of their
 // commit group.
 func (l *Log) join(ctx context.Context, entries []Entry, leaves []Hash, atomic bool) (*answer, int, error) {
-	a, first, err := l.enqueue(entries, leaves, atomic)
+	a, first, err := l.enqueue(entries, leaves, atomic, nil)
 	if err != nil {
 		l.metrics.refused(err)
 		return nil, 0, err
@@ -308,10 +308,21 @@ func (l *Log) join(ctx context.Context, entries []Entry, leaves []Hash, atomic b
 	return a, first, a.err
 }
 
+// ask is join for a caller that does not wait: by is told when there is an answer,
+// unless there is an error now.
+func (l *Log) ask(entries []Entry, leaves []Hash, by asker) error {
+	_, _, err := l.enqueue(entries, leaves, false, by)
+	if err != nil {
+		l.metrics.refused(err)
+	}
+	return err
+}
+
 // enqueue hashes the entries on the caller's goroutine, filling leaves, and puts
 // them into the queue. It returns the answer of their commit group and the
-// place of the first of them in it. The slices may be used again at once.
-func (l *Log) enqueue(entries []Entry, leaves []Hash, atomic bool) (*answer, int, error) {
+// place of the first of them in it. The slices may be used again at once. by may
+// be nil: see queue.join.
+func (l *Log) enqueue(entries []Entry, leaves []Hash, atomic bool, by asker) (*answer, int, error) {
 	if err := l.publisher.appendable(); err != nil {
 		return nil, 0, err
 	}
@@ -324,5 +335,5 @@ func (l *Log) enqueue(entries []Entry, leaves []Hash, atomic bool) (*answer, int
 		}
 		leaves[i] = LeafHash(entries[i].Data)
 	}
-	return l.queue.join(entries, leaves, atomic)
+	return l.queue.join(entries, leaves, atomic, by)
 }

@@ -203,10 +203,10 @@ func TestPushback(t *testing.T) {
 	entries := func(n, size int) []Entry {
 		return make([]Entry, n, n+size)[:n:n]
 	}
-	if _, _, err := q.join(entries(6, 0), make([]Hash, 6), false); err != nil {
+	if _, _, err := q.join(entries(6, 0), make([]Hash, 6), false, nil); err != nil {
 		t.Fatalf("a batch beyond the bound on an empty queue: %v", err)
 	}
-	if _, _, err := q.join(entries(1, 0), make([]Hash, 1), false); !errors.Is(err, ErrPushback) {
+	if _, _, err := q.join(entries(1, 0), make([]Hash, 1), false, nil); !errors.Is(err, ErrPushback) {
 		t.Fatalf("queue takes more than its bound: %v", err)
 	}
 	take := func() *batch {
@@ -218,17 +218,17 @@ func TestPushback(t *testing.T) {
 	}
 	q.release(take())
 	big := []Entry{{Data: make([]byte, 90)}}
-	if _, _, err := q.join(big, make([]Hash, 1), false); err != nil {
+	if _, _, err := q.join(big, make([]Hash, 1), false, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, first, err := q.join([]Entry{{Data: make([]byte, 10)}}, make([]Hash, 1), false); err != nil || first != 1 {
+	if _, first, err := q.join([]Entry{{Data: make([]byte, 10)}}, make([]Hash, 1), false, nil); err != nil || first != 1 {
 		t.Fatal(first, err)
 	}
-	if _, _, err := q.join([]Entry{{Opening: []byte{1}}}, make([]Hash, 1), false); !errors.Is(err, ErrPushback) {
+	if _, _, err := q.join([]Entry{{Opening: []byte{1}}}, make([]Hash, 1), false, nil); !errors.Is(err, ErrPushback) {
 		t.Fatalf("queue takes more bytes than its bound: %v", err)
 	}
 	q.shut()
-	if _, _, err := q.join(big, make([]Hash, 1), false); !errors.Is(err, ErrClosed) {
+	if _, _, err := q.join(big, make([]Hash, 1), false, nil); !errors.Is(err, ErrClosed) {
 		t.Fatalf("join after shut: %v", err)
 	}
 	if b := take(); b == nil || len(b.entries) != 2 {

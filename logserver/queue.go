@@ -56,6 +56,22 @@ type answer struct {
 	results []Result // one for each entry of the batch, or nil
 	head    Head
 	err     error // set if the whole batch failed; the outcome may be unknown
+	// asked are the callers that do not wait for done but are told. It belongs
+	// to the queue (under its lock) until the batch is taken, then to the
+	// sequencer.
+	asked []question
+}
+
+// question is an entry whose caller does not wait.
+type question struct {
+	by    asker
+	place int // in the batch
+}
+
+// asker is told, once, that the commit group of its entry has an answer. It must
+// not block: whoever has the group tells all of them.
+type asker interface {
+	answered(a *answer, place int)
 }
 
 // result returns that of the i-th entry of a batch that did not fail.
@@ -103,8 +119,9 @@ func newAnswer() *answer { return &answer{done: make(chan struct{})} }
 
 // join adds the entries, with the leaf hashes that their caller computed, to
 // the gathering batch in one piece and returns its answer and the place of the
-// first one in it. ErrPushback means that they would exceed the bound.
-func (q *queue) join(entries []Entry, leaves []Hash, atomic bool) (*answer, int, error) {
+// first one in it. ErrPushback means that they would exceed the bound. by, unless
+// it is nil, is told when there is an answer, and only if there is no error.
+func (q *queue) join(entries []Entry, leaves []Hash, atomic bool, by asker) (*answer, int, error) {
 	size := 0
 	for i := range entries {
 		size += len(entries[i].Data) + len(entries[i].Opening)
@@ -131,6 +148,9 @@ func (q *queue) join(entries []Entry, leaves []Hash, atomic bool) (*answer, int,
 			b.entries[first+i].unit = 0
 		}
 		b.entries[first].unit = int32(len(entries))
+	}
+	if by != nil {
+		q.mu.answer.asked = append(q.mu.answer.asked, question{by, first})
 	}
 	if first == 0 {
 		q.ready <- struct{}{}

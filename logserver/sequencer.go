@@ -196,7 +196,7 @@ func (s *sequencer) apply(g *commitGroup, b *batch) error {
 }
 
 // finish is the second half: wait for the sync, show, issue the head, answer.
-// It closes the answer, whatever happens.
+// It closes the answer and tells those who do not wait for that, whatever happens.
 func (s *sequencer) finish(g *commitGroup) {
 	a := g.answer
 	if a.err == nil {
@@ -206,7 +206,12 @@ func (s *sequencer) finish(g *commitGroup) {
 		}
 	}
 	s.log.metrics.group(a)
+	asked := a.asked
+	a.asked = nil
 	close(a.done) // from here on the answer belongs to the callers
+	for _, q := range asked {
+		q.by.answered(a, q.place)
+	}
 }
 
 func (s *sequencer) settle(g *commitGroup) error {
