@@ -231,18 +231,29 @@ func (s controlService) PutBlob(ctx context.Context, req *connect.Request[pb.Put
 }
 
 // GetBlob resolves a digest in the caller's namespace; for a node, among what
-// its open assignments refer to.
+// its open assignments refer to; for an auditor, among what the replay of an
+// execution takes.
 func (s controlService) GetBlob(ctx context.Context, req *connect.Request[pb.GetBlobRequest]) (*connect.Response[pb.GetBlobResponse], error) {
 	op := operationOf(ctx)
 	d, err := op.digest("digest", req.Msg.GetDigest())
 	if err != nil {
 		return nil, err
 	}
-	get := s.cfg.Core.GetBlob
-	if op.caller.kind == node {
-		get = s.cfg.Core.GetAssignedBlob
+	var data []byte
+	switch named := req.Msg.GetExecutionId(); {
+	case op.caller.kind == auditor:
+		var execution digest.Digest
+		if execution, err = digest.Parse(named); err != nil {
+			return nil, refuse(orchestrator.CodeArgument, "execution_id: want 64 lowercase hexadecimal characters: name the execution that you replay")
+		}
+		data, err = s.cfg.Core.GetExecutionBlob(ctx, execution, d)
+	case named != "":
+		return nil, refuse(orchestrator.CodeArgument, "execution_id: it is for auditors: leave it out")
+	case op.caller.kind == node:
+		data, err = s.cfg.Core.GetAssignedBlob(ctx, op.caller.id, d)
+	default:
+		data, err = s.cfg.Core.GetBlob(ctx, op.caller.id, d)
 	}
-	data, err := get(ctx, op.caller.id, d)
 	if err != nil {
 		return nil, err
 	}

@@ -107,6 +107,8 @@ type Blobs interface {
 	GetBlob(ctx context.Context, owner string, d digest.Digest) ([]byte, error)
 	// GetAssignedBlob returns what an open assignment of the node refers to.
 	GetAssignedBlob(ctx context.Context, node string, d digest.Digest) ([]byte, error)
+	// GetExecutionBlob returns what a replay of the execution takes.
+	GetExecutionBlob(ctx context.Context, execution, d digest.Digest) ([]byte, error)
 }
 
 // Dispatch hands out work to nodes, and takes it back.

@@ -375,6 +375,10 @@ func (f *fakeCore) GetBlob(_ context.Context, owner string, d digest.Digest) ([]
 	return data, nil
 }
 
+func (f *fakeCore) GetExecutionBlob(ctx context.Context, _, d digest.Digest) ([]byte, error) {
+	return f.GetBlob(ctx, "replayed", d)
+}
+
 func (f *fakeCore) GetAssignedBlob(ctx context.Context, node string, d digest.Digest) ([]byte, error) {
 	if node != "node-1" && node != "node-2" {
 		f.t.Errorf("GetAssignedBlob for %q", node)

@@ -81,7 +81,7 @@ var methods = table(
 	method{rpc.ControlListClusterNodesProcedure, []string{admin, auditor, tenant}, reads, smallRequest},
 	method{rpc.ControlGetClusterRootProcedure, everyone, reads, smallRequest},
 	method{rpc.ControlPutBlobProcedure, []string{node, tenant}, stores, payloadRequest},
-	method{rpc.ControlGetBlobProcedure, []string{node, tenant}, reads, smallRequest},
+	method{rpc.ControlGetBlobProcedure, []string{auditor, node, tenant}, reads, smallRequest},
 
 	method{rpc.NodeWatchAssignmentsProcedure, onlyNode, streams, smallRequest},
 	method{rpc.NodeAbandonAssignmentProcedure, onlyNode, stores, smallRequest},

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,6 +68,42 @@ func TestMainJob(t *testing.T) {
 		if out := c.tally("tenant", command...); out == "" {
 			t.Errorf("tally %s says nothing", strings.Join(command, " "))
 		}
+	}
+}
+
+// TestAuditorReplays: an auditor who has the addresses of a cluster and its own
+// profile, and nothing else, runs everything again.
+func TestAuditorReplays(t *testing.T) {
+	c := start(t, t.TempDir())
+	a := c.agent("tenant")
+	hash := a.register("canonjson", nil)
+	for i, input := range []string{`[2,1]`, `{"b":1,"a":2}`} {
+		envelope, id := a.submission(hash, []byte(input), i)
+		if _, err := a.submit(envelope, []byte(input)); err != nil {
+			t.Fatal(err)
+		}
+		a.complete(id.String())
+	}
+	dir := t.TempDir()
+	openings, payloads := filepath.Join(dir, "audit.openings"), filepath.Join(dir, "payloads")
+	c.eventually("both executions are in the published log", func() error {
+		c.tally("auditor", "log", "openings", "-o", openings)
+		out := c.tally("auditor", "log", "payloads", "-o", payloads)
+		if !strings.Contains(out, "2 complete executions") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	if out := c.tally("auditor", "log", "payloads", "-o", payloads); !strings.Contains(out, "payloads        3: 3 were there, 0 fetched, 0 erased, 0 missing") {
+		t.Errorf("a second time:\n%s", out)
+	}
+	replay := append([]string{"replay", "--all", c.server + "/audit", "--membership-log", c.server + "/membership", "--openings", openings, "--blobs", payloads, "--state", filepath.Join(dir, "state")}, c.trust()...)
+	if out, errText, code := c.try("verifier", replay...); code != 0 {
+		t.Errorf("the replay: exit %d\n%s%s", code, out, errText)
+	}
+	// Nobody but an auditor may ask so.
+	if _, errText, code := c.try("tally", "--profile", filepath.Join(c.dir, "tenant.json"), "log", "payloads", "-o", filepath.Join(dir, "other")); code == 0 || !strings.Contains(errText, "auditor") {
+		t.Errorf("as a tenant: exit %d\n%s", code, errText)
 	}
 }
 

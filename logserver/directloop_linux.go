@@ -473,5 +473,6 @@ func (c *loopConn) finish() {
 	}
 }
 
-// cut lets the client know; the owner closes it.
+// cut does nothing: the answer of a commit group is waited for in any case, and
+// the owner closes the connection then.
 func (c *loopConn) cut() {}

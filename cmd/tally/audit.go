@@ -96,7 +96,7 @@ func audit(ctx context.Context, p *profile, c *client.Client, bar *progress) (*a
 	}
 	fold := provenance.NewFold(p.Cluster, members)
 	r := &auditReport{Size: tree.N, ListedSize: first.N, RootHash: tree.Hash.String(), Compared: len(answers), Executions: map[string]int{}, Voids: map[string]int{}, Divergent: map[string]int{}}
-	hashes, err := foldLog(ctx, c, fold, tree, func(index int64, e provenance.Effect) error {
+	hashes, err := foldLog(ctx, c, fold, tree, func(index int64, e provenance.Effect, _ *pb.Record) error {
 		if index%10_000 == 0 { // where there is no terminal, each is a line
 			bar.show(fmt.Sprintf("folding record %d of %d", index, tree.N))
 		}
@@ -230,7 +230,7 @@ func listExecutions(ctx context.Context, c *client.Client, limit int64, bar *pro
 
 // foldLog folds the records that a tree covers, and returns the hashes of the log.
 // An error says that they are not the tree's, or not all of them.
-func foldLog(ctx context.Context, c *client.Client, fold *provenance.Fold, tree tlog.Tree, visit func(index int64, e provenance.Effect) error) (tlog.HashReader, error) {
+func foldLog(ctx context.Context, c *client.Client, fold *provenance.Fold, tree tlog.Tree, visit func(index int64, e provenance.Effect, r *pb.Record) error) (tlog.HashReader, error) {
 	var hashes []tlog.Hash // as tlog stores them
 	reader := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
 		out := make([]tlog.Hash, len(indexes))
@@ -263,11 +263,11 @@ func foldLog(ctx context.Context, c *client.Client, fold *provenance.Fold, tree 
 				return nil, err
 			}
 			hashes = append(hashes, more...)
-			effect, _, err := fold.Read(index, entry[:], r.Opening)
+			effect, body, err := fold.Read(index, entry[:], r.Opening)
 			if err != nil {
 				return nil, err
 			}
-			if err := visit(index, effect); err != nil {
+			if err := visit(index, effect, body); err != nil {
 				return nil, err
 			}
 		}

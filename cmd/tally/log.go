@@ -16,7 +16,7 @@ import (
 
 func logCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "log", Short: "Read the audit and membership logs"}
-	cmd.AddCommand(logCheckpointCommand(a), logRecordsCommand(a), logProofCommand(a), logOpeningsCommand(a))
+	cmd.AddCommand(logCheckpointCommand(a), logRecordsCommand(a), logProofCommand(a), logOpeningsCommand(a), logPayloadsCommand(a))
 	return cmd
 }
 

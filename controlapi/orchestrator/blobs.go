@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/tallystick/tallystick/internal/digest"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
@@ -56,6 +57,34 @@ func (o *Orchestrator) assignedOwner(node string, d digest.Digest) (string, bool
 		}
 	}
 	return "", false
+}
+
+// GetExecutionBlob returns a payload that a replay of an execution takes: its
+// module, its input, or the output of a parent. It is for auditors, who see every
+// execution and of tenants' payloads nothing that none refers to.
+func (o *Orchestrator) GetExecutionBlob(ctx context.Context, execution, d digest.Digest) ([]byte, error) {
+	if err := o.usable(); err != nil {
+		return nil, err
+	}
+	owner, err := o.replayedOwner(execution, d)
+	if err != nil {
+		return nil, err
+	}
+	return o.GetBlob(ctx, owner, d)
+}
+
+// replayedOwner finds the tenant of an execution that refers to the payload.
+func (o *Orchestrator) replayedOwner(execution, d digest.Digest) (string, error) {
+	o.view.mu.RLock()
+	defer o.view.mu.RUnlock()
+	_, x, err := o.view.visible(execution, "")
+	if err != nil {
+		return "", err
+	}
+	if !slices.Contains(o.view.payloads(x), d) {
+		return "", refuse(CodeBlobUnknown, "no replay of that execution takes such a payload: it takes the module, the input and the outputs of parents")
+	}
+	return x.tenant, nil
 }
 
 // EraseBlob destroys the key of a tenant's payload and appends the erasure

@@ -191,6 +191,7 @@ func TestPoisoned(t *testing.T) {
 		"PutBlob":          func() error { _, err := w.PutBlob(c, "acme", nil); return err },
 		"GetBlob":          func() error { _, err := w.GetBlob(c, "acme", none); return err },
 		"GetAssignedBlob":  func() error { _, err := w.GetAssignedBlob(c, node, digestOf("x")); return err },
+		"GetExecutionBlob": func() error { _, err := w.GetExecutionBlob(c, id, digestOf("x")); return err },
 		"EraseBlob":        func() error { _, err := w.EraseBlob(c, acme, "acme", none, ""); return err },
 	} {
 		wantCode(t, what, call(), orchestrator.CodeUnavailable)

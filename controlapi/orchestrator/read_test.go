@@ -44,6 +44,37 @@ func TestTenantsAreApart(t *testing.T) {
 	wantCode(t, "another tenant's output", err, orchestrator.CodeBlobUnknown)
 }
 
+// An auditor gets what a replay of an execution takes, by name of the execution,
+// and nothing else of its tenant.
+func TestAuditorsGetWhatReplaysTake(t *testing.T) {
+	w := newWorld(t, 3)
+	hash := w.register(newContract())
+	first := w.submit(hash, "x", 1)
+	w.complete(first)
+	child := w.submit(hash, "y", 2, func(s *contract.Submission) { s.Parents = []digest.Digest{first} })
+	w.complete(child)
+	must[digest.Digest](t)(w.PutBlob(ctx(t), "acme", []byte("unused")))
+	for name, test := range map[string]struct {
+		execution digest.Digest
+		data      string
+		want      orchestrator.Code // "" if it is to be had
+	}{
+		"the module":                          {first, string(testModule), ""},
+		"the input":                           {first, "x", ""},
+		"the output of a parent":              {child, "X", ""},
+		"its own output":                      {first, "X", orchestrator.CodeBlobUnknown},
+		"the input of another":                {first, "y", orchestrator.CodeBlobUnknown},
+		"a payload that none takes":           {first, "unused", orchestrator.CodeBlobUnknown},
+		"a payload of an unknown execution":   {digestOf("nothing"), "x", orchestrator.CodeExecutionUnknown},
+		"a payload that was never even there": {first, "nothing", orchestrator.CodeBlobUnknown},
+	} {
+		b, err := w.GetExecutionBlob(ctx(t), test.execution, digestOf(test.data))
+		if orchestrator.CodeOf(err) != test.want || err == nil && string(b) != test.data {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+}
+
 func TestProvenanceAndChain(t *testing.T) {
 	w := newWorld(t, 3)
 	id := w.submit(w.register(newContract()), "x", 1)

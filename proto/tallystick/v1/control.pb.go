@@ -2551,9 +2551,15 @@ func (x *PutBlobResponse) GetDigest() string {
 	return ""
 }
 
+// A tenant's digests are looked for among its own payloads, a node's among what
+// its open assignments refer to.
 type GetBlobRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Digest string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	// execution_id is required of auditors, and refused from others: the execution
+	// whose module, input or parent's output the payload is. An auditor gets what a
+	// replay takes, and nothing else of a tenant.
+	ExecutionId   string `protobuf:"bytes,2,opt,name=execution_id,json=executionId,proto3" json:"execution_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2591,6 +2597,13 @@ func (*GetBlobRequest) Descriptor() ([]byte, []int) {
 func (x *GetBlobRequest) GetDigest() string {
 	if x != nil {
 		return x.Digest
+	}
+	return ""
+}
+
+func (x *GetBlobRequest) GetExecutionId() string {
+	if x != nil {
+		return x.ExecutionId
 	}
 	return ""
 }
@@ -3265,9 +3278,10 @@ const file_tallystick_v1_control_proto_rawDesc = "" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"T\n" +
 	"\x0fPutBlobResponse\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\tR\x0fprotocolVersion\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\tR\x06digest\"(\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\"K\n" +
 	"\x0eGetBlobRequest\x12\x16\n" +
-	"\x06digest\x18\x01 \x01(\tR\x06digest\"P\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12!\n" +
+	"\fexecution_id\x18\x02 \x01(\tR\vexecutionId\"P\n" +
 	"\x0fGetBlobResponse\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\tR\x0fprotocolVersion\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\"L\n" +
