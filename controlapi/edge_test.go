@@ -245,7 +245,8 @@ func TestRegisterTrustedNodeTakesNothingElse(t *testing.T) {
 }
 
 func TestWaitThatTakesTooLong(t *testing.T) {
-	w := newWorld(t, nil)
+	// What comes before the wait takes milliseconds.
+	w := newWorld(t, func(c *Config) { c.Timeout = 4 * time.Second })
 	w.core.proofErr = context.DeadlineExceeded
 	got := w.post("alice", rpc.ControlSubmitExecutionRequestProcedure, `{"submission":"YQ==","wait":"WAIT_WITNESSED"}`)
 	if got.code() != CodeNotWitnessed || !strings.Contains(string(got.body), "index 7") {
