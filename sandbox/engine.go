@@ -49,6 +49,10 @@ type Engine struct {
 	programs []*program // most recently used first
 	memories memoryPool
 	closed   bool
+	// compilers is how many functions of a module are compiled at a time; what the
+	// engine makes of them is the same. With more than one, a panic of the compiler
+	// ends the process, so it is for processes that may end.
+	compilers int
 }
 
 // NewEngine returns an engine that has compiled nothing yet.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/tallystick/tallystick/sandbox/rewrite"
 )
@@ -83,6 +84,7 @@ func (e *Engine) compileWith(ctx context.Context, a *admitted, cacheDir string) 
 			return nil, err
 		}
 	}
+	ctx = experimental.WithCompilationWorkers(ctx, e.compilers)
 	if p.module, err = p.runtime.CompileModule(ctx, a.code); err != nil {
 		p.close()
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -107,6 +108,7 @@ func serveWorker(in io.Reader, out io.Writer, r role, confine func(workerConfig,
 		return err
 	}
 	engine := NewEngine(config.engine(dir))
+	engine.compilers = runtime.GOMAXPROCS(0)
 	defer engine.Close()
 
 	frames, readErr := make(chan inbound), make(chan error, 1)
