@@ -306,7 +306,7 @@ The states before:
 		fmt.Fprintf(&b, "- **%s**: %s\n", s[0], s[1])
 	}
 	b.WriteString(`
-No change can lock the cluster out: the threshold stays within the admins that can sign and within what an envelope can hold, a quorum is never set above the nodes there are, limits leave room
+No change can lock the cluster out: the threshold stays within the admins that can sign and within what an envelope can hold, no change sets a quorum above the nodes there are (a genesis may, for nodes that are still to come), limits leave room
 for a contract, and a log keeps a key. Only a removal may go below the quorum: a node that must go goes at once, and work waits.
 
 In an emergency, remove the principal or the key: from the next epoch on it opens no session, and what it signs (contracts, retirements, submissions, cancellations, attestations, changes) is void.
