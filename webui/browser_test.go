@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -249,6 +250,9 @@ func TestVisit(t *testing.T) {
 	b.do(chromedp.Navigate(server.URL + "/#/executions/" + strings.Repeat("cd", 32)))
 	b.sees(".timeline", "Diverged")
 	b.keep("execution-diverged")
+	// One that failed is told from one that did what it should.
+	b.do(chromedp.Navigate(server.URL + "/#/executions/" + strings.Repeat("ef", 32)))
+	b.sees(".heading .pill.wait", "exit, code 7")
 	b.do(chromedp.Navigate(server.URL + "/#/executions/" + strings.Repeat("00", 32)))
 	b.sees(".banner", "no such execution for this tenant")
 
@@ -285,6 +289,54 @@ func TestDroppedFile(t *testing.T) {
 	b.do(chromedp.SetUploadFiles("#bundle", []string{write("empty.tallyproof", nil)}))
 	b.sees(".proof h2", "Refused")
 	b.keep("check-refused")
+}
+
+// TestEndsWithoutResult: a bundle may prove that there is no result, which is no
+// reason to refuse the bundle.
+func TestEndsWithoutResult(t *testing.T) {
+	var vectors []struct {
+		Name, File, Genesis, Code string
+		AuditPolicy               string `json:"audit_policy"`
+		MembershipPolicy          string `json:"membership_policy"`
+	}
+	if err := json.Unmarshal(golden(t, "verified.json"), &vectors); err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, v := range vectors {
+		if v.Code != "no_result" {
+			continue
+		}
+		seen++
+		t.Run(v.Name, func(t *testing.T) {
+			api, server := newFakeAPI(t)
+			trust := inspect.Trust{Genesis: []byte(v.Genesis), AuditPolicy: []byte(v.AuditPolicy), MembershipPolicy: []byte(v.MembershipPolicy)}
+			bundle := golden(t, filepath.Join("verified", v.File))
+			e := inspect.Bundle(bundle, trust, "").Execution
+			status := statusOf(e)
+			status.State = pb.ExecutionState(pb.ExecutionState_value["EXECUTION_STATE_"+strings.ToUpper(v.Name)])
+			api.served = map[string][]byte{"/genesis": trust.Genesis, "/audit.policy": trust.AuditPolicy, "/membership.policy": trust.MembershipPolicy}
+			api.mux["Control/QueryExecutionStatus"] = func([]byte) proto.Message { return &pb.QueryExecutionStatusResponse{Status: status} }
+			api.mux["Control/RetrieveExecutionProof"] = func([]byte) proto.Message { return &pb.RetrieveExecutionProofResponse{Bundle: bundle} }
+
+			b := newBrowser(t)
+			b.look(false, 1280)
+			b.do(chromedp.Navigate(server.URL + "/#token=" + goodToken))
+			b.sees(".principal", "alice")
+			b.do(chromedp.Navigate(server.URL + "/#/executions/" + e.ID))
+			b.sees(".proof .verdict.warn h2", "Proven: "+v.Name+", without a result")
+			b.sees(".proof .facts", v.Name+", without a result")
+			b.sees(".proof .card", "What this proves")
+			b.hides(".proof", "Refused")
+			b.hides(".proof", "Do not rely on it")
+			b.keep("execution-ended-" + v.Name)
+			b.press("Flip one bit and check again")
+			b.sees(".proof h2", "Refused")
+		})
+	}
+	if seen == 0 {
+		t.Error("no vector ends without a result")
+	}
 }
 
 // TestTrust walks from trust on first use to pinned files, and sees a server

@@ -22,6 +22,7 @@ import (
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
+	"github.com/tallystick/tallystick/verifier"
 	"github.com/tallystick/tallystick/webui/inspect"
 )
 
@@ -88,13 +89,9 @@ func (f *fakeAPI) answers() {
 		}
 	}
 	state, e := history.Current(), report.Execution
-	status := &pb.ExecutionStatus{
-		ExecutionId: e.ID, Tenant: e.Tenant, ContractHash: e.ContractHash, State: pb.ExecutionState_EXECUTION_STATE_COMPLETE,
-		Epoch: e.Epoch, RequestIndex: uint64(e.RequestIndex), Witnessed: true, Attempt: e.Attempt, AssignedNodes: e.Assigned,
-		ClusterScheduleHash: e.ScheduleHash, ExecutionProof: e.ExecutionProof, ProofReady: true, InputDigest: e.InputDigest,
-		SubmittedUnixMs: uint64(goldenTime.Add(-3 * time.Minute).UnixMilli()),
-		Outcome:         &pb.Outcome{Kind: "ok", OutputLength: 6, OutputDigest: e.Outcome.OutputDigest.String()},
-	}
+	status := statusOf(e)
+	status.State = pb.ExecutionState_EXECUTION_STATE_COMPLETE
+	status.Outcome = &pb.Outcome{Kind: "ok", OutputLength: 6, OutputDigest: e.Outcome.OutputDigest.String()}
 	for _, n := range e.Nodes {
 		status.Reports = append(status.Reports, &pb.NodeReport{Node: n.ID, ResultDigest: e.ResultDigest, Index: uint64(n.Index), Agrees: true})
 	}
@@ -104,6 +101,10 @@ func (f *fakeAPI) answers() {
 	diverged := proto.CloneOf(open)
 	diverged.ExecutionId = strings.Repeat("cd", 32)
 	diverged.State = pb.ExecutionState_EXECUTION_STATE_DIVERGED
+	failed := proto.CloneOf(status)
+	failed.ExecutionId = strings.Repeat("ef", 32)
+	failed.Outcome.Kind, failed.Outcome.ExitCode = "exit", new(uint32(7))
+	known := []*pb.ExecutionStatus{open, status, diverged, failed}
 	contract := &pb.ContractSummary{ContractHash: e.ContractHash, Tenant: e.Tenant, Name: e.ContractName, Version: e.ContractVersion, Module: e.ModuleDigest}
 	nodes := &pb.ListClusterNodesResponse{Epoch: state.Epoch(), NodeQuorum: state.NodeQuorum()}
 	for i, p := range state.Nodes() {
@@ -128,20 +129,17 @@ func (f *fakeAPI) answers() {
 		},
 		"Control/ListClusterNodes": func([]byte) proto.Message { return nodes },
 		"Control/ListExecutions": func([]byte) proto.Message {
-			return &pb.ListExecutionsResponse{Executions: []*pb.ExecutionStatus{open, status, diverged}}
+			return &pb.ListExecutionsResponse{Executions: known}
 		},
 		"Control/ListContracts": func([]byte) proto.Message {
 			return &pb.ListContractsResponse{Contracts: []*pb.ContractSummary{contract}}
 		},
 		"Control/GetContract": func([]byte) proto.Message { return &pb.GetContractResponse{Contract: contract} },
 		"Control/QueryExecutionStatus": func(body []byte) proto.Message {
-			switch {
-			case bytes.Contains(body, []byte(e.ID)):
-				return &pb.QueryExecutionStatusResponse{Status: status}
-			case bytes.Contains(body, []byte(open.ExecutionId)):
-				return &pb.QueryExecutionStatusResponse{Status: open}
-			case bytes.Contains(body, []byte(diverged.ExecutionId)):
-				return &pb.QueryExecutionStatusResponse{Status: diverged}
+			for _, s := range known {
+				if bytes.Contains(body, []byte(s.ExecutionId)) {
+					return &pb.QueryExecutionStatusResponse{Status: s}
+				}
 			}
 			return nil
 		},
@@ -152,7 +150,23 @@ func (f *fakeAPI) answers() {
 			}
 			return &pb.GetBlobResponse{Data: []byte("output")}
 		},
-		"Control/WatchExecution": func([]byte) proto.Message { return &pb.WatchExecutionResponse{Status: status} },
+		"Control/WatchExecution": func(body []byte) proto.Message {
+			if bytes.Contains(body, []byte(diverged.ExecutionId)) {
+				return &pb.WatchExecutionResponse{Status: diverged}
+			}
+			return &pb.WatchExecutionResponse{Status: status}
+		},
+	}
+}
+
+// statusOf is what the server says of an execution whose proof is ready, but for
+// its state and what came of it.
+func statusOf(e *verifier.Execution) *pb.ExecutionStatus {
+	return &pb.ExecutionStatus{
+		ExecutionId: e.ID, Tenant: e.Tenant, ContractHash: e.ContractHash,
+		Epoch: e.Epoch, RequestIndex: uint64(e.RequestIndex), Witnessed: true, Attempt: e.Attempt, AssignedNodes: e.Assigned,
+		ClusterScheduleHash: e.ScheduleHash, ExecutionProof: e.ExecutionProof, ProofReady: true, InputDigest: e.InputDigest,
+		SubmittedUnixMs: uint64(goldenTime.Add(-3 * time.Minute).UnixMilli()),
 	}
 }
 

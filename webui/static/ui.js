@@ -94,6 +94,12 @@ const states = {
 export const stateName = (state) => (states[state] ?? ["plain", "unknown"])[1];
 export const statePill = (state) => pill(...(states[state] ?? ["plain", "unknown"]));
 
+// outcomeName says how a module ended; "" if nothing has been agreed.
+export const outcomeName = (o) => (o?.kind ? o.kind.replaceAll("_", " ") + (o.exitCode ? `, code ${o.exitCode}` : "") : "");
+
+// outcomePill marks an agreed outcome that is not success; null for one that is.
+export const outcomePill = (o) => (o?.kind && o.kind !== "ok" ? pill("wait", outcomeName(o)) : null);
+
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
 // ago shows a time in milliseconds since the epoch.

@@ -38,7 +38,7 @@ export async function check({ signal }) {
 
   return [
     h("h1", null, "Check a proof"),
-    h("p", { class: "lead" }, "A proof bundle is one file that proves one completed execution. It is checked in this browser, " +
+    h("p", { class: "lead" }, "A proof bundle is one file that proves how one execution ended. It is checked in this browser, " +
       "step by step, and sent nowhere."),
     h("section", { class: "card" }, h("h2", null, "Against what"), trustLine(relied), relied.problem ? banner("bad", h("p", null, relied.problem)) : null),
     zone, result,

@@ -2,7 +2,7 @@
 
 import { call, decode, watch } from "../api.js";
 import * as trust from "../trust.js";
-import { ago, banner, bytes, facts, h, hash, icon, pill, replace, save, stateName, statePill } from "../ui.js";
+import { ago, banner, bytes, facts, h, hash, icon, outcomeName, outcomePill, pill, replace, save, stateName, statePill } from "../ui.js";
 import { proof } from "./verdict.js";
 
 export async function execution({ id, signal }) {
@@ -31,7 +31,7 @@ export async function execution({ id, signal }) {
   const fail = (error) => {
     if (!signal.aborted) replace(result, banner("bad", h("p", null, error.message)));
   };
-  if (status.state === "EXECUTION_STATE_OPEN" || (status.state === "EXECUTION_STATE_COMPLETE" && !status.proofReady)) {
+  if (!status.proofReady) {
     follow(id, signal, update).catch(fail);
   }
   update(status).catch(fail);
@@ -51,7 +51,7 @@ function head(s, contract) {
     h("div", { class: "heading" },
       h("div", null, h("p", { class: "eyebrow" }, h("a", { href: "#/executions" }, "Executions")),
         h("h1", null, contract?.name ?? "Execution", contract?.version ? h("span", { class: "muted" }, ` ${contract.version}`) : null)),
-      statePill(s.state)),
+      h("span", { class: "tags" }, outcomePill(s.outcome), statePill(s.state))),
     h("section", { class: "card" }, facts(
       ["Execution", hash(s.executionId, "execution id")],
       ["Tenant", s.tenant],
@@ -74,7 +74,7 @@ function timeline(s) {
     ["Assigned", assigned.length > 0, s.attempt > 0 ? `${assigned.length} nodes, attempt ${s.attempt}` : `${assigned.length} nodes`],
     ["Attested", reports.length > 0, `${reports.length} of ${assigned.length} nodes reported`],
     [ended && !complete ? stateName(s.state) : "Agreed", ended, complete ? `${reports.filter((r) => r.agrees).length} nodes agree` : ended ? "it has ended" : "waiting for agreement"],
-    ["Proof", s.proofReady, s.proofReady ? "ready" : complete ? "waiting for witnesses" : ""],
+    ["Proof", s.proofReady, s.proofReady ? "ready" : ended ? "waiting for witnesses" : ""],
   ];
   const current = stages.findIndex(([, done]) => !done);
   return h("ol", { class: "timeline", "aria-label": "Progress" }, stages.map(([name, done, detail], i) =>
@@ -94,7 +94,7 @@ function reports(s) {
       h("tbody", null, assigned.flatMap((node, i) => (said.get(node) ?? [null]).map((r) => {
         return h("tr", null,
           h("td", { class: "number" }, String(i)), h("th", { scope: "row" }, node),
-          h("td", null, r ? hash(r.resultDigest, "result digest") : h("span", { class: "muted" }, "none yet")),
+          h("td", null, r ? hash(r.resultDigest, "result digest") : h("span", { class: "muted" }, s.state === "EXECUTION_STATE_OPEN" ? "none yet" : "none")),
           h("td", { class: "number" }, r ? String(r.index ?? 0) : ""),
           h("td", null, r ? stance(r) : ""));
       }))))));
@@ -121,7 +121,8 @@ function otherwise(s, contract, e) {
     ["the index of the request", s.requestIndex ?? 0, e.request_index],
     ["the schedule", s.clusterScheduleHash, e.cluster_schedule_hash],
     ["the nodes that agree", agreeing(s), e.nodes.map((n) => `${n.id} at ${n.index}`).sort().join(", ")],
-    ["the output", s.outcome?.outputDigest, e.outcome.output_digest],
+    ["the outcome", outcomeName(s.outcome), e.outcome ? outcomeName({ kind: e.outcome.kind, exitCode: e.outcome.exit_code }) : ""],
+    ["the output", s.outcome?.outputDigest ?? "", e.outcome?.output_digest ?? ""],
   ].filter(([, said, proven]) => String(said) !== String(proven));
   if (lies.length === 0) return null;
   return banner("bad", h("p", null, h("strong", null, "Above, the server says something else than is proven. "), "Rely on what is proven:"),
@@ -133,7 +134,7 @@ const agreeing = (s) => (s.reports ?? []).filter((r) => r.agrees).map((r) => `${
 // output offers the output of a proven execution, and shows it if it is text.
 function output(e, signal) {
   const o = e.outcome;
-  if (o.output_length === 0) return null;
+  if (!o || o.output_length === 0) return null;
   const place = h("div", null);
   const button = h("button", { type: "button" }, "Show the output");
   button.addEventListener("click", async () => {

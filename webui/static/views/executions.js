@@ -1,7 +1,7 @@
 // The list of executions.
 
 import { call } from "../api.js";
-import { ago, h, hash, statePill } from "../ui.js";
+import { ago, banner, h, hash, outcomePill, replace, statePill } from "../ui.js";
 
 const filters = [
   ["", "All"], ["EXECUTION_STATE_OPEN", "Open"], ["EXECUTION_STATE_COMPLETE", "Complete"],
@@ -17,19 +17,27 @@ export async function executions({ signal, refresh }) {
   let shown = [];
 
   async function load() {
+    const asked = state;
     const part = await call("Control/ListExecutions", { pageSize: 50, pageToken: next, ...(state ? { state } : {}) }, signal);
+    if (asked !== state) return; // another filter was chosen meanwhile
     shown = shown.concat(part.executions ?? []);
     next = part.nextPageToken ?? "";
-    list.replaceChildren(executionTable(shown, contracts));
+    replace(list, shown.length === 0 && state ? h("p", { class: "empty" }, "None in this state.") : executionTable(shown, contracts));
     more.hidden = next === "";
   }
-  more.addEventListener("click", load);
+  function reload() {
+    more.disabled = true;
+    load().catch((error) => {
+      if (!signal.aborted) replace(list, banner("bad", h("p", null, error.message)));
+    }).finally(() => { more.disabled = false; });
+  }
+  more.addEventListener("click", reload);
   const select = h("select", { id: "state" }, filters.map(([value, name]) => h("option", { value }, name)));
   select.addEventListener("change", () => {
     state = select.value;
     next = "";
     shown = [];
-    load();
+    reload();
   });
   await load();
   return [
@@ -63,9 +71,9 @@ export function executionTable(list, contracts) {
       const agree = reports.filter((r) => r.agrees).length;
       return h("tr", null,
         h("th", { scope: "row" }, h("a", { href: `#/executions/${e.executionId}` }, h("code", null, `${e.executionId.slice(0, 12)}…`))),
-        h("td", null, statePill(e.state)),
+        h("td", null, h("span", { class: "tags" }, statePill(e.state), outcomePill(e.outcome))),
         h("td", null, contracts.get(e.contractHash) ?? hash(e.contractHash, "contract hash")),
-        h("td", null, reports.length ? `${reports.length} of ${(e.assignedNodes ?? []).length}${agree ? `, ${agree} agree` : ""}` : h("span", { class: "muted" }, "none yet")),
+        h("td", null, reports.length ? `${reports.length} of ${(e.assignedNodes ?? []).length}${agree ? `, ${agree} agree` : ""}` : h("span", { class: "muted" }, e.state === "EXECUTION_STATE_OPEN" ? "none yet" : "none")),
         h("td", null, ago(Number(e.submittedUnixMs))));
     }))));
 }

@@ -123,13 +123,22 @@ function nodeCard(nodes) {
         h("thead", null, h("tr", null, ["Node", "State", "Trust level", "Labels", "Says of itself", "Attested", "Diverged"].map((t) => h("th", { scope: "col" }, t)))),
         h("tbody", null, nodes.map((n) => h("tr", null,
           h("th", { scope: "row" }, n.id, n.name ? h("span", { class: "muted block" }, n.name) : null),
-          h("td", null, n.connected ? pill("good", "connected") : pill("plain", "away")),
+          h("td", null, nodeState(n)),
           h("td", null, String(n.trustLevel ?? 0)),
           h("td", null, labels(n.labels)),
           h("td", { class: "muted" }, info(n.info)),
           h("td", { class: "number" }, count(n.executionsAttested)),
           h("td", null, divergence(n))))))),
     h("p", { class: "muted small" }, "What a node says of itself is information, not proof."));
+}
+
+// nodeState says whether a node works. What is not well the node says itself, in
+// codes; docs/runbooks/a-node-is-not-well.md has what to do about each.
+function nodeState(n) {
+  const problems = n.status?.problems ?? [];
+  if (!n.connected) return pill("plain", "away");
+  if (problems.length) return [pill("bad", "not well"), h("span", { class: "muted block" }, problems.join(", ").replaceAll("_", " "))];
+  return n.status?.draining ? pill("wait", "draining") : pill("good", "connected");
 }
 
 // divergence is what a node said that others, or it itself, contradict.

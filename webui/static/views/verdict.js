@@ -1,7 +1,7 @@
 // The verdict on a proof bundle, and on what it rests.
 
 import * as verifier from "../verifier.js";
-import { ago, banner, bytes, count, facts, h, hash, icon, replace, save, sentence, steps } from "../ui.js";
+import { ago, banner, bytes, count, facts, h, hash, icon, outcomeName, replace, save, sentence, steps } from "../ui.js";
 
 // trustLine says in one sentence whose genesis and policies were used.
 export function trustLine(relied) {
@@ -38,17 +38,17 @@ async function run(place, file, relied, options) {
     return;
   }
   const took = performance.now() - begun;
-  const good = report.verified && relied.source !== "changed";
+  const verdict = judge(report, relied);
   const again = (changed) => {
     replace(place, h("p", { class: "loading", role: "status" }, "Verifying in this browser…"));
     run(place, changed, relied, { ...options, tampered: changed !== file });
   };
   replace(place,
-    h("section", { class: `card verdict ${good ? "good" : "bad"}`, role: "status" },
-      h("div", { class: "verdict-line" }, icon(good ? "check" : "cross", "big"),
+    h("section", { class: `card verdict ${verdict.tone}`, role: "status" },
+      h("div", { class: "verdict-line" }, icon(verdict.tone === "bad" ? "cross" : "check", "big"),
         h("div", null,
-          h("h2", null, good ? "Proven" : report.verified ? "Verified, but not against what you first saw" : "Refused"),
-          report.verified ? trustLine(relied) : h("p", null, `Do not rely on it. ${sentence(report.failure.hint)}.`))),
+          h("h2", null, verdict.title),
+          verdict.holds ? trustLine(relied) : h("p", null, `Do not rely on it. ${sentence(report.failure.hint)}.`))),
       steps(report.steps),
       h("p", { class: "muted small" }, `${bytes(file.length)}, checked in ${took < 1000 ? `${Math.max(1, Math.round(took))} ms` : `${(took / 1000).toFixed(1)} s`} on this machine.`),
       options.tampered ? h("p", { class: "tampered" }, "This was a copy with one bit flipped. ",
@@ -56,8 +56,22 @@ async function run(place, file, relied, options) {
         h("div", { class: "actions" },
           h("button", { type: "button", onclick: () => save(file, options.name) }, "Download the bundle"),
           h("button", { type: "button", class: "quiet", onclick: () => { options.original = file; again(flipped(file)); } }, "Flip one bit and check again"))),
-    report.verified ? [options.more?.(report.execution), executionFacts(report.execution), rests(report)] : null);
+    verdict.holds ? [options.more?.(report.execution), executionFacts(report.execution), rests(report)] : null);
 }
+
+// judge sums a report up. A bundle may prove that an execution has ended without
+// a result: the report has it as a failure, since there is nothing to rely on,
+// but all that the bundle says holds.
+function judge(report, relied) {
+  const ended = report.failure?.code === "no_result";
+  if (!report.verified && !ended) return { holds: false, tone: "bad", title: "Refused" };
+  if (relied.source === "changed") return { holds: true, tone: "bad", title: "Verified, but not against what you first saw" };
+  if (ended) return { holds: true, tone: "warn", title: `Proven: ${report.execution.state}, without a result` };
+  const outcome = report.execution.outcome;
+  return { holds: true, tone: "good", title: outcome.kind === "ok" ? "Proven" : `Proven: the outcome is ${outcomeText(outcome)}` };
+}
+
+const outcomeText = (o) => outcomeName({ kind: o.kind, exitCode: o.exit_code });
 
 // flipped is a copy with one random bit changed, after the first line.
 function flipped(file) {
@@ -79,15 +93,15 @@ function executionFacts(e) {
       ["Module", hash(e.module_digest, "module digest")],
       ["Input", hash(e.input_digest, "input digest")],
       e.parents ? ["Parents", e.parents.map((p) => hash(p.id, "parent"))] : null,
-      ["Outcome", o.kind + (o.exit_code ? `, code ${o.exit_code}` : "")],
-      ["Output", [`${bytes(o.output_length)} `, hash(o.output_digest, "output digest")]],
-      ["Gas", o.gas === undefined ? "not metered" : count(o.gas)],
-      ["Memory", bytes(o.peak_pages * 65536)],
-      ["Nodes that agree", `${e.nodes.map((n) => n.id).join(", ")} (${e.agreement} needed)`],
+      o ? ["Outcome", outcomeText(o)] : ["End", `${e.state}, without a result`],
+      o ? ["Output", [`${bytes(o.output_length)} `, hash(o.output_digest, "output digest")]] : null,
+      o ? ["Gas", o.gas === undefined ? "not metered" : count(o.gas)] : null,
+      o ? ["Memory", bytes(o.peak_pages * 65536)] : null,
+      ["Nodes that agree", `${e.nodes.map((n) => n.id).join(", ") || "none"} (${e.agreement} needed)`],
       ["Epoch", [`${e.epoch}, membership `, hash(e.membership_hash, "membership hash")]],
       ["Schedule", hash(e.cluster_schedule_hash, "cluster schedule hash")],
-      ["Result digest", hash(e.result_digest, "result digest")],
-      ["Execution proof", hash(e.execution_proof, "execution proof")],
+      o ? ["Result digest", hash(e.result_digest, "result digest")] : null,
+      o ? ["Execution proof", hash(e.execution_proof, "execution proof")] : null,
       ["Provenance chain", [`${e.chain_length} links, `, hash(e.chain_head, "chain head")]]));
 }
 
