@@ -229,6 +229,7 @@ diverged with it.`,
 				if err != nil {
 					return err
 				}
+				list.ProtocolVersion = res.Msg.ProtocolVersion
 				list.Executions = append(list.Executions, res.Msg.Executions...)
 				req.PageToken = res.Msg.NextPageToken
 				if !all || req.PageToken == "" {
