@@ -197,6 +197,20 @@ func TestScopes(t *testing.T) {
 	if got := w.post("alice", rpc.ControlGetBlobProcedure, `{"digest":"`+digestOfA+`"}`).code(); got != orchestrator.CodeBlobUnknown {
 		t.Errorf("a tenant reading a node's blob: %q", got)
 	}
+	// An auditor names the execution; nobody else does.
+	named := `{"digest":"` + digestOfA + `","executionId":"` + execution.String() + `"}`
+	w.core.blobs["replayed/"+digestOfA] = []byte("a")
+	if got := w.post("eve", rpc.ControlGetBlobProcedure, named); got.code() != "" {
+		t.Errorf("an auditor reading a payload: %s", got.body)
+	}
+	if got := w.post("eve", rpc.ControlGetBlobProcedure, `{"digest":"`+digestOfA+`"}`).code(); got != orchestrator.CodeArgument {
+		t.Errorf("an auditor that names no execution: %q", got)
+	}
+	for _, principal := range []string{"alice", "node-1"} {
+		if got := w.post(principal, rpc.ControlGetBlobProcedure, named).code(); got != orchestrator.CodeArgument {
+			t.Errorf("%s names an execution: %q", principal, got)
+		}
+	}
 	for principal, want := range map[string]string{"alice": "seen by alice", "eve": "seen by "} {
 		res, err := rpc.NewLogClient(as(principal, false), w.url).ListRecords(t.Context(), connect.NewRequest(&pb.ListRecordsRequest{PageSize: 9_999}))
 		if err != nil || string(res.Msg.GetRecords()[0].GetOpening()) != want || res.Msg.GetNext() != 2 {
