@@ -28,6 +28,11 @@ type FsckOptions struct {
 	// CheckOpening, if not nil, says whether a stored opening opens its entry.
 	// It is called from several goroutines, and keeps neither slice.
 	CheckOpening func(entry, opening []byte) error
+
+	// signed is what the signed file said before the store was looked at, or why
+	// it says nothing; nil if the store is looked at without its file.
+	signed    *signedFile
+	signedErr error
 }
 
 // MaxFindings bounds the findings that a report lists.
@@ -90,6 +95,7 @@ func (r *FsckReport) Err() error {
 // meanwhile. The error is that of ctx, or says that the store could not even be
 // looked at; whatever is wrong in it is in the report.
 func (l *Log) Fsck(ctx context.Context, o FsckOptions) (*FsckReport, error) {
+	o.signed, o.signedErr = readSignedFile(l.opts.fs, l.opts.Dir)
 	return l.store.fsck(ctx, o)
 }
 
@@ -234,6 +240,19 @@ func (f *fsck) checkHeads(ctx context.Context, tree *treeCheck) {
 		f.wrong("published checkpoints", "%v", err)
 	}
 	f.checkImport(s)
+	f.checkSignedFile(s)
+}
+
+// checkSignedFile compares the head that is kept apart from the store: a store
+// that has lost its last entries is sound in itself.
+func (f *fsck) checkSignedFile(s snapshot) {
+	err := f.opts.signedErr
+	if err == nil && f.opts.signed != nil {
+		err = errors.Join(f.opts.signed.reaches(f.size), f.opts.signed.checkIn(s))
+	}
+	if err != nil {
+		f.wrong(signedName, "%v", err)
+	}
 }
 
 // checkNote checks a stored note and returns its tree size, -1 if there is none

@@ -290,3 +290,24 @@ func BenchmarkFsck(b *testing.B) {
 	}
 	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "entries/s")
 }
+
+// TestFsckLostTail: a store that is sound and does not reach the last signed
+// head, or has another one, is not sound.
+func TestFsckLostTail(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		file []byte
+		want string
+	}{
+		"entries are lost": {encodeSignedSlot(Head{Size: damagedSize + 1, Root: LeafHash(nil)}), "it has lost entries"},
+		"another history":  {encodeSignedSlot(Head{Size: damagedSize - 1, Root: LeafHash(nil)}), "the log has signed"},
+		"no head":          {make([]byte, signedSlotUsed), "holds no head"},
+	} {
+		opts := damaged(t)
+		change(t, opts.fs, opts.fs.PathJoin(opts.Dir, signedName), func([]byte) []byte { return c.file })
+		r := fsckStore(t, opts, FsckOptions{})
+		if r.Count != 1 || r.Findings[0].Resource != signedName || !strings.Contains(r.Findings[0].What, c.want) {
+			t.Errorf("%s: %v", name, r.Findings)
+		}
+	}
+}

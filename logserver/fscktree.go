@@ -254,6 +254,7 @@ func (s *spanCheck) checkOpenings(number int64, width int, entriesOK bool) {
 
 // cursor walks over the runs of one kind of resource, in order.
 type cursor struct {
+	r     reader
 	it    *pebble.Iterator
 	err   error // of making it
 	seek  func(first int64) []byte
@@ -278,6 +279,7 @@ func (f *fsck) openings(first, end int64) *cursor {
 }
 
 func (c *cursor) open(r reader, lower, upper []byte) {
+	c.r = r
 	if c.it, c.err = r.from.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper}); c.err == nil {
 		c.it.First()
 	}
@@ -293,7 +295,7 @@ func (c *cursor) close() {
 // an error it goes on with the next one.
 func (c *cursor) read(buf []byte, first int64) (_ []byte, err error) {
 	if c.err != nil {
-		return buf, storeError(c.err)
+		return buf, c.r.failed(c.err)
 	}
 	defer func() {
 		if err != nil {
@@ -307,7 +309,7 @@ func (c *cursor) read(buf []byte, first int64) (_ []byte, err error) {
 		}
 		run, err := c.it.ValueAndErr()
 		if err != nil {
-			return buf, storeError(err)
+			return buf, c.r.failed(err)
 		}
 		n, err := c.items(run)
 		if buf, have = append(buf, run...), have+int64(n); err != nil {
@@ -316,7 +318,7 @@ func (c *cursor) read(buf []byte, first int64) (_ []byte, err error) {
 		c.it.Next()
 	}
 	if err := c.it.Error(); err != nil {
-		return buf, storeError(err)
+		return buf, c.r.failed(err)
 	}
 	if have == 0 {
 		return buf, fmt.Errorf("missing from the store")
@@ -327,20 +329,20 @@ func (c *cursor) read(buf []byte, first int64) (_ []byte, err error) {
 // each calls visit for every item before end.
 func (c *cursor) each(end int64, visit func(index int64, value []byte)) error {
 	if c.err != nil {
-		return storeError(c.err)
+		return c.r.failed(c.err)
 	}
 	for c.it.Valid() && keyIndex(c.it.Key()) < end {
 		v, err := c.it.ValueAndErr()
 		if err != nil {
 			c.it.SeekGE(c.seek(end))
-			return storeError(err)
+			return c.r.failed(err)
 		}
 		visit(keyIndex(c.it.Key()), v)
 		c.it.Next()
 	}
 	if err := c.it.Error(); err != nil {
 		c.it.SeekGE(c.seek(end))
-		return storeError(err)
+		return c.r.failed(err)
 	}
 	return nil
 }

@@ -144,6 +144,7 @@ func mustVerify(id *identity) []note.Verifier {
 
 // Fsck is Log.Fsck for a log that is not running.
 func (s *Store) Fsck(ctx context.Context, o FsckOptions) (*FsckReport, error) {
+	o.signed, o.signedErr = readSignedFile(s.opts.fs, s.opts.Dir)
 	return s.store.fsck(ctx, o)
 }
 

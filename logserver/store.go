@@ -40,12 +40,25 @@ type store struct {
 }
 
 // reader reads the database, or one consistent snapshot of it.
-type reader struct{ from pebble.Reader }
+type reader struct {
+	from   pebble.Reader
+	faults *faults
+}
+
+// failed is storeError for what could not be read. Pebble reports most rotten
+// files by itself, but not the blocks of blob files.
+func (r reader) failed(err error) error {
+	err = storeError(err)
+	if errors.Is(err, ErrCorrupt) {
+		r.faults.corrupted(err)
+	}
+	return err
+}
 
 // pin calls read with a consistent snapshot of what is stored now.
 func (s *store) pin(read func(reader) error) error {
 	snap := s.db.NewSnapshot()
-	return errors.Join(read(reader{snap}), snap.Close())
+	return errors.Join(read(reader{snap, s.faults}), snap.Close())
 }
 
 // separateBundles keeps full tiles and large runs of entries in blob files of
@@ -116,7 +129,14 @@ func openStore(o *Options, faults *faults) (s *store, err error) {
 		}
 		return nil, fmt.Errorf("opening the store: %w", openError(err))
 	}
-	return &store{reader: reader{db}, db: db, lock: lock, cache: cache, faults: faults}, nil
+	if err := checkBlobs(db, fs, dir); err != nil {
+		err = errors.Join(err, faults.during(db.Close))
+		if !faults.broken.Load() {
+			cache.Unref()
+		}
+		return nil, fmt.Errorf("opening the store: %w", err)
+	}
+	return &store{reader: reader{db, faults}, db: db, lock: lock, cache: cache, faults: faults}, nil
 }
 
 // close releases the store. After a fault it does nothing: goroutines of Pebble
@@ -189,10 +209,10 @@ func (r reader) get(key []byte) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the store: %w", storeError(err))
+		return nil, fmt.Errorf("reading the store: %w", r.failed(err))
 	}
 	v = append([]byte(nil), v...)
-	return v, storeError(closer.Close())
+	return v, r.failed(closer.Close())
 }
 
 // read calls visit with the value, which is valid during the call only, or
@@ -203,9 +223,9 @@ func (r reader) read(key []byte, visit func(value []byte) error) error {
 		return ErrNotFound
 	}
 	if err != nil {
-		return fmt.Errorf("reading the store: %w", storeError(err))
+		return fmt.Errorf("reading the store: %w", r.failed(err))
 	}
-	return errors.Join(visit(v), storeError(closer.Close()))
+	return errors.Join(visit(v), r.failed(closer.Close()))
 }
 
 // getUint returns the integer under key, or zero if there is none: neither an
@@ -216,13 +236,13 @@ func (r reader) getUint(key []byte) (uint64, error) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("reading the store: %w", storeError(err))
+		return 0, fmt.Errorf("reading the store: %w", r.failed(err))
 	}
 	if len(v) != 8 {
 		return 0, errors.Join(corrupt("integer of %d bytes under key %q", len(v), key), closer.Close())
 	}
 	n := binary.BigEndian.Uint64(v)
-	return n, storeError(closer.Close())
+	return n, r.failed(closer.Close())
 }
 
 // readEach calls visit with the value of each of n keys that is there. The keys
@@ -233,19 +253,19 @@ func (r reader) readEach(n int, key func(i int) []byte, visit func(i int, value 
 	}
 	it, err := r.from.NewIter(nil)
 	if err != nil {
-		return fmt.Errorf("reading the store: %w", storeError(err))
+		return fmt.Errorf("reading the store: %w", r.failed(err))
 	}
-	defer func() { err = errors.Join(err, storeError(it.Close())) }()
+	defer func() { err = errors.Join(err, r.failed(it.Close())) }()
 	for i := range n {
 		if !it.SeekPrefixGE(key(i)) { // the prefix is the whole key
 			if err := it.Error(); err != nil {
-				return fmt.Errorf("reading the store: %w", storeError(err))
+				return fmt.Errorf("reading the store: %w", r.failed(err))
 			}
 			continue
 		}
 		v, err := it.ValueAndErr()
 		if err != nil {
-			return fmt.Errorf("reading the store: %w", storeError(err))
+			return fmt.Errorf("reading the store: %w", r.failed(err))
 		}
 		if err := visit(i, v); err != nil {
 			return err
@@ -259,19 +279,19 @@ func (r reader) readEach(n int, key func(i int) []byte, visit func(i int, value 
 func (r reader) scan(from, to []byte, visit func(key, value []byte) error) (err error) {
 	it, err := r.from.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
 	if err != nil {
-		return fmt.Errorf("reading the store: %w", storeError(err))
+		return fmt.Errorf("reading the store: %w", r.failed(err))
 	}
-	defer func() { err = errors.Join(err, storeError(it.Close())) }()
+	defer func() { err = errors.Join(err, r.failed(it.Close())) }()
 	for ok := it.First(); ok; ok = it.Next() {
 		v, err := it.ValueAndErr() // Value would give nothing for what cannot be read
 		if err != nil {
-			return fmt.Errorf("reading the store: %w", storeError(err))
+			return fmt.Errorf("reading the store: %w", r.failed(err))
 		}
 		if err := visit(it.Key(), v); err != nil {
 			return err
 		}
 	}
-	return storeError(it.Error())
+	return r.failed(it.Error())
 }
 
 // commit applies the batch with one sync. After an error its outcome is

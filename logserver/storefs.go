@@ -39,7 +39,7 @@ func (s storeFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, 
 			return nil, errors.Join(err, f.Close())
 		}
 	}
-	if err == nil && strings.HasSuffix(name, ".blob") {
+	if err == nil && strings.HasSuffix(name, blobSuffix) {
 		return blobFile{tableFile{f}, s}, nil
 	}
 	if err == nil && strings.HasSuffix(name, ".sst") {

@@ -149,17 +149,17 @@ func (s *Store) lastCosigned() (SignedNote, error) {
 func (r reader) last(kind byte) (v []byte, err error) {
 	it, err := r.from.NewIter(&pebble.IterOptions{LowerBound: []byte{kind}, UpperBound: []byte{kind + 1}})
 	if err != nil {
-		return nil, fmt.Errorf("reading the store: %w", storeError(err))
+		return nil, fmt.Errorf("reading the store: %w", r.failed(err))
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	if !it.Last() {
 		if err := it.Error(); err != nil {
-			return nil, storeError(err)
+			return nil, r.failed(err)
 		}
 		return nil, ErrNotFound
 	}
 	value, err := it.ValueAndErr()
-	return bytes.Clone(value), storeError(err)
+	return bytes.Clone(value), r.failed(err)
 }
 
 // checkFirstEntry makes sure that an existing log begins with the entry.
