@@ -47,6 +47,25 @@ type payloadReport struct {
 type wantedPayload struct {
 	Digest    digest.Digest `json:"digest"`
 	Execution digest.Digest `json:"execution"` // the first that takes it
+	// takers are the tenants that have executions which take it, each with the
+	// first of them: every tenant has a copy of its own, and erases that.
+	takers []taker
+}
+
+type taker struct {
+	tenant    string
+	execution digest.Digest
+}
+
+// An erasure is what a record of one is about.
+type erasure struct {
+	tenant string
+	digest digest.Digest
+}
+
+// erased reports whether every tenant has erased its copy.
+func (w wantedPayload) erased(by map[erasure]bool) bool {
+	return !slices.ContainsFunc(w.takers, func(t taker) bool { return !by[erasure{t.tenant, w.Digest}] })
 }
 
 type missingPayload struct {
@@ -105,13 +124,13 @@ func savePayloads(ctx context.Context, p *profile, c *client.Client, folder stri
 		return nil, err
 	}
 	fold := provenance.NewFold(p.Cluster, members)
-	erased := map[digest.Digest]bool{}
+	erased := map[erasure]bool{}
 	_, err = foldLog(ctx, c, fold, tree, func(index int64, e provenance.Effect, r *pb.Record) error {
 		if index%10_000 == 0 {
 			bar.show(fmt.Sprintf("folding record %d of %d", index, tree.N))
 		}
 		if d := r.GetErasure().GetDigest(); len(d) == digest.Size && !e.Void {
-			erased[digest.Digest(d)] = true
+			erased[erasure{r.GetErasure().GetTenant(), digest.Digest(d)}] = true
 		}
 		return nil
 	})
@@ -138,13 +157,18 @@ func (r *payloadReport) wants(fold *provenance.Fold) []wantedPayload {
 	}
 	slices.SortFunc(complete, func(a, b provenance.Execution) int { return cmp.Compare(a.RequestIndex, b.RequestIndex) })
 	r.Executions = len(complete)
-	seen := map[digest.Digest]bool{digest.Of(nil): true} // known to all
+	at := map[digest.Digest]int{} // in list
 	var list []wantedPayload
 	for _, ex := range complete {
 		for _, d := range append([]digest.Digest{ex.Contract.Module, ex.Submission.Input}, ex.ParentOutputs...) {
-			if !seen[d] {
-				seen[d] = true
-				list = append(list, wantedPayload{d, ex.ID})
+			i, known := at[d]
+			switch {
+			case d == digest.Of(nil): // known to all
+			case !known:
+				at[d] = len(list)
+				list = append(list, wantedPayload{d, ex.ID, []taker{{ex.Tenant, ex.ID}}})
+			case !slices.ContainsFunc(list[i].takers, func(t taker) bool { return t.tenant == ex.Tenant }):
+				list[i].takers = append(list[i].takers, taker{ex.Tenant, ex.ID})
 			}
 		}
 	}
@@ -152,7 +176,7 @@ func (r *payloadReport) wants(fold *provenance.Fold) []wantedPayload {
 }
 
 // fetch saves what the folder does not have.
-func (r *payloadReport) fetch(ctx context.Context, c *client.Client, wanted []wantedPayload, erased map[digest.Digest]bool, bar *progress) error {
+func (r *payloadReport) fetch(ctx context.Context, c *client.Client, wanted []wantedPayload, erased map[erasure]bool, bar *progress) error {
 	var mu sync.Mutex // guards r and bar
 	group, working := errgroup.WithContext(ctx)
 	group.SetLimit(payloadsAtOnce)
@@ -184,7 +208,7 @@ func (r *payloadReport) fetch(ctx context.Context, c *client.Client, wanted []wa
 				r.Present++
 			case gone == nil:
 				r.Fetched++
-			case erased[w.Digest]:
+			case w.erased(erased):
 				r.Erased = append(r.Erased, w)
 			default:
 				r.Missing = append(r.Missing, missingPayload{w, gone.Error()})
@@ -213,16 +237,29 @@ func hasPayload(path string, d digest.Digest) bool {
 	return err == nil && digest.Of(data) == d
 }
 
-// getPayload asks for a payload, patiently, and holds it against its digest. The
-// client bounds the answer.
-func getPayload(ctx context.Context, c *client.Client, w wantedPayload) ([]byte, error) {
-	req := &pb.GetBlobRequest{Digest: w.Digest.String(), ExecutionId: w.Execution.String()}
+// getPayload asks for a payload in the name of each tenant's execution that takes
+// it, and holds it against its digest. The client bounds the answer.
+func getPayload(ctx context.Context, c *client.Client, w wantedPayload) (data []byte, err error) {
+	for _, t := range w.takers {
+		data, err = askPatiently(ctx, c, &pb.GetBlobRequest{Digest: w.Digest.String(), ExecutionId: t.execution.String()})
+		if connect.CodeOf(err) != connect.CodeNotFound {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if got := digest.Of(data); got != w.Digest {
+		return nil, fmt.Errorf("payload %s: the server answered with other bytes: their digest is %s", w.Digest, got)
+	}
+	return data, nil
+}
+
+// askPatiently asks again when the server is busy or the caller over its quota.
+func askPatiently(ctx context.Context, c *client.Client, req *pb.GetBlobRequest) ([]byte, error) {
 	for try, wait := 1, time.Second; ; try, wait = try+1, 2*wait {
 		res, err := c.Control.GetBlob(ctx, connect.NewRequest(req))
 		if err == nil {
-			if got := digest.Of(res.Msg.Data); got != w.Digest {
-				return nil, fmt.Errorf("payload %s: the server answered with other bytes: their digest is %s", w.Digest, got)
-			}
 			return res.Msg.Data, nil
 		}
 		code := connect.CodeOf(err)
