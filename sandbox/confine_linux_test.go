@@ -174,7 +174,7 @@ func init() {
 			runtime.Gosched()
 		}
 		fmt.Println(c.cmd.Process.Pid)
-		select {}
+		forever()
 	}
 }
 

@@ -35,6 +35,14 @@ func TestMain(m *testing.M) {
 
 const badWorkerName = "bad-worker:"
 
+// forever does not return, and is not taken for a deadlock: in a program without
+// cgo the runtime ends a process whose goroutines all wait for nothing.
+func forever() {
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
 // answerThen greets properly, reads a request, and then misbehaves.
 func answerThen(f func()) func() {
 	return func() {
@@ -46,7 +54,7 @@ func answerThen(f func()) func() {
 }
 
 var badWorkers = map[string]func(){
-	"silent":    func() { select {} },
+	"silent":    func() { forever() },
 	"dies":      func() { os.Exit(9) },
 	"no frames": func() { os.Stdout.Write([]byte("GET / HTTP/1.1\r\n\r\n")) },
 	"old": func() {
@@ -57,7 +65,7 @@ var badWorkers = map[string]func(){
 	"flood":   answerThen(func() { os.Stdout.Write([]byte{byte(frameResult), 0xff, 0xff, 0xff, 0xff}) }),
 	"runs for ever": answerThen(func() {
 		writeFrame(os.Stdout, frameRunning, nil)
-		select {}
+		forever()
 	}),
 	"dies in run": answerThen(func() {
 		writeFrame(os.Stdout, frameRunning, nil)
@@ -67,46 +75,46 @@ var badWorkers = map[string]func(){
 		writeFrame(os.Stdout, frameNeed, nil)
 		readFrame(os.Stdin)
 		writeFrame(os.Stdout, frameNeed, nil)
-		select {}
+		forever()
 	}),
-	"no running": answerThen(func() { writeFrame(os.Stdout, frameResult, packResult(goodResult())); select {} }),
+	"no running": answerThen(func() { writeFrame(os.Stdout, frameResult, packResult(goodResult())); forever() }),
 	"runs twice": answerThen(func() {
 		writeFrame(os.Stdout, frameRunning, nil)
 		writeFrame(os.Stdout, frameRunning, nil)
-		select {}
+		forever()
 	}),
 	"lies about output": answerThen(func() {
 		r := goodResult()
 		r.Output = make([]byte, 65)
 		writeFrame(os.Stdout, frameRunning, nil)
 		writeFrame(os.Stdout, frameResult, packResult(r))
-		select {}
+		forever()
 	}),
 	"lies about kind": answerThen(func() {
 		r := goodResult()
 		r.Outcome.Kind = KindBudgetExhausted
 		writeFrame(os.Stdout, frameRunning, nil)
 		writeFrame(os.Stdout, frameResult, packResult(r))
-		select {}
+		forever()
 	}),
-	"unknown failure": answerThen(func() { writeFrame(os.Stdout, frameFailure, []byte{77, 0, 0, 0, 0}); select {} }),
+	"unknown failure": answerThen(func() { writeFrame(os.Stdout, frameFailure, []byte{77, 0, 0, 0, 0}); forever() }),
 	"lies about gas": answerThen(func() {
 		r := goodResult()
 		gas := uint64(1)
 		r.Outcome.Gas = &gas
 		writeFrame(os.Stdout, frameRunning, nil)
 		writeFrame(os.Stdout, frameResult, packResult(r))
-		select {}
+		forever()
 	}),
 	"refuses": answerThen(func() {
 		writeFrame(os.Stdout, frameFailure, packFailure(refuse(RefusedMemory, "", "too little of it")))
-		select {}
+		forever()
 	}),
 	"calls the job invalid": answerThen(func() {
 		writeFrame(os.Stdout, frameFailure, packFailure(invalidJob("it is of a stranger")))
-		select {}
+		forever()
 	}),
-	"short failure": answerThen(func() { writeFrame(os.Stdout, frameFailure, nil); select {} }),
+	"short failure": answerThen(func() { writeFrame(os.Stdout, frameFailure, nil); forever() }),
 }
 
 // badCommand starts this binary as a bad worker. Those that start are good

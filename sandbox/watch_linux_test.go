@@ -64,7 +64,7 @@ func init() {
 		writeFrame(os.Stdout, frameGreeting, confine(c, roleOf(os.Args[0])).pack())
 		readFrame(os.Stdin)
 		hoard(int(c.memoryBytes)+int(c.memoryBytes)/2, true)
-		select {} // what it has it keeps
+		forever() // what it has it keeps
 	})
 	stage("many threads", func(c workerConfig) {
 		writeFrame(os.Stdout, frameGreeting, confine(c, roleOf(os.Args[0])).pack())
@@ -76,7 +76,7 @@ func init() {
 		for range workerTasks + 64 { // each a thread that waits
 			go syscall.Read(pipe[0], make([]byte, 1))
 		}
-		select {}
+		forever()
 	})
 }
 
