@@ -23,12 +23,46 @@ const vectorsDir = "../../testdata/rewriting/"
 type vector struct {
 	Name        string `json:"name"`
 	Description string `json:"description"`
-	Module      string `json:"module"` // hexadecimal, as Rewritten
+	Module      string `json:"module,omitempty"` // hexadecimal, as Rewritten
+	// Parts are the module where it is too long to be written out: each as often as
+	// it says, one behind the other. Then Rewritten is left out too.
+	Parts       []part `json:"parts,omitempty"`
 	MemoryPages uint32 `json:"memory_pages"`
 	Refused     Rule   `json:"refused,omitempty"`
 	Rewritten   string `json:"rewritten,omitempty"`
 	SHA256      string `json:"sha256,omitempty"`
 	Calls       []call `json:"calls,omitempty"`
+}
+
+// A part is a piece of a module that repeats.
+type part struct {
+	Bytes string `json:"bytes"` // hexadecimal
+	Times int    `json:"times"`
+}
+
+// bytes puts the module together.
+func (v *vector) bytes(t *testing.T) []byte {
+	t.Helper()
+	var module []byte
+	for _, p := range append([]part{{v.Module, 1}}, v.Parts...) {
+		b, err := hex.DecodeString(p.Bytes)
+		if err != nil {
+			t.Fatalf("%s: %v", v.Name, err)
+		}
+		module = append(module, bytes.Repeat(b, p.Times)...)
+	}
+	return module
+}
+
+// longFunction is a module whose only function has n instructions, its end
+// included: the first, and then nops.
+func longFunction(first byte, n int) []part {
+	const split = 0x55 // stands for the nops, to find where they go
+	b := new(wasmtest.Builder)
+	b.Func(":", "", []byte{first}, bytes.Repeat([]byte{split}, n-2))
+	module := b.Bytes()
+	at := bytes.Index(module, bytes.Repeat([]byte{split}, n-2))
+	return []part{{hex.EncodeToString(module[:at]), 1}, {"01", n - 2}, {hex.EncodeToString(module[at+n-2:]), 1}}
 }
 
 // A call of an export is made in an instance of its own.
@@ -131,6 +165,9 @@ func vectors() []vector {
 	b.Data(140, "h").Data(144, "i").Data(160, "j").Data(160, "").Data(161, "").Data(162, "k")
 	add("data without gaps", "a segment around an empty gap, or an empty one in a gap, has no byte in it; empty segments are joined as well", b, nil)
 
+	list = append(list, vector{Name: "longest function", Description: "1,048,576 instructions, the end included",
+		Parts: longFunction(0x01, MaxInstructions), MemoryPages: 16})
+
 	refused := func(name, description string, rule Rule, b *wasmtest.Builder) {
 		list = append(list, vector{Name: name, Description: description, Module: hex.EncodeToString(b.Bytes()), MemoryPages: 16, Refused: rule})
 	}
@@ -164,6 +201,10 @@ func vectors() []vector {
 	untyped.Func(":i", "", op(0x42, 0))
 	refused("invalid", "an i64 where the function has an i32 as result", RuleInvalid, untyped)
 	refused("malformed", "an import of an unknown kind", RuleMalformed, new(wasmtest.Builder).ImportRaw("", "", 9))
+	for i, name := range []string{"length, out of reach", "length"} {
+		list = append(list, vector{Name: name, Description: "1,048,577 instructions in a function, those that cannot be reached included",
+			Parts: longFunction(byte(i), MaxInstructions+1), MemoryPages: 16, Refused: RuleLength}) // unreachable is 0, nop 1
+	}
 	return list
 }
 
@@ -174,8 +215,7 @@ func TestVectors(t *testing.T) {
 	engines := engines(t)
 	for i := range list {
 		v := &list[i]
-		module, _ := hex.DecodeString(v.Module)
-		r, err := Rewrite(module, Config{MemoryPages: v.MemoryPages})
+		r, err := Rewrite(v.bytes(t), Config{MemoryPages: v.MemoryPages})
 		if refusal := (*Refusal)(nil); v.Refused != "" {
 			if !errors.As(err, &refusal) || refusal.Rule != v.Refused {
 				t.Errorf("%s: %v, want %s", v.Name, err, v.Refused)
@@ -186,7 +226,9 @@ func TestVectors(t *testing.T) {
 			t.Errorf("%s: %v", v.Name, err)
 			continue
 		}
-		v.Rewritten, v.SHA256 = hex.EncodeToString(r.Bytes), hex.EncodeToString(r.Digest[:])
+		if v.SHA256 = hex.EncodeToString(r.Digest[:]); v.Parts == nil {
+			v.Rewritten = hex.EncodeToString(r.Bytes)
+		}
 		for k := range v.Calls {
 			c := &v.Calls[k]
 			args := make([]uint64, len(c.Arguments))
