@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -21,15 +20,9 @@ import (
 	"github.com/tallystick/tallystick/provenance"
 )
 
-const (
-	// payloadsAtOnce is how many payloads are fetched at a time: each read waits for
-	// its record in the audit log, which those of other reads share.
-	payloadsAtOnce = 8
-	// payloadPatience is how often a payload is asked for again when the server is
-	// busy or the caller over its quota, after ever longer waits of half a minute in
-	// sum.
-	payloadPatience = 6
-)
+// payloadsAtOnce is how many payloads are fetched at a time: each read waits for
+// its record in the audit log, which those of other reads share.
+const payloadsAtOnce = 8
 
 // A payloadReport is what log payloads --json prints.
 type payloadReport struct {
@@ -241,7 +234,13 @@ func hasPayload(path string, d digest.Digest) bool {
 // it, and holds it against its digest. The client bounds the answer.
 func getPayload(ctx context.Context, c *client.Client, w wantedPayload) (data []byte, err error) {
 	for _, t := range w.takers {
-		data, err = askPatiently(ctx, c, &pb.GetBlobRequest{Digest: w.Digest.String(), ExecutionId: t.execution.String()})
+		var res *connect.Response[pb.GetBlobResponse]
+		res, err = patiently(ctx, pause, func() (*connect.Response[pb.GetBlobResponse], error) {
+			return c.Control.GetBlob(ctx, connect.NewRequest(&pb.GetBlobRequest{Digest: w.Digest.String(), ExecutionId: t.execution.String()}))
+		})
+		if err == nil {
+			data = res.Msg.Data
+		}
 		if connect.CodeOf(err) != connect.CodeNotFound {
 			break
 		}
@@ -253,25 +252,6 @@ func getPayload(ctx context.Context, c *client.Client, w wantedPayload) (data []
 		return nil, fmt.Errorf("payload %s: the server answered with other bytes: their digest is %s", w.Digest, got)
 	}
 	return data, nil
-}
-
-// askPatiently asks again when the server is busy or the caller over its quota.
-func askPatiently(ctx context.Context, c *client.Client, req *pb.GetBlobRequest) ([]byte, error) {
-	for try, wait := 1, time.Second; ; try, wait = try+1, 2*wait {
-		res, err := c.Control.GetBlob(ctx, connect.NewRequest(req))
-		if err == nil {
-			return res.Msg.Data, nil
-		}
-		code := connect.CodeOf(err)
-		if code != connect.CodeResourceExhausted && code != connect.CodeUnavailable || try == payloadPatience {
-			return nil, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(wait):
-		}
-	}
 }
 
 // placePayload makes a file that is there as a whole or not at all.

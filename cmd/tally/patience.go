@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/tallystick/tallystick/client"
+)
+
+// callPatience is how often a call is made when the server is busy or the caller
+// over its quota, after ever longer waits of half a minute in sum, or as long as
+// the server asks for.
+const callPatience = 6
+
+// patiently makes a call again when the server is busy or the caller over its
+// quota. pause waits, or says that the context has ended.
+func patiently[R any](ctx context.Context, pause func(context.Context, time.Duration) error, call func() (R, error)) (R, error) {
+	for try, wait := 1, time.Second; ; try, wait = try+1, 2*wait {
+		res, err := call()
+		if err == nil {
+			return res, nil
+		}
+		asked, again := client.RetryAfter(err)
+		if !again || try == callPatience {
+			return res, err
+		}
+		if ended := pause(ctx, max(wait, asked)); ended != nil {
+			return res, ended
+		}
+	}
+}
+
+// pause waits for real.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
