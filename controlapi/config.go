@@ -8,13 +8,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tallystick/tallystick/controlapi/orchestrator"
 )
 
 // The values that zero fields of a Config stand for.
 const (
-	// DefaultMaxPayload fits the largest module and input of the default
-	// cluster limits.
-	DefaultMaxPayload = 16 << 20
+	// DefaultMaxPayload is the one of the core, which refuses contracts whose
+	// outputs would be larger.
+	DefaultMaxPayload = orchestrator.DefaultMaxPayload
 	// DefaultTimeout leaves a call that waits for witnesses several checkpoint
 	// rounds.
 	DefaultTimeout = 60 * time.Second
@@ -31,7 +33,7 @@ type Config struct {
 	Core    Core   // required
 
 	Quotas     Quotas        // zero fields mean those of DefaultQuotas
-	MaxPayload int           // largest module, input or blob in bytes; 0 means DefaultMaxPayload
+	MaxPayload int           // largest module, input or blob in bytes, that of the core's Config; 0 means DefaultMaxPayload
 	BodyBudget int64         // bytes of request bodies in memory at the same time, a principal's at most half; 0 means DefaultBodyBudget
 	Timeout    time.Duration // of a call that is no stream; 0 means DefaultTimeout
 	KeepAlive  time.Duration // between messages to an idle node; 0 means DefaultKeepAlive

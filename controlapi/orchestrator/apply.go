@@ -95,7 +95,7 @@ func (o *Orchestrator) applyEntries(batch []entry) {
 			o.react(effect, x)
 		}
 		if effect.Void {
-			o.log.Warn("void record in the audit log", "index", e.index, "code", string(effect.Code))
+			o.log.Warn("void record in the audit log", "index", e.index, "code", string(effect.Code), "detail", effect.Detail)
 		}
 	}
 	epoch := o.view.fold.Epoch()

@@ -15,6 +15,10 @@ import (
 // before the next attempt begins. It is longer than a node lets one run take.
 const DefaultAttemptDeadline = time.Minute
 
+// DefaultMaxPayload fits the largest module, input and output of the default
+// cluster limits, in bytes.
+const DefaultMaxPayload = 16 << 20
+
 // Config is what an Orchestrator is made of. Fields without a comment that says
 // otherwise are required.
 type Config struct {
@@ -39,6 +43,10 @@ type Config struct {
 	Blobs    Blobs
 	Admitter Admitter
 
+	// MaxPayload is the largest payload in bytes that nodes can put: what the API
+	// carries and Blobs takes. A contract whose outputs may be larger is refused,
+	// since nobody could deliver them. 0 means DefaultMaxPayload.
+	MaxPayload      uint64
 	AttemptDeadline time.Duration    // 0 means DefaultAttemptDeadline
 	Now             func() time.Time // nil means time.Now
 	Logger          *slog.Logger     // nil discards

@@ -103,6 +103,9 @@ func (o *Orchestrator) registerContract(ctx context.Context, actor Actor, s stat
 			return err
 		}, membership.UseContract)
 	}
+	if err := o.checkDeliverable(c); err != nil {
+		return Appended{}, err
+	}
 	judge := func(v *view) (proposal, error) {
 		epoch := v.fold.Epoch()
 		r := header(actor)
@@ -141,6 +144,20 @@ func (o *Orchestrator) registerContract(ctx context.Context, actor Actor, s stat
 		return Appended{}, err
 	}
 	return o.commit(ctx, judge)
+}
+
+// checkDeliverable refuses a contract under which a node could find an outcome
+// whose payloads it cannot put. The cluster's limits do not know this bound: it is
+// this service's, and no rule of the fold.
+func (o *Orchestrator) checkDeliverable(c *contract.Contract) error {
+	name, limit := "output_bytes", c.Limits.OutputBytes
+	if c.Limits.DiagnosticsBytes > limit {
+		name, limit = "diagnostics_bytes", c.Limits.DiagnosticsBytes
+	}
+	if limit > o.cfg.MaxPayload {
+		return refuse(CodeContractRules, "%s is %d, and nodes can deliver at most %d: ask for less", name, limit, o.cfg.MaxPayload)
+	}
+	return nil
 }
 
 // findModule returns the module that a contract names: the one sent, or the

@@ -174,6 +174,9 @@ func (c *Config) complete() error {
 	case c.AttemptDeadline < 0:
 		return errors.New("orchestrator: negative attempt deadline")
 	}
+	if c.MaxPayload == 0 {
+		c.MaxPayload = DefaultMaxPayload
+	}
 	if c.AttemptDeadline == 0 {
 		c.AttemptDeadline = DefaultAttemptDeadline
 	}

@@ -61,9 +61,15 @@ func (o *Orchestrator) submit(ctx context.Context, actor Actor, id digest.Digest
 	o.view.mu.RLock()
 	_, err := judge(o.view)
 	room := inputRoom(o.view.fold, s)
+	registered, known := o.view.fold.Contract(s.Contract)
 	o.view.mu.RUnlock()
 	if err != nil {
 		return Appended{}, err
+	}
+	if known { // it may have been registered when more could be put
+		if err := o.checkDeliverable(registered.Contract); err != nil {
+			return Appended{}, err
+		}
 	}
 	if err := o.storeInput(ctx, s, input, room); err != nil {
 		return Appended{}, err
