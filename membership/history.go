@@ -19,6 +19,7 @@ type History struct {
 	// appending is held by the one Append that runs. Checking a change takes
 	// milliseconds in a large cluster, so readers only wait for its last step.
 	appending sync.Mutex
+	fixed     bool // a prefix, which takes no changes; never written after it is made
 
 	mu     sync.RWMutex // guards all below; written under appending only
 	epochs []epoch      // epochs[i] is epoch i+1
@@ -54,6 +55,9 @@ func NewHistory() *History {
 func (h *History) Append(envelope []byte) (*ChangeInfo, error) {
 	h.appending.Lock()
 	defer h.appending.Unlock()
+	if h.fixed {
+		return nil, errFixed
+	}
 
 	before := h.Current()
 	var next *State
