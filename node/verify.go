@@ -295,7 +295,7 @@ func (n *Node) verifyParents(ctx context.Context, ex provenance.Execution, bundl
 	}
 	var parents []parent
 	for i, id := range ids {
-		report, err := verifier.VerifyBundle(bundles[i], n.config.Trust, verifier.Options{Execution: id.String(), Changes: n.view.changes()})
+		report, err := verifier.VerifyBundle(bundles[i], n.config.Trust, verifier.Options{Execution: id.String(), History: n.view.history})
 		if err != nil {
 			return nil, refuseCause(RefusedParent, fmt.Errorf("parent %s: %w", id, err))
 		}

@@ -395,20 +395,6 @@ func (v *view) extendHistory(ctx context.Context, l *logView, c checkpoint.Check
 	return v.learnKeys()
 }
 
-// changes returns the envelopes of the membership log, for bundles that leave
-// them out.
-func (v *view) changes() [][]byte {
-	var list [][]byte
-	for epoch := uint64(1); epoch <= v.history.Size(); epoch++ {
-		_, envelope, err := v.history.Change(epoch)
-		if err != nil {
-			return list // never: epochs do not vanish
-		}
-		list = append(list, envelope)
-	}
-	return list
-}
-
 // authenticEntries reads entries start to end−1 and compares their hashes with
 // those of the tree.
 func (v *view) authenticEntries(tiles *logTiles, reader tlog.HashReader, start, end int64) ([][]byte, error) {

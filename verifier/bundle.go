@@ -30,6 +30,10 @@ type Options struct {
 	// Changes are the entries of the membership log from the first on, for
 	// bundles that leave them out. They are suspect like the bundle itself.
 	Changes [][]byte
+	// History is one that the caller has folded from Trust.Genesis, and believes. The
+	// changes that it has are not checked again, and it stands in for those that a
+	// bundle leaves out. nil means none.
+	History *membership.History
 }
 
 // verification is one run of the seven steps. What a step finds, the later ones
@@ -152,12 +156,9 @@ func (v *verification) checkCheckpoints() (string, *Error) {
 
 // replayMembership is step 3.
 func (v *verification) replayMembership() (string, *Error) {
-	changes := v.bundle.GetMembershipChanges()
-	if v.bundle.GetExternalMembership() {
-		if int64(len(v.opts.Changes)) < v.membership.Size {
-			return "", refuse(CodeExternalMembership, "%d changes given, the checkpoint covers %d", len(v.opts.Changes), v.membership.Size)
-		}
-		changes = v.opts.Changes[:v.membership.Size]
+	changes, refusal := v.changes()
+	if refusal != nil {
+		return "", refusal
 	}
 	if len(changes) == 0 || !bytes.Equal(changes[0], v.trust.Genesis) {
 		if _, _, err := membership.Genesis(v.trust.Genesis); err != nil {
@@ -168,12 +169,14 @@ func (v *verification) replayMembership() (string, *Error) {
 	if int64(len(changes)) != v.membership.Size {
 		return "", refuse(CodeMembership, "%d changes, the checkpoint has size %d", len(changes), v.membership.Size)
 	}
-	v.history = membership.NewHistory()
-	for i, change := range changes {
-		if _, err := v.history.Append(change); err != nil && i == 0 {
-			return "", refuse(CodeTrust, "pinned genesis: %w", err)
-		} else if err != nil {
-			return "", refuse(CodeMembership, "change %d: %w", i, err)
+	if v.history = v.folded(changes); v.history == nil {
+		v.history = membership.NewHistory()
+		for i, change := range changes {
+			if _, err := v.history.Append(change); err != nil && i == 0 {
+				return "", refuse(CodeTrust, "pinned genesis: %w", err)
+			} else if err != nil {
+				return "", refuse(CodeMembership, "change %d: %w", i, err)
+			}
 		}
 	}
 	if cluster := v.history.Current().Cluster(); cluster != v.bundle.GetCluster() {
@@ -189,6 +192,46 @@ func (v *verification) replayMembership() (string, *Error) {
 	current := v.history.Current()
 	return fmt.Sprintf("%d changes, %d members, %d of %d admins decide", len(changes), current.Count(),
 		current.AdminThreshold(), admins(current)), nil
+}
+
+// changes are the entries of the membership log up to the bundle's checkpoint: its
+// own, or if it leaves them out those of the caller.
+func (v *verification) changes() ([][]byte, *Error) {
+	if !v.bundle.GetExternalMembership() {
+		return v.bundle.GetMembershipChanges(), nil
+	}
+	given := v.opts.Changes
+	if h := v.opts.History; h != nil && given == nil {
+		for epoch := uint64(1); epoch <= h.Size() && epoch <= uint64(v.membership.Size); epoch++ {
+			_, envelope, err := h.Change(epoch)
+			if err != nil {
+				return nil, refuse(CodeMembership, "%w", err)
+			}
+			given = append(given, envelope)
+		}
+	}
+	if int64(len(given)) < v.membership.Size {
+		return nil, refuse(CodeExternalMembership, "%d changes given, the checkpoint covers %d", len(given), v.membership.Size)
+	}
+	return given[:v.membership.Size], nil
+}
+
+// folded returns the caller's history of these changes, nil if that has others.
+func (v *verification) folded(changes [][]byte) *membership.History {
+	h := v.opts.History
+	if h == nil {
+		return nil
+	}
+	for i, change := range changes {
+		if _, known, err := h.Change(uint64(i) + 1); err != nil || !bytes.Equal(known, change) {
+			return nil
+		}
+	}
+	prefix, err := h.Prefix(uint64(len(changes)))
+	if err != nil {
+		return nil // never: it has these epochs
+	}
+	return prefix
 }
 
 func admins(s *membership.State) (n int) {
