@@ -1,6 +1,10 @@
 package provenance
 
-import "github.com/tallystick/tallystick/internal/digest"
+import (
+	"slices"
+
+	"github.com/tallystick/tallystick/internal/digest"
+)
 
 // Stance is how an attestation stands to what its execution came to. It is for
 // people and for the policies that they make: no rule of the fold rests on it.
@@ -64,4 +68,17 @@ func (e Execution) Divergence() map[string]Stance {
 		}
 	}
 	return nodes
+}
+
+// PassedOver returns the nodes, in rank order, that an attempt before the last one
+// assigned and of which no attestation is in the log before the execution was
+// decided: they were away, or what they said was dropped. Only a node that holds a
+// receipt for its attestation can prove the latter.
+func (e Execution) PassedOver() []string {
+	if e.Attempt == 0 {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(e.Schedule.Assigned(e.Attempt-1)), func(node string) bool {
+		return slices.ContainsFunc(e.Attestations, func(a Attestation) bool { return a.Node == node && !a.Evidence })
+	})
 }

@@ -2,6 +2,7 @@ package provenance_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/tallystick/tallystick/provenance"
@@ -59,6 +60,41 @@ func TestStances(t *testing.T) {
 		}
 		if fmt.Sprint(have) != test.want || len(ex.Divergence()) != test.nodes {
 			t.Errorf("%s: stances %v, %d nodes divergent, want %s and %d", test.name, have, len(ex.Divergence()), test.want, test.nodes)
+		}
+	}
+}
+
+// Passed over is who was assigned before the last attempt began, and had not been
+// heard when the execution was decided.
+func TestPassedOver(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		play func(s *scene)
+		want []int // ranks
+	}{
+		{"the first attempt", func(s *scene) { s.Append(s.attestation(1, nil)) }, nil},
+		{"the second", func(s *scene) { s.Append(s.RescheduleRecord(s.id)) }, []int{0, 1, 2}},
+		{"heard, before and after", func(s *scene) {
+			s.Append(s.attestation(1, nil))
+			s.Append(s.RescheduleRecord(s.id))
+			s.Append(s.attestation(0, outputs("b")))
+		}, []int{2}},
+		{"heard when it was too late", func(s *scene) {
+			s.Append(s.attestation(1, nil))
+			s.Append(s.RescheduleRecord(s.id))
+			s.Append(s.attestation(3, nil))
+			s.Append(s.attestation(0, nil))
+		}, []int{0, 2}},
+	} {
+		s := newScene(t)
+		test.play(s)
+		ex := s.Execution(s.id)
+		var want []string
+		for _, rank := range test.want {
+			want = append(want, ex.Schedule.Ranking[rank])
+		}
+		if got := ex.PassedOver(); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v of %v", test.name, got, want, ex.Schedule.Ranking)
 		}
 	}
 }

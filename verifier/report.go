@@ -83,9 +83,12 @@ type Execution struct {
 	ScheduleHash    string           `json:"cluster_schedule_hash"`
 	Attempt         uint64           `json:"attempt"`  // the last that had begun
 	Assigned        []string         `json:"assigned"` // nodes, in rank order
-	Agreement       uint64           `json:"agreement"`
-	Nodes           []Node           `json:"nodes"`             // that agree, ascending by id
-	Dissent         []Dissent        `json:"dissent,omitempty"` // in log order
+	// PassedOver are those of Assigned of which no attestation is in the bundle, and
+	// which a later attempt was to stand in for, in rank order.
+	PassedOver []string  `json:"passed_over,omitempty"`
+	Agreement  uint64    `json:"agreement"`
+	Nodes      []Node    `json:"nodes"`             // that agree, ascending by id
+	Dissent    []Dissent `json:"dissent,omitempty"` // in log order
 	// Outcome, ResultDigest and ExecutionProof exist for complete executions only.
 	Outcome         contract.Outcome `json:"outcome,omitzero"`
 	ResultDigest    string           `json:"result_digest,omitempty"`
@@ -156,6 +159,7 @@ func executionOf(ex provenance.Execution, closed int64) *Execution {
 		ScheduleHash:    ex.Schedule.Hash().String(),
 		Attempt:         ex.Attempt,
 		Assigned:        ex.Assigned(),
+		PassedOver:      ex.PassedOver(),
 		Agreement:       ex.Contract.Agreement,
 		Nodes:           []Node{},
 		ChainHead:       ex.ChainHead().String(),

@@ -53,6 +53,9 @@ func printSummary(w io.Writer, r *verifier.Report) {
 		row("dissent", "%s, %s: %s, output %s; attestation %s at index %d", d.ID, how, outcomeText(d.Outcome), d.Outcome.OutputDigest,
 			d.AttestationDigest, d.Index)
 	}
+	for _, id := range e.PassedOver {
+		row("passed over", "%s: a later attempt began, and no attestation of it is here", id)
+	}
 	if e.ExecutionProof != "" {
 		row("execution proof", "%s", e.ExecutionProof)
 	}

@@ -204,7 +204,9 @@ def describe(ex):
         "cluster_schedule_hash": ex.schedule.hex(), "attempt": ex.attempt, "assigned": ex.assigned(ex.attempt),
         "agreement": ex.terms["agreement"], "nodes": sorted(nodes, key=lambda n: n["id"]), "chain_head": ex.chain.hex(),
         "chain_length": ex.linked, "request_index": ex.requested, "completed_at": ex.decided, "provenance_index": ex.closed}
-    out.update({n: v for n, v in (("parents", parents), ("dissent", dissent)) if v})
+    heard = {node for node, *_ in ex.told}
+    passed_over = [n for n in ex.assigned(ex.attempt - 1) if n not in heard] if ex.attempt else []
+    out.update({n: v for n, v in (("parents", parents), ("dissent", dissent), ("passed_over", passed_over)) if v})
     if ex.state == "complete":
         out.update(outcome=ex.outcome, **{n: ex.derived[n].hex() for n in ("result_digest", "execution_proof")})
     return out
