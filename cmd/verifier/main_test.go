@@ -23,11 +23,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/testcluster"
 	"github.com/tallystick/tallystick/membership"
+	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/sandbox"
 	"github.com/tallystick/tallystick/sandbox/wasmtest"
@@ -205,6 +207,34 @@ func clusterCmd(ts *testscript.TestScript, neg bool, args []string) {
 	treeOf(ts, "empty", c.Audit, 0)
 	treeOf(ts, "membership", c.Membership, c.Membership.Size())
 	treeOf(ts, "old-membership", c.Membership, c.Membership.Size()-1)
+	// Another tenant erases a copy of the module, ours one of an input.
+	for tenant, payload := range map[string][]byte{testcluster.Other: echo(), testcluster.Tenant: input} {
+		d := digest.Of(payload)
+		c.Append(&pb.Record{Body: &pb.Record_Erasure{Erasure: &pb.ErasureRecord{Tenant: tenant, Digest: d[:], Reason: "asked for"}}})
+	}
+	write("erased.openings", openings(c.Audit.Size(), c.Audit.Size()))
+	treeOf(ts, "erased", c.Audit, c.Audit.Size())
+	// The control plane says of an execution that another output came of it than was
+	// attested, and then what is true.
+	said := c.Submit(hash, []byte("of the parent, "))
+	for _, node := range c.Execution(said).Assigned()[:2] {
+		_, effect := c.Append(c.AttestationRecord(c.Statement(said, node, testcluster.OK("of the parent, "))))
+		if effect.Derived == nil {
+			continue
+		}
+		untrue := proto.CloneOf(effect.Derived)
+		untrue.GetProvenance().OutputDigest[0] ^= 1
+		at, _ := c.Append(untrue)
+		c.Append(effect.Derived)
+		content, _ := c.Fold.BundleContent(said)
+		content.Records[len(content.Records)-1] = at
+		b, err := provenance.FormatBundle(c.BundleOf(said, content))
+		ts.Check(err)
+		write("untrue.tallyproof", b)
+	}
+	format("true.tallyproof", said)
+	write("untrue.openings", openings(c.Audit.Size(), c.Audit.Size()))
+	treeOf(ts, "untrue", c.Audit, c.Audit.Size())
 	ts.Setenv("LIE", lie.String())
 	ts.Setenv("METERED", metered.String())
 

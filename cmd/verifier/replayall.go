@@ -130,6 +130,10 @@ func (r *replayAllReport) verdict() error {
 		return fail(exitDiffers, "replay their bundles one by one; if your blobs and release are right, the attested outcomes are not what contracts and inputs make",
 			"%d executions have another outcome than the attested one", n)
 	}
+	if n := len(r.Voids); n > 0 {
+		return fail(exitRules, "the outcomes do not rest on them; ask the operator why the control plane wrote them",
+			"%d records of the log or more are void: an honest control plane writes none", n)
+	}
 	if n := len(r.NotReplayed); n > 0 {
 		return fail(exitNoOutcome, "give what is missing and run the same command again: it tries these executions only",
 			"%d executions were not replayed", n)
@@ -269,8 +273,8 @@ func (f *replayFlags) judge(ctx context.Context, log *wholeLog, m machine, from 
 	case err != nil:
 		v.Verdict, v.Detail = verdictNotRun, err.Error()
 		for _, d := range r.payloads() {
-			if at, ok := log.erased[d]; ok {
-				v.Detail += fmt.Sprintf("; record %d says that payload %s was erased", at, d)
+			if why := log.erasureOf(ex.Tenant, d); why != "" && errors.Is(err, errNoBlob) {
+				v.Detail += "; " + why
 			}
 		}
 		return v, nil

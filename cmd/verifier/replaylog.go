@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -27,8 +28,25 @@ type wholeLog struct {
 	// voids are the records that have no effect. An honest control plane writes
 	// none.
 	voids []voidRecord
-	// erased are the payloads that a record says were erased, and its index.
-	erased map[digest.Digest]int64
+	// erased are the copies of payloads that a record says were erased, and its
+	// index. Every tenant has a copy of its own.
+	erased map[tenantCopy]int64
+}
+
+// tenantCopy is a tenant's copy of a payload.
+type tenantCopy struct {
+	tenant string
+	digest digest.Digest
+}
+
+// erasureOf says which record is about the erasure of a tenant's copy, "" if none
+// is.
+func (l *wholeLog) erasureOf(tenant string, d digest.Digest) string {
+	at, ok := l.erased[tenantCopy{tenant, d}]
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("record %d says that tenant %q's copy of payload %s was erased", at, tenant, d)
 }
 
 // voidRecord is a record without effect.
@@ -121,7 +139,7 @@ func readLog(ctx context.Context, source *tiles.Source, openings string, history
 				"%q says that the log had root hash %s at size %d, and it has %s there", openings, then.Hash, then.N, root)
 		}
 	}
-	log := &wholeLog{fold: provenance.NewFold(history.Current().Cluster(), history), erased: map[digest.Digest]int64{}}
+	log := &wholeLog{fold: provenance.NewFold(history.Current().Cluster(), history), erased: map[tenantCopy]int64{}}
 	err = entries(ctx, source, func(index int64, entry []byte) error {
 		opening, err := reader.Next()
 		if errors.Is(err, io.EOF) {
@@ -142,8 +160,8 @@ func readLog(ctx context.Context, source *tiles.Source, openings string, history
 		if effect.Void && len(log.voids) < maxVoids {
 			log.voids = append(log.voids, voidRecord{index, record.KindOf(r), effect.Code, effect.Detail})
 		}
-		if e := r.GetErasure(); e != nil && len(e.GetDigest()) == digest.Size {
-			log.erased[digest.Digest(e.GetDigest())] = index
+		if e := r.GetErasure(); e != nil && !effect.Void && len(e.GetDigest()) == digest.Size {
+			log.erased[tenantCopy{e.GetTenant(), digest.Digest(e.GetDigest())}] = index
 		}
 		show(index+1, c.Size)
 		return nil

@@ -33,3 +33,20 @@ func TestPendingDoesNotVanish(t *testing.T) {
 		t.Errorf("remembered %+v", s.notReplayed())
 	}
 }
+
+// The worst that was found decides the exit code.
+func TestReplayAllVerdict(t *testing.T) {
+	bad, void := []verdict{{}}, []voidRecord{{}}
+	for want, r := range map[int]replayAllReport{
+		exitDiffers:   {Differs: bad, Voids: void, NotReplayed: bad},
+		exitRules:     {Voids: void, NotReplayed: bad},
+		exitNoOutcome: {NotReplayed: bad},
+	} {
+		if got, _ := classify(r.verdict()); got != want {
+			t.Errorf("%+v: exit code %d, want %d", r, got, want)
+		}
+	}
+	if err := (&replayAllReport{Same: 1}).verdict(); err != nil {
+		t.Error(err)
+	}
+}

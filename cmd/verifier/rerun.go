@@ -81,7 +81,7 @@ func (r *rerun) run(ctx context.Context, m machine, from *blobs, timeout time.Du
 	find := func(what string, d digest.Digest) ([]byte, error) {
 		data, err := from.get(ctx, d)
 		if errors.Is(err, errNoBlob) {
-			return nil, fail(exitNoOutcome, "name a file with it by --blob, or a place that has it by --blobs", "no blob is the %s with digest %s", what, d)
+			return nil, fail(exitNoOutcome, "name a file with it by --blob, or a place that has it by --blobs", "%w is the %s with digest %s", errNoBlob, what, d)
 		}
 		if err != nil {
 			return nil, fail(exitNoOutcome, "", "the %s with digest %s: %w", what, d, err)
