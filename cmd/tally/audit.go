@@ -15,6 +15,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/tallystick/tallystick/client"
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/internal/digest"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
@@ -22,16 +23,41 @@ import (
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
+// defaultAuditWait is how long an audit waits for each of its two checkpoints:
+// many rounds, also with public witnesses.
+const defaultAuditWait = 2 * time.Minute
+
+// maxAuditVoids bounds the void records that are listed; all are counted.
+const maxAuditVoids = 1000
+
 // An auditReport is what audit --json prints.
 type auditReport struct {
-	Size        int64             `json:"size"`        // of the checkpoint that was audited
-	ListedSize  int64             `json:"listed_size"` // of the earlier one, whose executions had all to be listed
-	RootHash    string            `json:"root_hash"`
+	Size       int64  `json:"size"`        // of the checkpoint that was audited
+	ListedSize int64  `json:"listed_size"` // of the earlier one, whose executions had all to be listed
+	RootHash   string `json:"root_hash"`
+	// CosignedAt is the latest time for which a quorum of witnesses vouches for the
+	// checkpoint (RFC 3339), and AgeSeconds how long ago that was when the audit
+	// ended. Both are absent under a policy without a quorum.
+	CosignedAt *time.Time `json:"cosigned_at,omitempty"`
+	AgeSeconds *int64     `json:"age_seconds,omitempty"`
+	NotSeen    []string   `json:"not_seen"` // what this audit says nothing about, in words
+
 	Executions  map[string]int    `json:"executions"` // by state, as the log says
+	Unrecorded  int               `json:"unrecorded"` // decided by attestations, and the log has no record yet that says so
 	Compared    int               `json:"compared"`   // answers about executions
 	Voids       map[string]int    `json:"voids"`      // records without effect, by code
-	Divergent   map[string]int    `json:"divergent"`  // executions by node
+	VoidRecords []auditVoid       `json:"void_records"`
+	Divergent   map[string]int    `json:"divergent"`   // executions by node
+	PassedOver  map[string]int    `json:"passed_over"` // executions by node
 	Differences []auditDifference `json:"differences"`
+}
+
+// auditVoid is a record without effect.
+type auditVoid struct {
+	Index  int64           `json:"index"`
+	Kind   record.Kind     `json:"kind"`
+	Code   provenance.Code `json:"code"`
+	Detail string          `json:"detail"`
 }
 
 // auditDifference is an answer that is not what the log says.
@@ -41,44 +67,95 @@ type auditDifference struct {
 }
 
 func auditCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	wait := defaultAuditWait
+	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Fold the whole audit log here and compare what the control plane says with it",
 		Long: `Take a checkpoint that satisfies the profile's policy, ask the control plane about
 every execution, then read the whole audit log up to a later checkpoint, hold its
 records to both root hashes, recompute the state of every execution under the
 membership that is replayed from the genesis, and compare. Every execution that the
-first checkpoint covers must be listed. It takes the profile of an auditor, who sees
-all records, and memory for the whole fold. Exit code 1 says that an answer differs.`,
+first checkpoint covers must be listed, and no record may be void: an honest control
+plane writes none. It takes the profile of an auditor, who sees all records, and
+memory for the whole fold.
+
+The report says how old the checkpoint is that it is about, and what it says nothing
+about. A control plane can keep back what happened within --max-age.
+
+Exit codes: 0 nothing is wrong with what was seen; 1 failed here, or refused; 2 wrong
+usage; 4 an answer differs from the log, or the log is false or shows a false record;
+5 too little was seen to say either: the control plane was away, or showed nothing
+that is new enough. docs/runbooks/audit-regularly.md says what to do about each.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if wait <= 0 {
+				return wiring.Usage(cmd, fmt.Errorf("--wait %v: want more than 0", wait))
+			}
 			p, c, err := a.client()
 			if err != nil {
 				return err
 			}
 			bar := newProgress()
-			r, err := audit(cmd.Context(), p, c, bar)
+			r, err := audit(cmd.Context(), p, c, wait, bar)
 			bar.done()
 			if err != nil {
-				return err
+				return auditCode(err)
 			}
 			if err := a.printer.value(r, func(w io.Writer) { printAudit(w, r) }); err != nil {
 				return err
 			}
-			if n := len(r.Differences); n > 0 {
-				return fmt.Errorf("%d answers of the control plane are not what the log says", n)
-			}
-			return nil
+			return r.verdict()
 		},
 	}
+	cmd.Flags().DurationVar(&wait, "wait", defaultAuditWait, "how long to wait for each of two checkpoints that are signed from now on")
+	return cmd
+}
+
+// auditCode gives an error that has no exit code of its own one: what nobody
+// answered, what is too old to say anything, and a membership or a checkpoint that
+// cannot be.
+func auditCode(err error) error {
+	var coded *codeError
+	var answer *connect.Error
+	switch {
+	case errors.As(err, &coded), errors.Is(err, context.Canceled):
+		return err
+	case errors.As(err, &answer):
+		switch answer.Code() {
+		case connect.CodeUnauthenticated, connect.CodePermissionDenied, connect.CodeInvalidArgument, connect.CodeUnimplemented:
+			return err // it was asked, and refused
+		}
+		return blind(err)
+	case errors.Is(err, checkpoint.ErrStale), errors.Is(err, checkpoint.ErrQuorum):
+		return blind(err)
+	case errors.Is(err, client.ErrMembership), errors.Is(err, checkpoint.ErrLogSignature), errors.Is(err, checkpoint.ErrCosignature),
+		errors.Is(err, checkpoint.ErrOrigin), errors.Is(err, checkpoint.ErrMalformed):
+		return &codeError{withHint(err, "check that the profile's genesis and policies are this cluster's; if they are, keep what was shown as evidence"), exitFalse}
+	}
+	return err
+}
+
+// verdict is the error of what was found, nil if that is nothing.
+func (r *auditReport) verdict() error {
+	voids := 0
+	for _, n := range r.Voids {
+		voids += n
+	}
+	switch differ := len(r.Differences); {
+	case differ > 0:
+		return falsehood("%d answers of the control plane are not what the log says", differ)
+	case voids > 0:
+		return falsehood("%d records of the log are void: an honest control plane writes none", voids)
+	}
+	return nil
 }
 
 // audit takes a checkpoint, asks, and reads the log afterwards: an answer may tell
 // an earlier moment, but not earlier than the checkpoint, and nothing that the log
 // does not have.
-func audit(ctx context.Context, p *profile, c *client.Client, bar *progress) (*auditReport, error) {
+func audit(ctx context.Context, p *profile, c *client.Client, wait time.Duration, bar *progress) (*auditReport, error) {
 	bar.show("waiting for a checkpoint")
-	first, err := laterTree(ctx, p, c)
+	first, err := laterTree(ctx, p, c, wait)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +163,7 @@ func audit(ctx context.Context, p *profile, c *client.Client, bar *progress) (*a
 	if err != nil {
 		return nil, err
 	}
-	tree, err := laterTree(ctx, p, c)
+	tree, err := laterTree(ctx, p, c, wait)
 	if err != nil {
 		return nil, err
 	}
@@ -95,28 +172,48 @@ func audit(ctx context.Context, p *profile, c *client.Client, bar *progress) (*a
 		return nil, err
 	}
 	fold := provenance.NewFold(p.Cluster, members)
-	r := &auditReport{Size: tree.N, ListedSize: first.N, RootHash: tree.Hash.String(), Compared: len(answers), Executions: map[string]int{}, Voids: map[string]int{}, Divergent: map[string]int{}}
-	hashes, err := foldLog(ctx, c, fold, tree, func(index int64, e provenance.Effect, _ *pb.Record) error {
+	r := &auditReport{Size: tree.N, ListedSize: first.N, RootHash: tree.Hash.String(), Compared: len(answers), Executions: map[string]int{}, Voids: map[string]int{}, Divergent: map[string]int{}, PassedOver: map[string]int{}}
+	hashes, err := foldLog(ctx, c, fold, tree.Tree, func(index int64, e provenance.Effect, record *pb.Record) error {
 		if index%10_000 == 0 { // where there is no terminal, each is a line
 			bar.show(fmt.Sprintf("folding record %d of %d", index, tree.N))
 		}
 		// The executions of that epoch and of later ones would be void, and so be
 		// missing from the fold without a word.
 		if e.Code == provenance.CodeEpochUnknown {
-			return withHint(fmt.Errorf("the membership log is behind the audit log: record %d: %s", index, e.Detail), "fetch a newer copy: the control plane shows an old one")
+			return blind(withHint(fmt.Errorf("the membership log is behind the audit log: record %d: %s", index, e.Detail), "run it again: if that does not help, the control plane shows an old copy"))
 		}
-		if e.Void {
-			r.Voids[string(e.Code)]++
-		}
+		r.note(index, e, record)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	if root, err := tlog.TreeHash(first.N, hashes); err != nil || root != first.Hash {
-		return nil, errors.Join(fmt.Errorf("the control plane has shown two histories of the audit log: at size %d root hash %s, and later %s",
-			first.N, first.Hash, root), err)
+	root, err := tlog.TreeHash(first.N, hashes)
+	if err != nil {
+		return nil, err
 	}
+	if root != first.Hash {
+		return nil, falsehood("the control plane has shown two histories of the audit log: at size %d root hash %s, and later %s", first.N, first.Hash, root)
+	}
+	r.compare(fold, first.N, answers)
+	r.limits(tree, cmp.Or(p.maxAge, checkpoint.DefaultMaxAge), time.Now())
+	return r, nil
+}
+
+// note counts and lists a record that is void.
+func (r *auditReport) note(index int64, e provenance.Effect, body *pb.Record) {
+	if !e.Void {
+		return
+	}
+	r.Voids[string(e.Code)]++
+	if len(r.VoidRecords) < maxAuditVoids {
+		r.VoidRecords = append(r.VoidRecords, auditVoid{index, record.KindOf(body), e.Code, e.Detail})
+	}
+}
+
+// compare holds the answers against the fold, which must have been listed up to an
+// index, and counts what the log says.
+func (r *auditReport) compare(fold *provenance.Fold, mustList int64, answers []*pb.ExecutionStatus) {
 	listed := map[digest.Digest]bool{}
 	for _, s := range answers {
 		if id, err := digest.Parse(s.ExecutionId); err == nil {
@@ -124,12 +221,18 @@ func audit(ctx context.Context, p *profile, c *client.Client, bar *progress) (*a
 		}
 	}
 	for ex := range fold.Executions() {
-		if ex.RequestIndex < first.N && !listed[ex.ID] {
+		if ex.RequestIndex < mustList && !listed[ex.ID] {
 			r.Differences = append(r.Differences, auditDifference{fmt.Sprintf("%q", ex.ID), fmt.Sprintf("it is not listed, the log has its request at index %d", ex.RequestIndex)})
 		}
 		r.Executions[string(ex.State)]++
+		if ex.Derived != nil && !ex.Recorded {
+			r.Unrecorded++
+		}
 		for node := range ex.Divergence() {
 			r.Divergent[node]++
+		}
+		for _, node := range ex.PassedOver() {
+			r.PassedOver[node]++
 		}
 	}
 	for _, s := range answers {
@@ -142,156 +245,41 @@ func audit(ctx context.Context, p *profile, c *client.Client, bar *progress) (*a
 			r.Differences = append(r.Differences, auditDifference{fmt.Sprintf("%.64q", s.ExecutionId), detail})
 		}
 	}
-	return r, nil
 }
 
-// laterTree returns the tree of a verified checkpoint that was signed after the
-// call began. Rounds follow one another and publish what they signed, so the
-// second that is published from now on was begun later; asking is an operation
-// that the log records, so there is always something to sign.
-//
-// A server may show checkpoints that it has kept back. The cosignatures must be as
-// recent as those of the membership; the rest is left to the witnesses' clocks.
-func laterTree(ctx context.Context, p *profile, c *client.Client) (tlog.Tree, error) {
-	var last *checkpoint.Verified
-	for grown := -1; grown < 2; {
-		now, err := published(ctx, p, c)
-		if err != nil {
-			return tlog.Tree{}, err
-		}
-		if last == nil || now.Checkpoint.Size > last.Checkpoint.Size {
-			last = now
-			grown++
-		}
-		select {
-		case <-ctx.Done():
-			return tlog.Tree{}, ctx.Err()
-		case <-time.After(5 * startPoll):
-		}
+// limits says how old the audited checkpoint is, and what the audit could not see.
+func (r *auditReport) limits(tree seenTree, maxAge time.Duration, now time.Time) {
+	r.NotSeen = []string{fmt.Sprintf("what was recorded from index %d on", tree.N)}
+	if tree.asOf.IsZero() {
+		r.NotSeen = append(r.NotSeen, "how old the checkpoint is: the policy asks for no witness, so it is as old as the control plane likes")
+	} else {
+		at, age := tree.asOf.UTC(), int64(now.Sub(tree.asOf).Round(time.Second)/time.Second)
+		r.CosignedAt, r.AgeSeconds = &at, &age
+		r.NotSeen = append(r.NotSeen, fmt.Sprintf("whether the control plane keeps back newer checkpoints: it could show one as old as --max-age, %v", maxAge))
 	}
-	policy, err := p.policy(p.AuditPolicy)
-	if err != nil {
-		return tlog.Tree{}, err
-	}
-	maxAge := cmp.Or(p.maxAge, checkpoint.DefaultMaxAge)
-	if at, ok := policy.AsOf(last); ok && time.Since(at) > maxAge {
-		return tlog.Tree{}, withHint(fmt.Errorf("audit checkpoint: %w: the quorum's is of %s", checkpoint.ErrStale, at.UTC().Format(time.RFC3339)),
-			"the control plane shows an old checkpoint as a new one, or the clocks differ by more than --max-age")
-	}
-	return last.Checkpoint.Tree(), nil
-}
-
-// published returns the published checkpoint of the audit log, which satisfies the
-// profile's policy.
-func published(ctx context.Context, p *profile, c *client.Client) (*checkpoint.Verified, error) {
-	res, err := c.Log.GetCheckpoint(ctx, connect.NewRequest(&pb.GetCheckpointRequest{Log: pb.LogName_LOG_NAME_AUDIT}))
-	if err != nil {
-		return nil, err
-	}
-	verified, err := p.verify(p.AuditPolicy, res.Msg.Checkpoint)
-	if err != nil {
-		return nil, fmt.Errorf("audit checkpoint: %w", err)
-	}
-	return verified, nil
-}
-
-// maxNewer bounds how many executions may be requested between a checkpoint and
-// the listing that follows it, which takes a moment.
-const maxNewer = 1 << 20
-
-// listExecutions returns what the control plane says about each execution, newest
-// first. It refuses more than limit of them, and what has no end or says one twice.
-func listExecutions(ctx context.Context, c *client.Client, limit int64, bar *progress) ([]*pb.ExecutionStatus, error) {
-	var answers []*pb.ExecutionStatus
-	for req := (&pb.ListExecutionsRequest{PageSize: 200}); ; {
-		bar.show(fmt.Sprintf("asked about %d executions", len(answers)))
-		res, err := c.Control.ListExecutions(ctx, connect.NewRequest(req))
-		if err != nil {
-			return nil, err
-		}
-		for _, s := range res.Msg.Executions {
-			if n := len(answers); n > 0 && s.RequestIndex >= answers[n-1].RequestIndex {
-				return nil, fmt.Errorf("the control plane lists execution %.64q with request index %d after one with %d: they are not newest first, or one is there twice",
-					s.ExecutionId, s.RequestIndex, answers[n-1].RequestIndex)
-			}
-			answers = append(answers, s)
-		}
-		if int64(len(answers)) > limit {
-			return nil, fmt.Errorf("the control plane lists more than %d executions: its log has not as many records", limit)
-		}
-		if req.PageToken = res.Msg.NextPageToken; req.PageToken == "" {
-			return answers, nil
-		}
-		if len(res.Msg.Executions) == 0 {
-			return nil, errors.New("the control plane lists no execution and says that there are more")
-		}
-	}
-}
-
-// foldLog folds the records that a tree covers, and returns the hashes of the log.
-// An error says that they are not the tree's, or not all of them.
-func foldLog(ctx context.Context, c *client.Client, fold *provenance.Fold, tree tlog.Tree, visit func(index int64, e provenance.Effect, r *pb.Record) error) (tlog.HashReader, error) {
-	var hashes []tlog.Hash // as tlog stores them
-	reader := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
-		out := make([]tlog.Hash, len(indexes))
-		for i, index := range indexes {
-			out[i] = hashes[index]
-		}
-		return out, nil
-	})
-	for fold.Size() < tree.N {
-		res, err := c.Log.ListRecords(ctx, connect.NewRequest(&pb.ListRecordsRequest{Start: uint64(fold.Size()), PageSize: 1000}))
-		if err != nil {
-			return nil, err
-		}
-		before := fold.Size()
-		for _, r := range res.Msg.Records {
-			index := fold.Size()
-			if index == tree.N {
-				break
-			}
-			if r.Index != uint64(index) {
-				return nil, withHint(fmt.Errorf("the control plane shows record %d after record %d", r.Index, index-1), "only auditors and admins see all records: use the profile of one")
-			}
-			opening, err := record.ParseOpening(r.Opening)
-			if err != nil {
-				return nil, fmt.Errorf("record %d: %w", index, err)
-			}
-			entry := opening.Entry() // whether it is the log's, the root hash says at the end
-			more, err := tlog.StoredHashes(index, entry[:], reader)
-			if err != nil {
-				return nil, err
-			}
-			hashes = append(hashes, more...)
-			effect, body, err := fold.Read(index, entry[:], r.Opening)
-			if err != nil {
-				return nil, err
-			}
-			if err := visit(index, effect, body); err != nil {
-				return nil, err
-			}
-		}
-		if fold.Size() == before {
-			return nil, fmt.Errorf("the control plane shows %d records, its checkpoint covers %d", before, tree.N)
-		}
-	}
-	root, err := tlog.TreeHash(tree.N, reader)
-	if err != nil {
-		return nil, err
-	}
-	if root != tree.Hash {
-		return nil, errors.New("the records are not those that the checkpoint commits to: the control plane has shown others")
-	}
-	return reader, nil
+	r.NotSeen = append(r.NotSeen, "whether the attested outcomes are right: `verifier replay --all` runs them again",
+		"whether others are shown the same log: `verifier compare` asks the witnesses")
 }
 
 func printAudit(w io.Writer, r *auditReport) {
 	fmt.Fprintf(w, "audit log       size %d, root hash %s\n", r.Size, r.RootHash)
+	if r.CosignedAt != nil {
+		fmt.Fprintf(w, "newest          cosigned by the quorum at %s, %v ago\n", r.CosignedAt.Format(time.RFC3339), time.Duration(*r.AgeSeconds)*time.Second)
+	}
 	for _, state := range slices.Sorted(maps.Keys(r.Executions)) {
 		fmt.Fprintf(w, "%-15s %d executions\n", state, r.Executions[state])
 	}
 	for _, code := range slices.Sorted(maps.Keys(r.Voids)) {
 		fmt.Fprintf(w, "void records    %d of code %s\n", r.Voids[code], code)
+	}
+	for _, v := range r.VoidRecords {
+		fmt.Fprintf(w, "  record %d (%s): %s: %s\n", v.Index, v.Kind, v.Code, v.Detail)
+	}
+	if r.Unrecorded > 0 {
+		fmt.Fprintf(w, "unrecorded      %d executions are decided, and the log has no provenance or divergence record of them yet\n", r.Unrecorded)
+	}
+	for _, node := range slices.Sorted(maps.Keys(r.PassedOver)) {
+		fmt.Fprintf(w, "passed over     %s in %d executions: a later attempt began, and no attestation of it counted\n", node, r.PassedOver[node])
 	}
 	for _, node := range slices.Sorted(maps.Keys(r.Divergent)) {
 		fmt.Fprintf(w, "divergent       %s in %d executions: `tally executions --divergent %s`\n", node, r.Divergent[node], node)
@@ -300,5 +288,8 @@ func printAudit(w io.Writer, r *auditReport) {
 	fmt.Fprintf(w, "compared        %d answers of the control plane, %d differ\n", r.Compared, len(r.Differences))
 	for _, d := range r.Differences {
 		fmt.Fprintf(w, "  %s: %s\n", d.Execution, d.Detail)
+	}
+	for _, what := range r.NotSeen {
+		fmt.Fprintf(w, "not seen        %s\n", what)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -36,9 +37,14 @@ type auditedControl struct {
 	list func(res *pb.ListExecutionsResponse, token string)
 	// sign signs the audit checkpoint of a size; nth counts from 1.
 	sign func(c *testcluster.Cluster, size int64, nth int) []byte
-	// epochs are how many changes are shown, records how many openings; 0 means all.
+	// epochs are how many changes are shown, or if negative withheld of those that
+	// the checkpoint covers; records is how many openings are shown. 0 means all.
 	epochs  int64
 	records int
+	// write appends to the log what it should not.
+	write func(c *testcluster.Cluster)
+	// answer is what every question about executions fails with.
+	answer error
 
 	mu      sync.Mutex // guards what follows
 	cluster *testcluster.Cluster
@@ -57,6 +63,9 @@ func serveAudited(t *testing.T, f *auditedControl) *office {
 	c.AddNode("node-4")
 	c.Submit(contract, []byte("two"))
 	c.Run(c.Submit(contract, []byte("three")), testcluster.OK("output"))
+	if f.write != nil {
+		f.write(c)
+	}
 	f.cluster = c
 
 	mux := http.NewServeMux()
@@ -111,6 +120,9 @@ func (f *auditedControl) ListRecords(_ context.Context, req *connect.Request[pb.
 func (f *auditedControl) ListExecutions(_ context.Context, req *connect.Request[pb.ListExecutionsRequest]) (*connect.Response[pb.ListExecutionsResponse], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.answer != nil {
+		return nil, f.answer
+	}
 	list := slices.Collect(f.cluster.Fold.Executions())
 	slices.Reverse(list)
 	out := &pb.ListExecutionsResponse{NextPageToken: "2"}
@@ -145,7 +157,7 @@ func (f *auditedControl) GetClusterRoot(context.Context, *connect.Request[pb.Get
 func (f *auditedControl) ListChanges(_ context.Context, req *connect.Request[pb.ListChangesRequest]) (*connect.Response[pb.ListChangesResponse], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return connect.NewResponse(&pb.ListChangesResponse{Changes: f.cluster.Membership.Entries[req.Msg.FromEpoch-1 : f.shown()], CurrentEpoch: uint64(f.shown())}), nil
+	return connect.NewResponse(&pb.ListChangesResponse{Changes: f.cluster.Membership.Entries[req.Msg.FromEpoch-1 : f.shown()+min(f.epochs, 0)], CurrentEpoch: uint64(f.shown() + min(f.epochs, 0))}), nil
 }
 
 func (f *auditedControl) shown() int64 {
@@ -166,8 +178,9 @@ func tripleSign(other func(c *testcluster.Cluster, size int64) []byte) func(c *t
 	}
 }
 
-// The audit finds what a control plane says otherwise than its log, and what it
-// does not say. Each lie ends with exit code 1.
+// The audit finds what a control plane says otherwise than its log, what it does not
+// say, and what it writes into the log that does not follow. It tells that from
+// having seen too little.
 func TestAudit(t *testing.T) {
 	page := func(token string, lie func(res *pb.ListExecutionsResponse)) *auditedControl {
 		return &auditedControl{list: func(res *pb.ListExecutionsResponse, at string) {
@@ -178,47 +191,134 @@ func TestAudit(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		server *auditedControl
-		error  string // "" if the server is honest
+		code   int
+		error  string
 		says   string
 	}{
-		"honest": {&auditedControl{}, "", "compared        3 answers"},
-		"one is left out": {page("", func(res *pb.ListExecutionsResponse) { res.Executions = res.Executions[:1] }),
+		"honest": {&auditedControl{}, 0, "", "compared        3 answers"},
+		"one is left out": {page("", func(res *pb.ListExecutionsResponse) { res.Executions = res.Executions[:1] }), exitFalse,
 			"1 answers of the control plane are not what the log says", "it is not listed, the log has its request at index 4"},
-		"none is listed": {&auditedControl{list: func(res *pb.ListExecutionsResponse, _ string) { res.Executions, res.NextPageToken = nil, "" }},
+		"none is listed": {&auditedControl{list: func(res *pb.ListExecutionsResponse, _ string) { res.Executions, res.NextPageToken = nil, "" }}, exitFalse,
 			"3 answers of the control plane are not what the log says", "it is not listed"},
-		"one twice": {page("2", func(res *pb.ListExecutionsResponse) { res.Executions = append(res.Executions, res.Executions[0]) }),
+		"one twice": {page("2", func(res *pb.ListExecutionsResponse) { res.Executions = append(res.Executions, res.Executions[0]) }), exitFalse,
 			"one is there twice", ""},
-		"no end": {page("2", func(res *pb.ListExecutionsResponse) { res.NextPageToken = "2" }), "one is there twice", ""},
-		"empty pages": {&auditedControl{list: func(res *pb.ListExecutionsResponse, _ string) { res.Executions, res.NextPageToken = nil, "2" }},
+		"no end": {page("2", func(res *pb.ListExecutionsResponse) { res.NextPageToken = "2" }), exitFalse, "one is there twice", ""},
+		"empty pages": {&auditedControl{list: func(res *pb.ListExecutionsResponse, _ string) { res.Executions, res.NextPageToken = nil, "2" }}, exitFalse,
 			"lists no execution and says that there are more", ""},
-		"another tenant's": {page("2", func(res *pb.ListExecutionsResponse) { res.Executions[0].Tenant = "other" }),
+		"another tenant's": {page("2", func(res *pb.ListExecutionsResponse) { res.Executions[0].Tenant = "other" }), exitFalse,
 			"1 answers of the control plane are not what the log says", "tenant is other"},
-		"an old membership": {&auditedControl{epochs: 1}, "the membership log is behind the audit log: record 3", ""},
-		"records withheld":  {&auditedControl{records: 5}, "the control plane shows 5 records", ""},
+		"a provenance record that differs": {&auditedControl{write: falseProvenance}, exitFalse, "1 records of the log are void",
+			`(provenance): differs: "output_digest" differs from what the records before imply`},
+		"an attempt out of turn": {&auditedControl{write: earlyReschedule}, exitFalse, "1 records of the log are void", "(reschedule): attempt: attempt 7, want 1"},
+		"an old membership":      {&auditedControl{epochs: 1}, exitBlind, "the membership log is behind the audit log: record 3", ""},
+		"changes withheld":       {&auditedControl{epochs: -1}, exitFalse, "changes are withheld", ""},
+		"records withheld":       {&auditedControl{records: 5}, exitFalse, "the control plane shows 5 records", ""},
 		"an old checkpoint": {&auditedControl{sign: tripleSign(func(c *testcluster.Cluster, size int64) []byte {
 			now := c.Audit.Now
 			defer func() { c.Audit.Now = now }()
 			c.Audit.Now = func() int64 { return now() - 3600 }
 			return c.Audit.Signed(size)
-		})}, "witness quorum not fresh", ""},
+		})}, exitBlind, "witness quorum not fresh: size", ""},
+		"no newer checkpoint": {&auditedControl{sign: func(c *testcluster.Cluster, _ int64, _ int) []byte { return c.Audit.Signed(7) }}, exitBlind,
+			"the newest has size 7, cosigned by the quorum at ", ""},
+		"too few witnesses": {&auditedControl{sign: func(c *testcluster.Cluster, size int64, _ int) []byte {
+			return c.Audit.Sign(c.Audit.Checkpoint(size), 1)
+		}}, exitBlind, "witness quorum not reached", ""},
+		"another log's key": {&auditedControl{sign: func(c *testcluster.Cluster, size int64, _ int) []byte { return c.Membership.Signed(1) }}, exitFalse,
+			"checkpoint of another origin", ""},
 		"two histories": {&auditedControl{sign: tripleSign(func(c *testcluster.Cluster, size int64) []byte {
 			return c.Audit.Sign(checkpoint.Checkpoint{Origin: c.Audit.Origin, Size: size, Root: c.Audit.Checkpoint(1).Root}, 2)
-		})}, "two histories of the audit log", ""},
+		})}, exitFalse, "two histories of the audit log", ""},
+		"it broke":         {&auditedControl{answer: connect.NewError(connect.CodeInternal, errors.New("a fault"))}, exitBlind, "a fault", ""},
+		"it will not tell": {&auditedControl{answer: connect.NewError(connect.CodePermissionDenied, errors.New("not you"))}, exitError, "not you", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			out, err := serveAudited(t, test.server).try("auditor", "audit")
-			if test.error == "" {
+			args := []string{"audit"}
+			if name == "no newer checkpoint" {
+				args = append(args, "--wait", "1ns") // there never will be one
+			}
+			out, err := serveAudited(t, test.server).try("auditor", args...)
+			if test.code == 0 {
 				if err != nil {
 					t.Fatal(err)
 				}
-			} else if err == nil || !strings.Contains(err.Error(), test.error) || report(io.Discard, err) != 1 {
-				t.Fatalf("%v, want %q\n%s", err, test.error, out)
+			} else if err == nil || !strings.Contains(err.Error(), test.error) || report(io.Discard, err) != test.code {
+				t.Fatalf("%v, want %q and exit code %d\n%s", err, test.error, test.code, out)
 			}
 			if !strings.Contains(out, test.says) {
 				t.Errorf("no %q in\n%s", test.says, out)
 			}
 		})
+	}
+}
+
+// falseProvenance completes an execution, and says in its record that another
+// output came of it than the nodes attested.
+func falseProvenance(c *testcluster.Cluster) {
+	id := slices.Collect(c.Fold.Executions())[0].ID
+	var due *pb.Record
+	for _, node := range c.Execution(id).Assigned()[:2] {
+		if _, effect := c.Append(c.AttestationRecord(c.Statement(id, node, testcluster.OK("output")))); effect.Derived != nil {
+			due = effect.Derived
+		}
+	}
+	due.GetProvenance().OutputDigest[0] ^= 1
+	c.Append(due)
+}
+
+// earlyReschedule skips attempts to come to the nodes that it prefers.
+func earlyReschedule(c *testcluster.Cluster) {
+	r := c.RescheduleRecord(slices.Collect(c.Fold.Executions())[0].ID)
+	r.GetReschedule().Attempt = 7
+	c.Append(r)
+}
+
+// The report says how old the audited checkpoint is and what it does not speak
+// of, also to programs.
+func TestAuditSaysWhatItDidNotSee(t *testing.T) {
+	o := serveAudited(t, &auditedControl{})
+	o.must("auditor", []string{"audit", "--max-age", "10m"}, "newest          cosigned by the quorum at ", "not seen        what was recorded from index ",
+		"it could show one as old as --max-age, 10m0s", "verifier replay --all", "verifier compare")
+	var r auditReport
+	if err := json.Unmarshal([]byte(o.must("auditor", []string{"audit", "--json"})), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.CosignedAt == nil || r.AgeSeconds == nil || *r.AgeSeconds < 0 || len(r.NotSeen) < 3 {
+		t.Errorf("%+v", r)
+	}
+	r = auditReport{}
+	r.limits(seenTree{}, time.Minute, time.Now())
+	if r.CosignedAt != nil || !strings.Contains(strings.Join(r.NotSeen, "\n"), "as old as the control plane likes") {
+		t.Errorf("without witnesses: %+v", r)
+	}
+}
+
+// What is wrong with the command line, or with the way to the control plane, is
+// not taken for a verdict.
+func TestAuditWithoutAnAnswer(t *testing.T) {
+	o := serveAudited(t, &auditedControl{})
+	p, err := loadProfile(o.path("auditor.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Server = "http://127.0.0.1:1"
+	if err := writeProfile(o.path("away.json"), p); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		as   string
+		args []string
+		code int
+	}{
+		"nobody answers":  {"away", []string{"audit"}, exitBlind},
+		"no time to wait": {"auditor", []string{"audit", "--wait", "0s"}, exitUsage},
+		"no such flag":    {"auditor", []string{"audit", "--since", "5"}, exitUsage},
+		"no profile":      {"nobody", []string{"audit"}, exitError},
+	} {
+		if _, err := o.try(test.as, test.args...); err == nil || report(io.Discard, err) != test.code {
+			t.Errorf("%s: %v, want exit code %d", name, err, test.code)
+		}
 	}
 }
 

@@ -40,7 +40,7 @@ Start with "tally dev": it brings up a whole cluster on this machine and
 writes profiles for a tenant, an admin and an auditor.
 
 Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 the execution ended
-but is not complete.`,
+but is not complete; 4 an audit found something false; 5 an audit saw too little.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {

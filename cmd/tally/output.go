@@ -22,6 +22,8 @@ const (
 	exitError  = wiring.StatusFailed
 	exitUsage  = wiring.StatusUsage
 	exitFailed = 3 // the execution ended, but not complete
+	exitFalse  = 4 // an audit found an answer or the log to be false
+	exitBlind  = 5 // an audit saw too little to say
 )
 
 // hintError carries advice for the user beside the error itself.

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/tallystick/tallystick/client"
+	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+	"github.com/tallystick/tallystick/provenance"
+	"github.com/tallystick/tallystick/record"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
+)
+
+// What an audit reads of the control plane. Errors that show it to be false, and
+// those that only leave the audit blind, have exit codes of their own.
+
+// falsehood is an error that shows an answer or the log to be false: no fault of
+// the network or of a witness explains it.
+func falsehood(format string, args ...any) error {
+	return &codeError{fmt.Errorf(format, args...), exitFalse}
+}
+
+// blind makes an error one that says nothing about the log, since too little was
+// seen of it.
+func blind(err error) error { return &codeError{err, exitBlind} }
+
+// seenTree is the tree of a checkpoint that the profile's policy accepts.
+type seenTree struct {
+	tlog.Tree
+	// asOf is the latest time for which a quorum of witnesses vouches; zero under a
+	// policy without a quorum.
+	asOf time.Time
+}
+
+// laterTree returns the tree of a verified checkpoint that was signed after the
+// call began. Rounds follow one another and publish what they signed, so the
+// second that is published from now on was begun later; asking is an operation
+// that the log records, so there is always something to sign. It gives up after
+// the profile's patience.
+//
+// A server may show checkpoints that it has kept back. The cosignatures must be as
+// recent as those of the membership; the rest is left to the witnesses' clocks,
+// and the report says so.
+func laterTree(ctx context.Context, p *profile, c *client.Client, patience time.Duration) (seenTree, error) {
+	policy, err := p.policy(p.AuditPolicy)
+	if err != nil {
+		return seenTree{}, err
+	}
+	end := time.NewTimer(patience)
+	defer end.Stop()
+	var last *checkpoint.Verified
+	for grown := -1; grown < 2; {
+		now, err := published(ctx, p, c)
+		if err != nil {
+			return seenTree{}, err
+		}
+		if last == nil || now.Checkpoint.Size > last.Checkpoint.Size {
+			last = now
+			grown++
+		}
+		select {
+		case <-ctx.Done():
+			return seenTree{}, ctx.Err()
+		case <-end.C:
+			tree := treeOf(policy, last)
+			return seenTree{}, blind(withHint(fmt.Errorf("no checkpoint that was signed since has been shown for %v: the newest has size %d, %s",
+				patience, tree.N, tree.age(time.Now())), "are the witnesses away, or is the control plane keeping its checkpoints back? --wait waits for longer"))
+		case <-time.After(5 * startPoll):
+		}
+	}
+	tree := treeOf(policy, last)
+	maxAge := cmp.Or(p.maxAge, checkpoint.DefaultMaxAge)
+	if now := time.Now(); !tree.asOf.IsZero() && now.Sub(tree.asOf) > maxAge {
+		return seenTree{}, blind(withHint(fmt.Errorf("audit checkpoint: %w: size %d, %s; what was recorded since is not seen", checkpoint.ErrStale, tree.N, tree.age(now)),
+			"the control plane shows an old checkpoint as a new one, or the clocks differ by more than --max-age"))
+	}
+	return tree, nil
+}
+
+func treeOf(policy *checkpoint.Policy, v *checkpoint.Verified) seenTree {
+	asOf, _ := policy.AsOf(v)
+	return seenTree{v.Checkpoint.Tree(), asOf}
+}
+
+// age says in words how old a tree is.
+func (t seenTree) age(now time.Time) string {
+	if t.asOf.IsZero() {
+		return "of an age that nobody vouches for: the policy asks for no witness"
+	}
+	return fmt.Sprintf("cosigned by the quorum at %s, %v ago", t.asOf.UTC().Format(time.RFC3339), now.Sub(t.asOf).Round(time.Second))
+}
+
+// published returns the published checkpoint of the audit log, which satisfies the
+// profile's policy.
+func published(ctx context.Context, p *profile, c *client.Client) (*checkpoint.Verified, error) {
+	res, err := c.Log.GetCheckpoint(ctx, connect.NewRequest(&pb.GetCheckpointRequest{Log: pb.LogName_LOG_NAME_AUDIT}))
+	if err != nil {
+		return nil, err
+	}
+	verified, err := p.verify(p.AuditPolicy, res.Msg.Checkpoint)
+	if err != nil {
+		return nil, fmt.Errorf("audit checkpoint: %w", err)
+	}
+	return verified, nil
+}
+
+// maxNewer bounds how many executions may be requested between a checkpoint and
+// the listing that follows it, which takes a moment.
+const maxNewer = 1 << 20
+
+// listExecutions returns what the control plane says about each execution, newest
+// first. It refuses more than limit of them, and what has no end or says one twice.
+func listExecutions(ctx context.Context, c *client.Client, limit int64, bar *progress) ([]*pb.ExecutionStatus, error) {
+	var answers []*pb.ExecutionStatus
+	for req := (&pb.ListExecutionsRequest{PageSize: 200}); ; {
+		bar.show(fmt.Sprintf("asked about %d executions", len(answers)))
+		res, err := patiently(ctx, pause, func() (*connect.Response[pb.ListExecutionsResponse], error) {
+			return c.Control.ListExecutions(ctx, connect.NewRequest(req))
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range res.Msg.Executions {
+			if n := len(answers); n > 0 && s.RequestIndex >= answers[n-1].RequestIndex {
+				return nil, falsehood("the control plane lists execution %.64q with request index %d after one with %d: they are not newest first, or one is there twice",
+					s.ExecutionId, s.RequestIndex, answers[n-1].RequestIndex)
+			}
+			answers = append(answers, s)
+		}
+		if int64(len(answers)) > limit {
+			return nil, falsehood("the control plane lists more than %d executions: its log has not as many records", limit)
+		}
+		if req.PageToken = res.Msg.NextPageToken; req.PageToken == "" {
+			return answers, nil
+		}
+		if len(res.Msg.Executions) == 0 {
+			return nil, falsehood("the control plane lists no execution and says that there are more")
+		}
+	}
+}
+
+// foldLog folds the records that a tree covers, and returns the hashes of the log.
+// An error says that they are not the tree's, or not all of them.
+func foldLog(ctx context.Context, c *client.Client, fold *provenance.Fold, tree tlog.Tree, visit func(index int64, e provenance.Effect, r *pb.Record) error) (tlog.HashReader, error) {
+	var hashes []tlog.Hash // as tlog stores them
+	reader := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		out := make([]tlog.Hash, len(indexes))
+		for i, index := range indexes {
+			out[i] = hashes[index]
+		}
+		return out, nil
+	})
+	for fold.Size() < tree.N {
+		res, err := patiently(ctx, pause, func() (*connect.Response[pb.ListRecordsResponse], error) {
+			return c.Log.ListRecords(ctx, connect.NewRequest(&pb.ListRecordsRequest{Start: uint64(fold.Size()), PageSize: 1000}))
+		})
+		if err != nil {
+			return nil, err
+		}
+		before := fold.Size()
+		for _, r := range res.Msg.Records {
+			index := fold.Size()
+			if index == tree.N {
+				break
+			}
+			if r.Index != uint64(index) {
+				return nil, withHint(fmt.Errorf("the control plane shows record %d where record %d is due", r.Index, index), "only auditors and admins see all records: use the profile of one")
+			}
+			opening, err := record.ParseOpening(r.Opening)
+			if err != nil {
+				return nil, falsehood("record %d: %w", index, err)
+			}
+			entry := opening.Entry() // whether it is the log's, the root hash says at the end
+			more, err := tlog.StoredHashes(index, entry[:], reader)
+			if err != nil {
+				return nil, err
+			}
+			hashes = append(hashes, more...)
+			effect, body, err := fold.Read(index, entry[:], r.Opening)
+			if err != nil {
+				return nil, err
+			}
+			if err := visit(index, effect, body); err != nil {
+				return nil, err
+			}
+		}
+		if fold.Size() == before {
+			return nil, falsehood("the control plane shows %d records, its checkpoint covers %d", before, tree.N)
+		}
+	}
+	root, err := tlog.TreeHash(tree.N, reader)
+	if err != nil {
+		return nil, err
+	}
+	if root != tree.Hash {
+		return nil, falsehood("the records are not those that the checkpoint commits to: the control plane has shown others")
+	}
+	return reader, nil
+}
