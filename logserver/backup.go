@@ -95,7 +95,7 @@ func (s *store) backup(ctx context.Context, dir string, fs vfs.FS, o BackupOptio
 	}
 	defer s.copying.Unlock()
 	if err := emptyDir(fs, o.Dir); err != nil {
-		return nil, err
+		return nil, interrupted(fs, o.Dir, err)
 	}
 
 	// 1. Take hold of one moment: hard links to files that never change, and
@@ -133,6 +133,22 @@ func (s *store) backup(ctx context.Context, dir string, fs vfs.FS, o BackupOptio
 		return nil, fmt.Errorf("writing the manifest: %w", err)
 	}
 	return m, syncDir(fs, o.Dir)
+}
+
+// interrupted adds to the error about a directory that is not empty that it holds
+// a backup which was not completed. What it holds is for the operator to delete:
+// a log's directory has a folder of the same name.
+func interrupted(fs vfs.FS, dir string, err error) error {
+	if _, statErr := fs.Stat(fs.PathJoin(dir, backupStore)); statErr != nil || !errors.Is(err, ErrExists) {
+		return err
+	}
+	switch _, statErr := fs.Stat(fs.PathJoin(dir, backupManifest)); {
+	case statErr == nil:
+		return fmt.Errorf("%w: it holds a backup, name another directory", err)
+	case errors.Is(statErr, os.ErrNotExist):
+		return fmt.Errorf("%w: if it is a backup that was interrupted, which has no %s, delete it, or name another directory", err, backupManifest)
+	}
+	return err
 }
 
 // describeBackup opens the copy of a store and reads what it is of.

@@ -60,8 +60,10 @@ func TestBackupAndRestore(t *testing.T) {
 	if err := l.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Restore(t.Context(), RestoreOptions{From: "backups/one", Dir: "restored", fs: opts.fs}); !errors.Is(err, ErrExists) {
-		t.Errorf("restoring over a store: %v", err)
+	for dir, want := range map[string]string{opts.Dir: "no mark of a restore", "backups/one": "holds no store", "backups/one/store": "no mark"} {
+		if _, err := Restore(t.Context(), RestoreOptions{From: "backups/one", Dir: dir, fs: opts.fs}); !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), want) {
+			t.Errorf("restoring over %q: %v, want %q", dir, err, want)
+		}
 	}
 
 	// A stopped store gives the same backup.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -41,6 +42,39 @@ func checkBlobs(db *pebble.DB, fs vfs.FS, dir string) error {
 }
 
 const blobSuffix = ".blob"
+
+// partialFS shows Pebble blob files that are not there, so that it opens a store
+// that lacks some, to read it: opening one of them fails then like a rotten one.
+// Pebble does not tell which are missing until it wants to read them, so every
+// number that no file has is one, up to those that it can have given away since
+// it made the newest file that is still there.
+type partialFS struct{ storeFS }
+
+// maxMissing bounds how many numbers past the newest file are shown.
+const maxMissing = 1 << 14
+
+// List implements vfs.FS.
+func (s partialFS) List(dir string) ([]string, error) {
+	names, err := s.storeFS.List(dir)
+	taken, last := map[int]bool{}, 0
+	for _, name := range names {
+		number, suffix, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(name, "MANIFEST-"), "OPTIONS-"), ".")
+		n, err := strconv.Atoi(number)
+		if err != nil {
+			continue
+		}
+		last = max(last, n)
+		if suffix == "sst" || "."+suffix == blobSuffix {
+			taken[n] = true
+		}
+	}
+	for n := 1; n <= last+maxMissing; n++ {
+		if !taken[n] {
+			names = append(names, fmt.Sprintf("%06d%s", n, blobSuffix))
+		}
+	}
+	return names, err
+}
 
 // Open implements vfs.FS.
 func (s storeFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {

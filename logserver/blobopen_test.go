@@ -64,19 +64,19 @@ func TestRottenBlobs(t *testing.T) {
 			} else if err := o.fs.Remove(path); err != nil {
 				t.Fatal(err)
 			}
-			s, err := OpenStore(StoreOptions{Dir: o.Dir, ReadOnly: true, fs: o.fs})
-			if err == nil {
-				report, err := s.Fsck(t.Context(), FsckOptions{})
-				if err == nil {
-					err = report.Err()
-				}
-				if !errors.Is(err, ErrCorrupt) {
-					t.Errorf("%s, %s: Fsck says %v, want ErrCorrupt", path, what, err)
-				}
-				s.Close()
-			} else if !errors.Is(err, ErrCorrupt) {
-				t.Errorf("%s, %s: opening says %v, want ErrCorrupt", path, what, err)
+			s, err := OpenStore(StoreOptions{Dir: o.Dir, ReadOnly: true, Partial: true, fs: o.fs})
+			if err != nil {
+				t.Errorf("%s, %s: opening what is left: %v", path, what, err)
+				continue
 			}
+			report, err := s.Fsck(t.Context(), FsckOptions{})
+			if err == nil {
+				err = report.Err()
+			}
+			if !errors.Is(err, ErrCorrupt) {
+				t.Errorf("%s, %s: Fsck says %v, want ErrCorrupt", path, what, err)
+			}
+			s.Close()
 			l, err := Open(o)
 			if err != nil {
 				if !errors.Is(err, ErrCorrupt) {
@@ -84,7 +84,7 @@ func TestRottenBlobs(t *testing.T) {
 				}
 				continue
 			}
-			report, err := l.Fsck(t.Context(), FsckOptions{})
+			report, err = l.Fsck(t.Context(), FsckOptions{})
 			if err != nil || !errors.Is(report.Err(), ErrCorrupt) {
 				t.Errorf("%s, %s: Fsck of the running log says %v, %v", path, what, report.Err(), err)
 			}
@@ -92,6 +92,63 @@ func TestRottenBlobs(t *testing.T) {
 				t.Errorf("%s, %s: the log is healthy after it has read that", path, what)
 			}
 			l.Close(t.Context())
+		}
+	}
+}
+
+// TestMissingBlobsAreNamed: of a store without some or any of its blob files Fsck
+// names the files, and the bundles and tiles that were in them, and nothing else.
+func TestMissingBlobsAreNamed(t *testing.T) {
+	t.Parallel()
+	opts, disk, blobs := blobDisk(t)
+	for _, missing := range [][]string{blobs[:1], blobs[1:], blobs} {
+		fs := disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+		for _, path := range missing {
+			if err := fs.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		whole := StoreOptions{Dir: opts.Dir, ReadOnly: true, fs: fs}
+		if s, err := OpenStore(whole); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "blob files are missing") {
+			if err == nil {
+				s.Close()
+			}
+			t.Errorf("opening a store without %q: %v", missing, err)
+		}
+		whole.Partial = true
+		s, err := OpenStore(whole)
+		if err != nil {
+			t.Fatal(err)
+		}
+		report, err := s.Fsck(t.Context(), FsckOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if report.Size != 4*TileWidth+3 || report.Count == 0 {
+			t.Errorf("without %q: %+v", missing, report)
+		}
+		named := map[string]bool{}
+		for _, f := range report.Findings {
+			for _, path := range blobs {
+				named[path] = named[path] || strings.Contains(f.What, path)
+			}
+			if !strings.HasPrefix(f.Resource, "tile/") && f.Index < 0 && !strings.Contains(f.What, ".blob") {
+				t.Errorf("without %q: %v", missing, f)
+			}
+		}
+		for _, path := range missing {
+			if !named[path] {
+				t.Errorf("%s is missing and not named in %v", path, report.Findings)
+			}
+			delete(named, path)
+		}
+		for path := range named {
+			if named[path] {
+				t.Errorf("%s is there and named", path)
+			}
 		}
 	}
 }

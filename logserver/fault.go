@@ -189,7 +189,7 @@ func openError(err error) error {
 }
 
 // repairHint is what an operator does about files that rotted.
-const repairHint = `run "logserver fsck", then restore the store from a replica or backup`
+const repairHint = `"logserver restore --help" says how to go on from a backup and a replica`
 
 // storeError adds to an error of Pebble what it means for the log.
 func storeError(err error) error {

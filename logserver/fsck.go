@@ -179,6 +179,7 @@ func compareFindings(a, b Finding) int {
 
 // found adds a finding.
 func (f *fsck) found(finding Finding) {
+	finding.What = strings.ReplaceAll(finding.What, "; "+repairHint, "") // once is enough
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r := &f.report

@@ -1,6 +1,7 @@
 package logserver
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -256,7 +257,8 @@ func (s *spanCheck) checkOpenings(number int64, width int, entriesOK bool) {
 type cursor struct {
 	r     reader
 	it    *pebble.Iterator
-	err   error // of making it
+	end   []byte // the first key that is not its own
+	err   error  // of making it
 	seek  func(first int64) []byte
 	items func(run []byte) (int, error) // how many items a run has
 }
@@ -279,10 +281,21 @@ func (f *fsck) openings(first, end int64) *cursor {
 }
 
 func (c *cursor) open(r reader, lower, upper []byte) {
-	c.r = r
+	c.r, c.end = r, upper
 	if c.it, c.err = r.from.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper}); c.err == nil {
 		c.it.First()
 	}
+}
+
+// skip goes on at an item after an error, with another iterator: one that could
+// not read values of some blob files may end before its time.
+func (c *cursor) skip(to int64) {
+	c.close()
+	from := c.seek(to)
+	if bytes.Compare(from, c.end) > 0 {
+		from = c.end
+	}
+	c.open(c.r, from, c.end)
 }
 
 func (c *cursor) close() {
@@ -299,7 +312,7 @@ func (c *cursor) read(buf []byte, first int64) (_ []byte, err error) {
 	}
 	defer func() {
 		if err != nil {
-			c.it.SeekGE(c.seek(first + TileWidth))
+			c.skip(first + TileWidth)
 		}
 	}()
 	have := int64(0)
@@ -334,14 +347,14 @@ func (c *cursor) each(end int64, visit func(index int64, value []byte)) error {
 	for c.it.Valid() && keyIndex(c.it.Key()) < end {
 		v, err := c.it.ValueAndErr()
 		if err != nil {
-			c.it.SeekGE(c.seek(end))
+			c.skip(end)
 			return c.r.failed(err)
 		}
 		visit(keyIndex(c.it.Key()), v)
 		c.it.Next()
 	}
 	if err := c.it.Error(); err != nil {
-		c.it.SeekGE(c.seek(end))
+		c.skip(end)
 		return c.r.failed(err)
 	}
 	return nil

@@ -17,6 +17,10 @@ type StoreOptions struct {
 	Dir string
 	// ReadOnly leaves every file as it is; Backup is then not possible.
 	ReadOnly bool
+	// Partial, together with ReadOnly, opens the store also if files with entries
+	// and tiles are missing: what was in them is an error of reading it. For
+	// Fsck, which then names it.
+	Partial bool
 	// Logger receives what Pebble has to say; nil discards it.
 	Logger *slog.Logger
 	// Fatal is called when the outcome of a write is unknown: it must end the
@@ -52,9 +56,13 @@ func OpenStore(o StoreOptions) (s *Store, err error) {
 	faults := newFaults(o.Logger, o.fatal, func(err error) {
 		o.Logger.Error("store is damaged", "dir", o.Dir, "err", err)
 	})
-	options := &Options{Dir: o.Dir, Logger: o.Logger, fs: storeFS{o.fs, faults, new(space)}}
+	fs := storeFS{o.fs, faults, new(space)}
+	options := &Options{Dir: o.Dir, Logger: o.Logger, fs: fs}
 	if o.ReadOnly {
 		options.tune = func(p *pebble.Options) { p.ReadOnly = true }
+		if o.Partial {
+			options.fs = partialFS{fs}
+		}
 	}
 	opened, err := openStore(options, faults)
 	if err != nil {

@@ -1,10 +1,12 @@
 package logserver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -28,31 +30,50 @@ type RestoreOptions struct {
 // restoreStaging is what a store is called while it is being restored.
 const restoreStaging = ".restoring"
 
+// RestoreReport says what a Restore did.
+type RestoreReport struct {
+	*BackupManifest
+	// Before says that the store had been made from this backup before, and was
+	// left as it is.
+	Before bool
+}
+
 // Restore makes a store from a backup, after it has found every file of it to be
 // the one that was backed up. The store is marked: the log that is opened on it
 // serves reads, and does not sign or append until CatchUp. An interrupted
-// Restore is begun anew.
-func Restore(ctx context.Context, o RestoreOptions) (*BackupManifest, error) {
+// Restore is begun anew by the same call; after one that was complete it changes
+// nothing, for as long as the store is marked.
+func Restore(ctx context.Context, o RestoreOptions) (_ *RestoreReport, err error) {
 	if o.fs == nil {
 		o.fs = vfs.Default
 	}
+	o.Dir = filepath.Clean(o.Dir) // a slash at its end would put what is beside it into it
 	fs := o.fs
 	m, err := readManifest(fs, o.From)
 	if err != nil {
 		return nil, err
 	}
+	staging := fs.PathJoin(fs.PathDir(o.Dir), fs.PathBase(o.Dir)+restoreStaging)
 	if names, err := fs.List(o.Dir); err == nil && len(names) > 0 {
-		return nil, fmt.Errorf("%w: %q is not empty", ErrExists, o.Dir)
+		if err := restoredBefore(m, o); err != nil {
+			return nil, fmt.Errorf("%w: %q is not empty, and not a store from this backup that has yet to catch up (%v); restore to another directory",
+				ErrExists, o.Dir, err)
+		}
+		return &RestoreReport{m, true}, fs.RemoveAll(staging)
 	}
 
 	// 1. Copy to another name. Crash here, and up to step 3: begin anew.
-	staging := fs.PathJoin(fs.PathDir(o.Dir), fs.PathBase(o.Dir)+restoreStaging)
 	if err := fs.RemoveAll(staging); err != nil {
 		return nil, fmt.Errorf("removing what an earlier restore left: %w", err)
 	}
 	if err := makeDir(fs, staging); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil { // it may be the room that is missing
+			err = errors.Join(err, fs.RemoveAll(staging))
+		}
+	}()
 	if err := copyFromBackup(ctx, m, staging, o); err != nil {
 		return nil, err
 	}
@@ -66,14 +87,54 @@ func Restore(ctx context.Context, o RestoreOptions) (*BackupManifest, error) {
 		return nil, err
 	}
 
-	// 3. Give it its name.
+	// 3. Give it its name. Crash after it: doing this again finds the store.
 	if err := fs.RemoveAll(o.Dir); err != nil { // an empty directory at most
 		return nil, err
 	}
 	if err := fs.Rename(staging, o.Dir); err != nil {
 		return nil, err
 	}
-	return m, syncDir(fs, fs.PathDir(o.Dir))
+	return &RestoreReport{m, false}, syncDir(fs, fs.PathDir(o.Dir))
+}
+
+// restoreMark is what marks a store that was made from a backup.
+func (m *BackupManifest) restoreMark() []byte {
+	return fmt.Appendf(nil, "a backup of %s at tree size %d", m.Created.Format(time.RFC3339), m.Size)
+}
+
+// restoredBefore returns nil if a store was made from the backup and still has
+// its mark. It may have begun to catch up since.
+func restoredBefore(m *BackupManifest, o RestoreOptions) (err error) {
+	s, err := OpenStore(StoreOptions{Dir: o.Dir, ReadOnly: true, Logger: o.Logger, fs: o.fs})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if s.Origin() != m.Origin {
+		return fmt.Errorf("it is of %q, the backup of %q", s.Origin(), m.Origin)
+	}
+	mark, err := s.store.get(metaRestored)
+	if errors.Is(err, ErrNotFound) {
+		return errors.New("it has no mark of a restore: if it came from there, it has caught up and is complete")
+	}
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(mark, m.restoreMark()) {
+		return fmt.Errorf("it comes from %s", mark)
+	}
+	tree, err := s.store.snapshot()
+	if err != nil {
+		return err
+	}
+	root, err := tree.rootAt(m.Size)
+	if err != nil {
+		return err
+	}
+	if root.String() != m.Root {
+		return corrupt("its tree of size %d has root %v, the manifest says %s", m.Size, root, m.Root)
+	}
+	return nil
 }
 
 // copyFromBackup copies the files of the store and compares their digests.
@@ -158,6 +219,5 @@ func markRestored(m *BackupManifest, dir string, o RestoreOptions) (err error) {
 		return corrupt("it is of %q, tree size %d and root %v, the manifest says %q, %d and %s",
 			s.Origin(), snap.size, snap.root, m.Origin, m.Size, m.Root)
 	}
-	mark := fmt.Sprintf("a backup of %s at tree size %d", m.Created.Format(time.RFC3339), m.Size)
-	return s.store.db.Set(metaRestored, []byte(mark), pebble.Sync)
+	return s.store.db.Set(metaRestored, m.restoreMark(), pebble.Sync)
 }

@@ -87,7 +87,7 @@ func (d *directory) open() (logserver.Options, error) {
 	vkey, err := os.ReadFile(d.file(vkeyFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(options.Dir); err == nil {
-			return options, fmt.Errorf("%q holds a log that is not complete: run the command that makes it (init, import or succeed) to its end", d.path)
+			return options, fmt.Errorf("%q holds a log that is not complete: run the command that makes it (init, import, succeed or restore) to its end", d.path)
 		}
 		return options, fmt.Errorf("%q holds no log, run logserver init first", d.path)
 	}

@@ -25,7 +25,8 @@ its server, as it is at this moment, while it goes on; otherwise the store is
 opened and left as it is. No private key is needed.
 
 Each finding is a line that names the resource and, where they are known, the
-bytes of it that are wrong. The exit status is 0 only if there is none.`,
+bytes of it that are wrong. The exit status is 0 only if there is none. A stopped
+store that lacks files is checked as far as it can be read.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return fsck(cmd, log, request, asJSON)
@@ -45,7 +46,7 @@ func fsck(cmd *cobra.Command, log located, request control.FsckRequest, asJSON b
 	if server := log.running(cmd.Context()); server != nil {
 		report, err = server.Fsck(cmd.Context(), request, bar.set)
 	} else {
-		err = log.use(true, cmd.ErrOrStderr(), func(s *logserver.Store) (err error) {
+		err = log.check(cmd.ErrOrStderr(), func(s *logserver.Store) (err error) {
 			report, err = s.Fsck(cmd.Context(), request.Options(bar.set))
 			return err
 		})

@@ -26,7 +26,9 @@ func Hint(cmd *cobra.Command, err error) string {
 		return fmt.Sprintf("\"logserver status %s\" shows a running log; through the server of --dir, fsck, backup, status and rotate-key work while it runs", where)
 	case errors.As(err, &key):
 		return keyHint(cmd, key)
-	case errors.Is(err, logserver.ErrCorrupt) && cmd.Name() != "fsck":
+	case errors.Is(err, logserver.ErrCorrupt) && cmd.Name() == "fsck":
+		return "keep the damaged store, it may be evidence; \"logserver restore --from BACKUP --dir NEW\" makes another one, which \"logserver restore --dir NEW --catch-up-from SOURCE\" brings to the newest head from an export, a mirror or a replica"
+	case errors.Is(err, logserver.ErrCorrupt):
 		return fmt.Sprintf("\"logserver fsck %s\" names what is damaged; \"logserver restore --help\" tells how to go on from a backup or a mirror", where)
 	}
 	return ""

@@ -53,9 +53,10 @@ func (l *located) files() control.BackupFiles {
 	return (&directory{path: l.dir}).files
 }
 
-// open opens the store of a log that is not running.
-func (l *located) open(readOnly bool, stderr io.Writer) (*logserver.Store, error) {
-	s, err := logserver.OpenStore(logserver.StoreOptions{Dir: l.path(), ReadOnly: readOnly, Fatal: wiring.EndProcess("logserver", stderr)})
+// open opens the store of a log that is not running, as the options say.
+func (l *located) open(o logserver.StoreOptions, stderr io.Writer) (*logserver.Store, error) {
+	o.Dir, o.Fatal = l.path(), wiring.EndProcess("logserver", stderr)
+	s, err := logserver.OpenStore(o)
 	if errors.Is(err, logserver.ErrNotFound) && l.dir != "" {
 		err = l.elsewhere(err)
 	}
@@ -83,7 +84,19 @@ const storeMark = "PLACE"
 
 // use opens the store for the time of a call.
 func (l *located) use(readOnly bool, stderr io.Writer, do func(*logserver.Store) error) error {
-	s, err := l.open(readOnly, stderr)
+	s, err := l.open(logserver.StoreOptions{ReadOnly: readOnly}, stderr)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(s), s.Close())
+}
+
+// check opens the store for the time of a call, to read what can be read of it.
+func (l *located) check(stderr io.Writer, do func(*logserver.Store) error) error {
+	s, err := l.open(logserver.StoreOptions{ReadOnly: true, Partial: true}, stderr)
+	if errors.Is(err, logserver.ErrCorrupt) {
+		return fmt.Errorf("the store cannot be opened, so that nothing in it can be checked: %w", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,9 @@ same history; otherwise nothing is changed. Use the newest source there is: what
 was signed after its head is forgotten, and the witnesses will notice. From an
 old store everything comes back, and the old store may not sign any more. From
 the other sources come entries only: openings and deduplication keys that the
-backup did not have are lost, and listed. It can be interrupted and run again.
+backup did not have are lost, and listed.
+
+Either step, or both in one command, can be interrupted and run again.
 
 If there is no source, the log cannot go on: see logserver succeed.`,
 		Args: cobra.NoArgs,
@@ -95,7 +97,11 @@ func restoreBackup(cmd *cobra.Command, config restoreConfig) error {
 		}
 		printWanted(out, &directory{path: dir}, m.Keys)
 	}
-	fmt.Fprintf(out, "%s: restored %d entries of a backup of %s\n", m.Origin, m.Size, m.Created.Format("2006-01-02 15:04:05 UTC"))
+	did := "restored"
+	if m.Before {
+		did = "had restored before, and left as they are,"
+	}
+	fmt.Fprintf(out, "%s: %s %d entries of a backup of %s\n", m.Origin, did, m.Size, m.Created.Format("2006-01-02 15:04:05 UTC"))
 	if config.source == "" {
 		fmt.Fprintf(out, "it serves reads, and neither appends nor signs until: logserver restore %s --catch-up-from SOURCE\n", config.log.flag())
 	}
