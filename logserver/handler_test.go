@@ -286,6 +286,18 @@ func TestProofEndpoints(t *testing.T) {
 		"/proof/inclusion?index=01&size=2":                  400,
 		"/proof/inclusion?index=-1&size=2":                  400,
 		"/proof/inclusion?index=1&size=9223372036854775808": 400,
+		"/proof/inclusion?size=2":                           400,
+		"/proof/inclusion?index=1&size=":                    400,
+		"/proof/inclusion?index=1&size=2&":                  400,
+		"/proof/inclusion?&index=1&size=2":                  400,
+		"/proof/inclusion?index=%31&size=2":                 400,
+		"/proof/inclusion?index=1&%73ize=2":                 400,
+		"/proof/inclusion?index=1&size=%32":                 400,
+		"/proof/inclusion?index=1;size=2":                   400,
+		"/proof/inclusion?index=+1&size=2":                  400,
+		"/proof/inclusion?size=2&index=1":                   200,
+		"/%30.tlog-proof":                                   404,
+		"/proof/%69nclusion?index=1&size=2":                 404,
 		"/proof/inclusion?index=1&size=9223372036854775807": 404,
 		"/proof/inclusion?index=5&size=5":                   404,
 		"/proof/inclusion?index=5&size=1001":                404,
@@ -296,7 +308,7 @@ func TestProofEndpoints(t *testing.T) {
 		"/x.tlog-proof":                                     404,
 		"/.tlog-proof":                                      404,
 	} {
-		if res, body := do(t, h, "GET", target, ""); res.StatusCode != status || strings.Contains(res.Header.Get("Cache-Control"), "immutable") {
+		if res, body := do(t, h, "GET", target, ""); res.StatusCode != status || strings.Contains(res.Header.Get("Cache-Control"), "immutable") != (status == 200) {
 			t.Errorf("%s: %s, want %d: %s", target, res.Status, status, body)
 		}
 	}

@@ -26,12 +26,11 @@ func (h *handler) proof(w http.ResponseWriter, r *http.Request) error {
 }
 
 // hashes answers with the hashes of a proof that two integers ask for. Both are
-// required, and nothing else is understood.
+// required, in either order, and nothing else is understood: the answers are kept
+// by caches for ever, for each spelling of a query once more.
 func (h *handler) hashes(w http.ResponseWriter, r *http.Request, first, second string, prove func(a, b int64) ([]Hash, error)) error {
-	query := r.URL.Query()
-	a, okA := decimal(query[first])
-	b, okB := decimal(query[second])
-	if !okA || !okB || len(query) != 2 {
+	a, b, ok := twoNumbers(r.URL.RawQuery, first, second)
+	if !ok {
 		return fmt.Errorf("%w: it must be %s=N&%s=N with decimal N", errQuery, first, second)
 	}
 	if b > h.log.servable() {
@@ -51,7 +50,7 @@ func (h *handler) hashes(w http.ResponseWriter, r *http.Request, first, second s
 
 // tlogProof answers with the proof of one entry under the published checkpoint.
 func (h *handler) tlogProof(w http.ResponseWriter, name string) error {
-	index, ok := decimal([]string{name})
+	index, ok := decimal(name)
 	if !ok {
 		return errNoResource
 	}
@@ -76,12 +75,22 @@ func (l *Log) proofUnder(index, size int64, signed []byte) ([]byte, error) {
 	return checkpoint.Proof{Index: index, Hashes: hashes, Checkpoint: signed}.Format(), nil
 }
 
-// decimal reads the only value of a parameter: an integer in canonical form,
-// 0 ≤ n < 2^63.
-func decimal(values []string) (int64, bool) {
-	if len(values) != 1 {
-		return 0, false
+// twoNumbers reads a query of two parameters that are integers. No character of
+// it may be escaped.
+func twoNumbers(query, first, second string) (a, b int64, ok bool) {
+	one, other, _ := strings.Cut(query, "&")
+	if strings.HasPrefix(one, second+"=") {
+		one, other = other, one
 	}
-	n, err := strconv.ParseInt(values[0], 10, 64)
-	return n, err == nil && n >= 0 && strconv.FormatInt(n, 10) == values[0]
+	one, okOne := strings.CutPrefix(one, first+"=")
+	other, okOther := strings.CutPrefix(other, second+"=")
+	a, okA := decimal(one)
+	b, okB := decimal(other)
+	return a, b, okOne && okOther && okA && okB
+}
+
+// decimal reads an integer in canonical form, 0 ≤ n < 2^63.
+func decimal(s string) (int64, bool) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil && n >= 0 && strconv.FormatInt(n, 10) == s
 }
