@@ -21,6 +21,9 @@ const (
 	// directGrace is how long the rest of a request is waited for before
 	// net/http may do so.
 	directGrace = time.Second
+	// lingerTimeout is how long what a client still sends is read after its last
+	// answer, as long as net/http takes for it.
+	lingerTimeout = 500 * time.Millisecond
 )
 
 // directListener answers the appends among the requests on its connections,
@@ -213,13 +216,13 @@ func (c *directConn) serve() {
 			return
 		}
 		if u != complete {
-			c.Close()
+			c.end(c.answered && c.l.stopping.Load())
 			return
 		}
 		err := c.answer(r)
 		c.h.log.bodies.give(smallBody)
 		if err != nil || c.l.stopping.Load() {
-			c.Close()
+			c.end(err == nil)
 			return
 		}
 		c.buf, c.answered = c.buf[:copy(c.buf, c.buf[r.size:])], true
@@ -231,6 +234,29 @@ func (c *directConn) serve() {
 		}
 		c.stays = true
 	}
+}
+
+// end closes the connection. The kernel resets one that is closed with bytes that
+// nobody has read, such as requests that the client sent without waiting, and a
+// client that sees the reset may lose answers that it has not read yet. So after
+// an answer the client is told first that nothing more comes, and what it sends is
+// thrown away until it has closed its side or the time is up.
+func (c *directConn) end(linger bool) {
+	defer c.Close()
+	if !linger || c.CloseWrite() != nil {
+		return
+	}
+	// Not through lazyConn: finish sets its deadline.
+	conn := c.lazyConn.Conn
+	if conn.SetReadDeadline(time.Now().Add(lingerTimeout)) == nil {
+		io.Copy(io.Discard, conn)
+	}
+}
+
+// leave ends a connection that a loop has given back after its last answer.
+func (c *directConn) leave() {
+	defer c.l.remove(c)
+	c.end(true)
 }
 
 // next reads until a request is complete. It waits for the first byte of one for

@@ -414,6 +414,8 @@ func (p *directLoop) send(c *loopConn, w *answerer, code string) bool {
 		return true
 	case err == nil && n < len(w.out), err == unix.EAGAIN, err == unix.EINTR:
 		p.back(c, nil, w.out[max(n, 0):]) // a client that is slow to take it
+	case err == nil: // its last answer
+		p.dismiss(c)
 	default:
 		p.close(c)
 	}
@@ -431,6 +433,22 @@ func (p *directLoop) close(c *loopConn) {
 // back gives a connection back to a goroutine of its own, with what has been
 // received and what is still to be sent. The caller owns it.
 func (p *directLoop) back(c *loopConn, in, out []byte) {
+	if d := p.release(c, in, out); d != nil {
+		go d.resume()
+	}
+}
+
+// dismiss has a goroutine end a connection whose last answer has been sent. The
+// caller owns it.
+func (p *directLoop) dismiss(c *loopConn) {
+	if d := p.release(c, nil, nil); d != nil {
+		go d.leave()
+	}
+}
+
+// release makes of a connection in the loop one without, or closes it and returns
+// nil.
+func (p *directLoop) release(c *loopConn, in, out []byte) *directConn {
 	p.forget(c)
 	f := os.NewFile(uintptr(c.fd), "connection")
 	conn, err := net.FileConn(f)
@@ -438,7 +456,7 @@ func (p *directLoop) back(c *loopConn, in, out []byte) {
 	if err != nil { // there are no descriptors left
 		c.open.Add(-1)
 		p.l.remove(c)
-		return
+		return nil
 	}
 	d := &directConn{
 		limitedConn: &limitedConn{lazyConn: newLazyConn(conn), open: c.open},
@@ -446,7 +464,7 @@ func (p *directLoop) back(c *loopConn, in, out []byte) {
 		l:           p.l, buf: append(make([]byte, 0, directBuffer), in...), answered: true, stays: true,
 	}
 	p.l.replace(c, d)
-	go d.resume()
+	return d
 }
 
 // sweep closes the connections that have been idle for too long.
@@ -468,9 +486,14 @@ func (p *directLoop) sweep() {
 // finish closes the connection if it is idle. If it is not, its owner sees that
 // the listener is stopping.
 func (c *loopConn) finish() {
-	if c.state.CompareAndSwap(loopIdle, loopBusy) {
-		c.loop.close(c)
+	if !c.state.CompareAndSwap(loopIdle, loopBusy) {
+		return
 	}
+	if n, err := unix.IoctlGetInt(c.fd, unix.TIOCINQ); err == nil && n > 0 {
+		c.loop.dismiss(c) // something has just arrived
+		return
+	}
+	c.loop.close(c)
 }
 
 // cut does nothing: the answer of a commit group is waited for in any case, and

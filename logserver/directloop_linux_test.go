@@ -379,3 +379,55 @@ func TestLoopStop(t *testing.T) {
 	}
 	l.tl.close()
 }
+
+// TestStopUnread: a client that has sent more requests than were read when the
+// server stops gets its last answer whole, that says that the connection ends,
+// and then the end of the stream: no reset, which could have overtaken it. So it
+// is in a loop and in a goroutine.
+func TestStopUnread(t *testing.T) {
+	for _, looped := range []bool{true, false} {
+		opts := testOptions(vfs.NewMem())
+		hold := make(chan struct{}, 10)
+		opts.durable = func() error { <-hold; return nil }
+		l := newLoopTest(t, opts)
+		hold <- struct{}{}
+		conn, c := l.dial()
+		if looped {
+			io.WriteString(conn, post("/add", "", "x"))
+			eventually(t, "the request to be in a group", func() bool { return c.state.Load() == loopBusy })
+		} else { // two at once are not for a loop
+			io.WriteString(conn, post("/add", "", "x")+post("/add", "", "y"))
+			eventually(t, "the connection to have left the loop", func() bool { return len(l.inLoops()) == 0 })
+			eventually(t, "the request to wait", func() bool { entries, _ := l.tl.queue.fill(); return entries > 0 || l.tl.applied.Load() > 1 })
+		}
+		if _, err := io.WriteString(conn, strings.Repeat(post("/add", "", "z"), 100)); err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		stopped := make(chan error)
+		go func() { stopped <- l.stop(context.Background()) }()
+		eventually(t, "the listener to stop", l.stopping.Load)
+		for range 5 {
+			hold <- struct{}{}
+		}
+		r := bufio.NewReader(conn)
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, err := io.ReadAll(res.Body); err != nil || string(body) != "1" || !res.Close {
+			t.Errorf("looped %v: %s %v %q, %v", looped, res.Status, res.Header, body, err)
+		}
+		if b, err := io.ReadAll(r); err != nil || len(b) > 0 {
+			t.Errorf("looped %v: after the answer: %q, %v", looped, b, err)
+		}
+		conn.Close()
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+		if n := l.open.Load(); n != 0 {
+			t.Errorf("%d connections are open", n)
+		}
+		l.tl.close()
+	}
+}
