@@ -78,6 +78,9 @@ type BackupFile struct {
 // each made durable, while appends go on. Private keys are no part of a store.
 // After an error the directory holds no manifest: delete it.
 func (l *Log) Backup(ctx context.Context, o BackupOptions) (*BackupManifest, error) {
+	if l.readOnly {
+		return nil, fmt.Errorf("%w; a backup begins with links in it", errReadOnly)
+	}
 	return l.store.backup(ctx, l.opts.Dir, l.opts.fs, o)
 }
 

@@ -42,6 +42,8 @@ type Log struct {
 	source source
 	// suspended is why the log neither appends nor signs, or nil: set by Open.
 	suspended error
+	// readOnly says that nothing can be written to the store: set by newLog.
+	readOnly bool
 	// signedFile repeats the last signed head: read by Open, then the publisher's.
 	signedFile *signedFile
 	// late watches publication from outside the publisher.
@@ -91,6 +93,9 @@ func newLog(o Options) (*Log, error) {
 	l.metrics = newMetrics(l)
 	faults := newFaults(o.Logger, l.fatal, func(err error) { l.fail(err) })
 	o.fs = storeFS{l.space.wrap(), faults, l.space}
+	if o.ReadWhenFull && !l.space.roomToOpen() {
+		l.openReadOnly(&o)
+	}
 	if l.store, err = openStore(&o, faults); err != nil {
 		return nil, err
 	}
@@ -183,9 +188,17 @@ func Open(o Options) (*Log, error) {
 	return l, nil
 }
 
+// removeStaging removes what a backup left that was interrupted.
+func (l *Log) removeStaging() error {
+	if l.readOnly {
+		return nil
+	}
+	return l.opts.fs.RemoveAll(l.opts.fs.PathJoin(l.opts.Dir, backupStaging))
+}
+
 // start recovers the log and starts its goroutines.
 func (l *Log) start() error {
-	if err := l.opts.fs.RemoveAll(l.opts.fs.PathJoin(l.opts.Dir, backupStaging)); err != nil {
+	if err := l.removeStaging(); err != nil {
 		return fmt.Errorf("removing what a backup left: %w", err)
 	}
 	seq, notes, err := l.recover()
@@ -197,6 +210,9 @@ func (l *Log) start() error {
 	}
 	if err := l.publisher.start(); err != nil {
 		return err
+	}
+	if l.readOnly {
+		l.space.start()
 	}
 	go seq.run()
 	return nil

@@ -98,6 +98,11 @@ type Options struct {
 	// with ErrDiskFull. 0 means a tenth of the file system, at most
 	// DefaultDiskReserve; a negative value watches nothing.
 	DiskReserve int64
+	// ReadWhenFull has Open serve reads only when the disk has no room to open
+	// the store for writing, where it would be ErrDiskFull. The log is unhealthy
+	// and refuses appends with ErrDiskFull, and Log.Reopen says when there is
+	// room. Nothing is written meanwhile.
+	ReadWhenFull bool
 
 	// Logger receives what an operator should know; nil discards it. It never
 	// receives entries, openings or keys.

@@ -166,7 +166,7 @@ func (l *Log) rotate(change func(old *keyring) (*keyring, error)) error {
 
 // install makes a keyring durable and then current. The caller holds rotating.
 func (l *Log) install(next *keyring) error {
-	if errors.Is(l.suspended, ErrSucceeded) {
+	if l.readOnly || errors.Is(l.suspended, ErrSucceeded) {
 		return l.suspended
 	}
 	var err error

@@ -81,6 +81,10 @@ type space struct {
 	// resumed has a token after rounds became possible again: the publisher
 	// waits on it.
 	resumed chan struct{}
+	// reopen is closed when there is room for a store that was opened to be read;
+	// nil if it was opened for writing.
+	reopen    chan struct{}
+	reopening sync.Once
 	// waitable is set while a failed write may wait for room.
 	waitable atomic.Bool
 	giveUp   chan struct{} // closed: nobody waits any more
@@ -280,6 +284,10 @@ func (s *space) watch() {
 		case s.resumed <- struct{}{}:
 		default:
 		}
+	}
+	if s.reopen != nil {
+		s.watchReopen()
+		return
 	}
 	if free >= s.enough()+s.ballast {
 		if err := s.makeBallast(); err != nil {

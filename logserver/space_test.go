@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -508,6 +510,101 @@ func TestOpenOnFullDisk(t *testing.T) {
 	tl.open()
 	resumed(tl)
 	tl.check()
+}
+
+// TestReadWhenFull: a log that is started on a full disk whose ballast is gone
+// serves everything that was acknowledged, after a clean stop and after a kill,
+// writes nothing, is red, and says when it can be opened for writing.
+func TestReadWhenFull(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		disk := newDiskFS(16 << 20)
+		opts := diskOptions(t, disk)
+		opts.ReadWhenFull = true
+		tl := newTestLog(t, opts)
+		if tl.Reopen() != nil {
+			t.Error("a log on a disk with room is to be opened again")
+		}
+		tl.addN(600)
+		tl.mustPublish(600)
+		after := newDiskFS(16 << 20)
+		if killed {
+			after.FS = disk.FS.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
+			tl.close()
+		} else {
+			tl.close()
+			after.FS = disk.FS
+		}
+		if err := after.FS.Remove("log/" + ballastName); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		after.hold(0)
+		before, err := after.List("log")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tl.opts.fs = after
+		tl.open()
+		tl.check()
+		reopen := tl.Reopen()
+		if reopen == nil {
+			t.Fatal("the store was opened for writing")
+		}
+		if _, _, err := tl.Append(within(t), Entry{}); !errors.Is(err, ErrDiskFull) {
+			t.Errorf("append: %v, want ErrDiskFull", err)
+		}
+		if _, err := tl.Backup(t.Context(), BackupOptions{Dir: "backup"}); !errors.Is(err, ErrDiskFull) {
+			t.Errorf("backup: %v, want ErrDiskFull", err)
+		}
+		if err := tl.BeginRotation(testKey(5)); !errors.Is(err, ErrDiskFull) {
+			t.Errorf("rotation: %v, want ErrDiskFull", err)
+		}
+		if err := tl.RotateReceiptKey(testKey(6)); !errors.Is(err, ErrDiskFull) {
+			t.Errorf("rotation of the receipt key: %v, want ErrDiskFull", err)
+		}
+		if err := tl.Health(); !errors.Is(err, ErrDiskFull) || !strings.Contains(err.Error(), "opened to be read only") {
+			t.Errorf("health: %v", err)
+		}
+		if st := tl.Status(); st.Ready || st.Healthy || st.Integrated != 600 || st.Published != 600 {
+			t.Errorf("status: %+v", st)
+		}
+		if r := fsckOf(t, tl.Log); r.Err() != nil || r.Size != 600 {
+			t.Errorf("fsck: %+v", r)
+		}
+		if p, err := tl.InclusionProof(7, 600); err != nil || len(p) == 0 {
+			t.Errorf("proof: %v", err)
+		}
+		answer := httptest.NewRecorder()
+		Handler(tl.Log).ServeHTTP(answer, httptest.NewRequest("POST", "/add", strings.NewReader("x")))
+		if answer.Code != http.StatusServiceUnavailable || answer.Header().Get("Retry-After") == "" || answer.Header().Get(codeHeader) != "disk_full" {
+			t.Errorf("POST /add: %d %v %s", answer.Code, answer.Header(), answer.Body)
+		}
+		select {
+		case <-reopen:
+			t.Error("the disk is full, and the log is to be opened again")
+		default:
+		}
+		now, err := after.List("log")
+		slices.Sort(now)
+		slices.Sort(before)
+		if err != nil || !slices.Equal(now, before) || after.failedWrites() > 0 {
+			t.Errorf("the store had %q, has %q, %v; %d writes failed", before, now, err, after.failedWrites())
+		}
+
+		after.leave()
+		select {
+		case <-reopen:
+		case <-within(t).Done():
+			t.Fatal("there is room, and nobody says so")
+		}
+		tl.close()
+		tl.open()
+		if tl.Reopen() != nil {
+			t.Error("the store was opened to be read with room on the disk")
+		}
+		resumed(tl)
+		tl.check()
+		tl.close()
+	}
 }
 
 // TestCloseOnFullDisk: when its time is up, Close does not wait for room.

@@ -17,6 +17,9 @@ import (
 //   - a restore mark (Restore), another place than the store remembers, or a
 //     signed head that it does not reach: until CatchUp has brought it to the
 //     newest head that somebody else holds.
+//
+// A disk without room to open the store for writing suspends the log too, until
+// it is opened again: see fullopen.go.
 
 // SucceededError says which log goes on. It matches ErrSucceeded.
 type SucceededError struct{ Origin string }
@@ -98,6 +101,10 @@ func (l *Log) checkSuspension() error {
 	}
 	if err != nil {
 		return err
+	}
+	if l.readOnly {
+		l.suspended = errReadOnly
+		return nil
 	}
 	if _, err := l.store.get(metaPlace); !errors.Is(err, ErrNotFound) {
 		return err

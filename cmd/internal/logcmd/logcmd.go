@@ -11,7 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
+	"net"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -109,7 +111,8 @@ The log, one JSON object a line, goes to standard error, after a line
 "listening addr=HOST:PORT" once requests are answered. On SIGTERM, what was
 accepted is published if the witnesses allow, and the store is closed.
 
-A full disk does not end the process. A write to the store whose outcome is not
+A full disk does not end the process, and on one that has not even room to open
+the store the log is served to be read until there is. A write to the store whose outcome is not
 known does, with exit code 3: restart it then, opening the log again finds out.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -152,25 +155,30 @@ func (c *serveConfig) registerSizes(flags *pflag.FlagSet) {
 // closeTimeout bounds the last round after a request to stop.
 const closeTimeout = 15 * time.Second
 
-// serve runs a log until ctx ends.
-func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error) {
-	logger := wiring.Logger(stderr, config.verbose)
-	options, err := config.dir.open()
-	if err != nil {
-		return err
-	}
-	options.DiskReserve, options.Fatal = config.diskReserve.bytes, wiring.EndProcess("logserver", stderr)
-	options.BodyBytes, options.ReplyBytes = int(config.bodyMemory.bytes), int(config.replyMemory.bytes)
-	options.TileCacheBytes, options.DedupFilterBytes = int(config.tileCache.bytes), int(config.dedupFilter.bytes)
-	options.FailOpen, options.MinInterval, options.Logger = config.failOpen, config.minInterval, logger
-	if config.policy != "" {
-		if options.Policy, err = wiring.ReadPolicy(config.policy); err != nil {
+// serve runs a log until ctx ends. One that could only be opened to be read,
+// because the disk is full, is opened anew when there is room, at the same
+// address.
+func serve(ctx context.Context, config serveConfig, stderr io.Writer) error {
+	for {
+		address, err := serveLog(ctx, config, stderr)
+		if err != nil || address == "" {
 			return err
 		}
+		config.listen = address
+	}
+}
+
+// serveLog runs a log until ctx ends, or until it has to be opened anew: then it
+// returns the address that it listened on.
+func serveLog(ctx context.Context, config serveConfig, stderr io.Writer) (address string, err error) {
+	logger := wiring.Logger(stderr, config.verbose)
+	options, err := config.options(logger, stderr)
+	if err != nil {
+		return "", err
 	}
 	log, err := logserver.Open(options)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -178,27 +186,70 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error
 		err = errors.Join(err, log.Close(closing))
 	}()
 	// A rotation that was interrupted leaves key files under their old names.
-	if err := config.dir.settleKeys(log.Keys()); err != nil {
-		return err
+	if log.Reopen() == nil {
+		if err := config.dir.settleKeys(log.Keys()); err != nil {
+			return "", err
+		}
 	}
 	answering := &control.Server{Log: log, Files: config.dir.files, Rotate: func(r control.RotateRequest) ([]logserver.KeyInfo, error) {
 		return rotateKey(log, &config.dir, r)
 	}}
 	stopAnswering, err := answering.Start(options.Dir, logger)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer stopAnswering()
 	if config.export != "" {
 		stop, exportErr := keepCopy(log, config, logger)
 		if exportErr != nil {
-			return exportErr
+			return "", exportErr
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 	}
 	ln, err := wiring.Listen(config.listen, config.addrFile, stderr)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return logserver.Serve(ctx, ln, logserver.Handler(log), logger)
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	again := make(chan bool, 1)
+	go func() {
+		select {
+		case <-log.Reopen():
+			logger.Info("disk has room again: opening the log for writing")
+			again <- true
+			stop()
+		case <-serving.Done():
+			again <- false
+		}
+	}()
+	address = config.listen
+	if _, port, _ := net.SplitHostPort(address); port == "0" {
+		address = ln.Addr().String()
+	}
+	err = logserver.Serve(serving, ln, logserver.Handler(log), logger)
+	stop()
+	if !<-again || err != nil || ctx.Err() != nil {
+		address = ""
+	}
+	return address, err
+}
+
+// options are those of the log that the flags and the directory name.
+func (config *serveConfig) options(logger *slog.Logger, stderr io.Writer) (logserver.Options, error) {
+	options, err := config.dir.open()
+	if err != nil {
+		return options, err
+	}
+	options.DiskReserve, options.ReadWhenFull = config.diskReserve.bytes, true
+	options.Fatal = wiring.EndProcess("logserver", stderr)
+	options.BodyBytes, options.ReplyBytes = int(config.bodyMemory.bytes), int(config.replyMemory.bytes)
+	options.TileCacheBytes, options.DedupFilterBytes = int(config.tileCache.bytes), int(config.dedupFilter.bytes)
+	options.FailOpen, options.MinInterval, options.Logger = config.failOpen, config.minInterval, logger
+	if config.policy != "" {
+		if options.Policy, err = wiring.ReadPolicy(config.policy); err != nil {
+			return options, err
+		}
+	}
+	return options, nil
 }
