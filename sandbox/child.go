@@ -199,9 +199,9 @@ func (c *child) write(kind frameKind, payload []byte) error {
 type request struct {
 	kind           frameKind // frameJob or frameCompile
 	payload        []byte
-	module         func() ([]byte, error) // called if the worker asks for the program
-	compileTimeout time.Duration          // from the start
-	runTimeout     time.Duration          // from the running frame
+	module         func(whole bool) ([]byte, error) // called if the worker asks for the program
+	compileTimeout time.Duration                    // from the start
+	runTimeout     time.Duration                    // from the running frame
 	answer         frameKind
 	// cancels reports whether the worker ends the request soon after a cancel; one
 	// that would not is killed.
@@ -222,12 +222,12 @@ func (c *child) do(ctx context.Context, q request) ([]byte, error) {
 	guard := c.guard("compiling", q.compileTimeout)
 	inTime := true
 	fetch := q.module
-	q.module = func() ([]byte, error) {
+	q.module = func(whole bool) ([]byte, error) {
 		// Its time is not the worker's: a program that has to be made anew is compiled
 		// meanwhile, under a guard of its own.
 		inTime = guard.Stop() && inTime
 		defer func() { guard = c.guard("compiling", q.compileTimeout) }()
-		return fetch()
+		return fetch(whole)
 	}
 	answer, err := c.exchange(q, func() {
 		inTime = guard.Stop() && inTime
@@ -299,7 +299,7 @@ func (c *child) exchange(q request, running func()) ([]byte, error) {
 	if err := c.write(q.kind, q.payload); err != nil {
 		return nil, c.fault(err)
 	}
-	sent, ran := false, false
+	sent, ran := frameKind(0), false // sent is what a module was last sent for
 	for {
 		kind, payload, err := c.read()
 		if err != nil {
@@ -307,9 +307,9 @@ func (c *child) exchange(q request, running func()) ([]byte, error) {
 		}
 		c.heard.Store(true)
 		switch {
-		case kind == frameNeed && !sent && !ran:
-			sent = true
-			module, err := q.module()
+		case !ran && (kind == frameNeed && sent == 0 || kind == frameNeedWhole && sent == frameNeed && q.kind == frameJob):
+			sent = kind
+			module, err := q.module(kind == frameNeedWhole)
 			if err != nil {
 				c.kill(err)
 				return nil, err

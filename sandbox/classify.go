@@ -23,6 +23,9 @@ func classify(ctx context.Context, g *guest, err error) (Outcome, error) {
 	if g.tank == nil {
 		return endedBy(ctx, g, err)
 	}
+	if g.tank.outlined() {
+		return Outcome{}, engineFault("the outline of a program ran in its place")
+	}
 	gas := g.tank.used()
 	switch {
 	case g.tank.exhausted():

@@ -17,6 +17,8 @@ import (
 //	job or compile      →
 //	                    ←    need             (the program is not warm)
 //	module              →
+//	                    ←    need whole       (a job's program was an outline without its native code)
+//	module              →
 //	                    ←    running          (a job's guest is about to start)
 //	                    ←    result, compiled or failure
 //
@@ -39,6 +41,7 @@ const (
 	frameCompiled
 	frameFailure
 	frameCancel
+	frameNeedWhole
 )
 
 // frameLimits bounds the payload of each kind, so that neither side can make
@@ -49,12 +52,14 @@ var frameLimits = [...]int{
 	frameJob:      MaxInputBytes + 4*MaxStringBytes + 16<<10,
 	frameCompile:  1 << 10,
 	frameNeed:     0,
-	frameModule:   MaxModuleBytes + rewrite.MaxOutput + 16,
+	frameModule:   MaxModuleBytes + 2*rewrite.MaxOutput + 16,
 	frameRunning:  0,
 	frameResult:   MaxOutputBytes + MaxDiagnosticsBytes + 16<<10,
 	frameCompiled: 0,
 	frameFailure:  64 << 10,
 	frameCancel:   0,
+
+	frameNeedWhole: 0,
 }
 
 // errProtocol is wrapped by every error about what the other side sent.

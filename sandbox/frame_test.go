@@ -67,7 +67,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 	if got, err := unpackCompile(compile.pack()); err != nil || got != compile {
 		t.Errorf("request is %+v, %v", got, err)
 	}
-	module := moduleMessage{[]byte("original"), []byte("code")}
+	module := moduleMessage{[]byte("original"), []byte("code"), []byte("outline")}
 	if got, err := unpackModule(module.pack()); err != nil || !reflect.DeepEqual(got, module) {
 		t.Errorf("module is %+v, %v", got, err)
 	}
@@ -158,7 +158,7 @@ func FuzzMessages(f *testing.F) {
 	f.Add(Enforcement{Process: true}.pack())
 	f.Add(workerConfig{cachedModules: 2}.pack())
 	f.Add((&compileRequest{programKey{caps: 3, metered: true}}).pack())
-	f.Add((&moduleMessage{[]byte("original"), []byte("code")}).pack())
+	f.Add((&moduleMessage{[]byte("original"), []byte("code"), []byte("outline")}).pack())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		check := func(err error, again func() []byte) {
 			if err != nil {

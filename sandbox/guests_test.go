@@ -204,7 +204,8 @@ func readGolden(t testing.TB) goldenFile {
 
 // TestGuestOutcomes runs every guest with its budget, with exactly what it used,
 // with less by one, and with a third, and compares with the golden file: in the
-// compiler with two sizes of slices, and in the interpreter what is small.
+// compiler with two sizes of slices, as stored programs, and in the interpreter
+// what is small.
 func TestGuestOutcomes(t *testing.T) { guestOutcomes(t, false) }
 
 func guestOutcomes(t *testing.T, slowToo bool) {
@@ -213,6 +214,7 @@ func guestOutcomes(t *testing.T, slowToo bool) {
 		NewEngine(EngineConfig{CacheDir: cache}),
 		NewEngine(EngineConfig{CacheDir: cache, Slice: 77_777}),
 		NewEngine(EngineConfig{Interpreter: true, Slice: 1_000_003}),
+		NewEngine(EngineConfig{CacheDir: t.TempDir()}),
 	}
 	for _, e := range engines {
 		defer e.Close()
@@ -237,8 +239,11 @@ func guestOutcomes(t *testing.T, slowToo bool) {
 				want := golden.outcomes[key]
 				for j, e := range engines {
 					// Who is slow is left to the slow tests, but for the first try.
-					if c.slow && !slowToo && (j == 1 && i > 0 || j == 2) || j == 2 && i > 1 {
+					if c.slow && !slowToo && (j == 1 && i > 0 || j == 2 || j == 3 && i > 1) || j == 2 && i > 1 {
 						continue
+					}
+					if j == 3 {
+						loadStored(t, e, job)
 					}
 					r, err := e.Run(t.Context(), job)
 					if err != nil {

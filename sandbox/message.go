@@ -10,7 +10,7 @@ import (
 
 // workerProtocol is the version of the messages below. Pool and worker are the
 // same binary, so it guards only against a binary replaced while running.
-const workerProtocol = 3
+const workerProtocol = 4
 
 // A workerConfig is the first message to a worker.
 type workerConfig struct {
@@ -142,20 +142,23 @@ func unpackCompile(b []byte) (q compileRequest, err error) {
 	return q, u.done()
 }
 
-// A moduleMessage is the code of a program that was admitted: the form in which
-// it runs, and, for a worker that is to validate it too, the original.
-type moduleMessage struct{ original, code []byte }
+// A moduleMessage is a program that was admitted. A runner gets its code, the
+// form in which it runs, or its outline if the native code is in its directory; a
+// compiler gets both, if there is to be an outline, and the original of a metered
+// one, which it validates too.
+type moduleMessage struct{ original, code, outline []byte }
 
 func (m *moduleMessage) pack() []byte {
-	p := packer{b: make([]byte, 0, len(m.original)+len(m.code)+8)}
+	p := packer{b: make([]byte, 0, len(m.original)+len(m.code)+len(m.outline)+12)}
 	p.bytes(m.original)
 	p.bytes(m.code)
+	p.bytes(m.outline)
 	return p.b
 }
 
 func unpackModule(b []byte) (m moduleMessage, err error) {
 	u := unpacker{b: b}
-	m.original, m.code = u.bytes(), u.bytes()
+	m.original, m.code, m.outline = u.bytes(), u.bytes(), u.bytes()
 	return m, u.done()
 }
 

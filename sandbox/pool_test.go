@@ -77,6 +77,18 @@ var badWorkers = map[string]func(){
 		writeFrame(os.Stdout, frameNeed, nil)
 		forever()
 	}),
+	"needs whole": answerThen(func() {
+		writeFrame(os.Stdout, frameNeedWhole, nil)
+		forever()
+	}),
+	"needs whole twice": answerThen(func() {
+		writeFrame(os.Stdout, frameNeed, nil)
+		for range 2 {
+			readFrame(os.Stdin)
+			writeFrame(os.Stdout, frameNeedWhole, nil)
+		}
+		forever()
+	}),
 	"no running": answerThen(func() { writeFrame(os.Stdout, frameResult, packResult(goodResult())); forever() }),
 	"runs twice": answerThen(func() {
 		writeFrame(os.Stdout, frameRunning, nil)
@@ -367,6 +379,8 @@ func TestMisbehavingWorkers(t *testing.T) {
 		"flood":             "4294967295 bytes",
 		"dies in run":       "fatal error: out of memory",
 		"needs twice":       "unexpected frame",
+		"needs whole":       "unexpected frame",
+		"needs whole twice": "unexpected frame",
 		"no running":        "unexpected frame",
 		"runs twice":        "unexpected frame",
 		"lies about output": "output of 65",

@@ -35,6 +35,7 @@ type program struct {
 // compile makes a program of what was admitted. A cache that cannot be read or
 // written to costs time and nothing else.
 func (e *Engine) compile(ctx context.Context, a *admitted) (*program, error) {
+	ctx = experimental.WithCompilationWorkers(ctx, e.compilers)
 	var p *program
 	var err error
 	if e.config.CacheDir != "" {
@@ -84,7 +85,6 @@ func (e *Engine) compileWith(ctx context.Context, a *admitted, cacheDir string) 
 			return nil, err
 		}
 	}
-	ctx = experimental.WithCompilationWorkers(ctx, e.compilers)
 	if p.module, err = p.runtime.CompileModule(ctx, a.code); err != nil {
 		p.close()
 		return nil, err

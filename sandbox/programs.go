@@ -119,6 +119,11 @@ func (s *programs) prepare(ctx context.Context, key programKey, module []byte) (
 	if err != nil {
 		return nil, err
 	}
+	if key.metered && !s.pool.config.Interpreter {
+		if a.outline, err = outlineOf(a.code); err != nil {
+			return nil, err
+		}
+	}
 	native, err := s.compile(ctx, a, module)
 	if err != nil {
 		return nil, err
@@ -139,7 +144,7 @@ func (s *programs) compile(ctx context.Context, a *admitted, original []byte) (*
 		return nil, err
 	}
 	defer s.pool.end(c)
-	m := moduleMessage{code: a.code}
+	m := moduleMessage{code: a.code, outline: a.outline}
 	if a.key.metered {
 		m.original = original
 	}
@@ -147,7 +152,7 @@ func (s *programs) compile(ctx context.Context, a *admitted, original []byte) (*
 	_, err = c.do(ctx, request{
 		kind:           frameCompile,
 		payload:        q.pack(),
-		module:         func() ([]byte, error) { return m.pack(), nil },
+		module:         func(bool) ([]byte, error) { return m.pack(), nil },
 		compileTimeout: s.pool.config.CompileTimeout,
 		answer:         frameCompiled,
 	})
@@ -155,46 +160,81 @@ func (s *programs) compile(ctx context.Context, a *admitted, original []byte) (*
 		return nil, err
 	}
 	c.stop()
-	return readNative(c.dir)
+	return readNative(c.dir, len(a.outline) > 0)
+}
+
+// A destination is a worker that asked for a program: as it is loaded at best, or
+// whole, since that did not serve.
+type destination struct {
+	*child
+	whole bool
 }
 
 // supply is place, but of a program whose files have gone since it was asked for
 // (others needed the room, or somebody removed them) it places what it makes anew
 // of module, once. It returns the program that was placed.
-func (s *programs) supply(ctx context.Context, p *preparedProgram, module []byte, dir string) (*preparedProgram, []byte, error) {
-	message, err := s.place(p, dir)
+func (s *programs) supply(ctx context.Context, p *preparedProgram, module []byte, to destination) (*preparedProgram, []byte, error) {
+	message, err := s.place(p, to)
 	if err == nil {
 		return p, message, nil
 	}
 	s.pool.config.Logger.Warn("compiled program is gone and is made anew", "error", err)
-	s.displace(p, dir)
+	s.displace(p, to.dir)
 	renewed, err := s.get(ctx, p.key, module)
 	if err != nil {
 		return p, nil, err
 	}
-	message, err = s.place(renewed, dir)
+	message, err = s.place(renewed, to)
 	return renewed, message, err
 }
 
 // place puts the native code of a program into a worker's directory, and returns
-// the message with its code. Without native code the worker compiles.
-func (s *programs) place(p *preparedProgram, dir string) ([]byte, error) {
-	m := moduleMessage{code: p.code}
-	placed := make(chan error, 1) // side by side: both are megabytes to be verified
-	go func() { placed <- s.store.place(p, dir) }()
-	var err error
-	if m.code == nil {
-		m.code, err = s.store.code(p)
+// the message with its outline. A worker that sees no files, and one that found
+// no native code there, gets the whole code and compiles. The latter's program is
+// not usable on this machine any more: another processor is one reason.
+func (s *programs) place(p *preparedProgram, to destination) ([]byte, error) {
+	unusable := error(nil)
+	switch {
+	case p.native.Name == "" || !to.greeting.Filesystem:
+	case to.whole:
+		s.displace(p, to.dir)
+		unusable = errNotStored
+	default:
+		m, err := s.placeNative(p, to.dir)
+		if err == nil {
+			return m.pack(), nil
+		}
+		unusable = err
 	}
-	if notPlaced := <-placed; notPlaced != nil {
-		s.pool.config.Logger.Warn("compiled program is not usable and is made anew", "error", notPlaced)
+	m, err := s.wholeCode(p)
+	if unusable != nil {
+		s.pool.config.Logger.Warn("compiled program is not usable and is made anew", "error", unusable)
+	}
+	if unusable != nil || err != nil {
 		s.forget(p)
 	}
 	if err != nil {
-		s.forget(p)
 		return nil, engineFault("reading a compiled program: %w", err)
 	}
 	return m.pack(), nil
+}
+
+// placeNative places native code and returns what it is loaded with: the outline,
+// or the code if there is none.
+func (s *programs) placeNative(p *preparedProgram, dir string) (m moduleMessage, err error) {
+	placed := make(chan error, 1) // side by side: both are megabytes to be verified
+	go func() { placed <- s.store.place(p, dir) }()
+	if _, m.outline, err = s.store.read(p.id); err == nil && len(m.outline) == 0 {
+		m, err = s.wholeCode(p)
+	}
+	return m, errors.Join(<-placed, err)
+}
+
+func (s *programs) wholeCode(p *preparedProgram) (m moduleMessage, err error) {
+	if m.code = p.code; m.code == nil {
+		m.code, err = s.store.code(p)
+	}
+	return m, err
 }
 
 // displace takes back what place left.

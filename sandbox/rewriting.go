@@ -24,6 +24,7 @@ type admitted struct {
 	key       programKey
 	admission *Admission
 	code      []byte
+	outline   []byte // of code; see outline.go
 }
 
 // admitRewritten admits module, whose digest key has, and rewrites it if it is
@@ -33,7 +34,7 @@ func admitRewritten(module []byte, key programKey) (*admitted, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &admitted{key, admission, module}
+	a := &admitted{key: key, admission: admission, code: module}
 	if !key.metered {
 		return a, nil
 	}
@@ -73,7 +74,6 @@ func (e *Engine) keepValid(ctx context.Context, a *admitted, original []byte) (*
 
 // validate says what is wrong with a module. The interpreter shares the
 // compiler's validator and needs nothing of the machine.
-
 func validate(ctx context.Context, module []byte) error {
 	r := wazero.NewRuntimeWithConfig(context.Background(), wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(features))
 	defer r.Close(context.Background())

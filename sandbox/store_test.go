@@ -3,6 +3,8 @@
 package sandbox
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
@@ -63,6 +65,77 @@ func TestCacheSurvivesRestarts(t *testing.T) {
 	}
 }
 
+// needFiles skips a test on machines where workers see no files, and so compile
+// for themselves.
+func needFiles(t *testing.T, p *Pool) {
+	t.Helper()
+	if !p.Enforcement().Filesystem {
+		t.Skipf("workers see no files: %s", p.Enforcement().Note)
+	}
+}
+
+// TestWorkersLoadOutlines takes the code of a stored program away: a fresh worker
+// does without.
+func TestWorkersLoadOutlines(t *testing.T) {
+	p := testPool(t, PoolConfig{})
+	needFiles(t, p)
+	job := metered(newJob(counter(10)), 1_000_000, 10)
+	if _, err := p.Admit(t.Context(), job.Module, job.Capabilities, job.Limits); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(cacheFile(p.programs.store.dir, job, codeSuffix)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := p.Run(t.Context(), job)
+	if err != nil || r.Outcome.Kind != KindOK {
+		t.Errorf("%v, %v", r, err)
+	}
+	if n := len(cacheFiles(t, p.programs.store.dir, codeSuffix)); n != 0 {
+		t.Error("the program was made anew")
+	}
+}
+
+// TestStoredUnmetered stores a module that was not rewritten, and so has no
+// outline.
+func TestStoredUnmetered(t *testing.T) {
+	p := testPool(t, PoolConfig{})
+	job := newJob(counter(10))
+	if _, err := p.Admit(t.Context(), job.Module, job.Capabilities, job.Limits); err != nil {
+		t.Fatal(err)
+	}
+	if _, outline, err := p.programs.store.read(programID(job.key())); err != nil || len(outline) > 0 {
+		t.Fatalf("%d bytes of outline, %v", len(outline), err)
+	}
+	if r, err := p.Run(t.Context(), job); err != nil || r.Outcome.Kind != KindOK {
+		t.Errorf("%v, %v", r, err)
+	}
+}
+
+// TestNativeCodeOfAnotherMachine has the store keep native code under a name for
+// which no engine here looks, as that of another processor has. The worker then
+// compiles, and the program is made anew.
+func TestNativeCodeOfAnotherMachine(t *testing.T) {
+	p := testPool(t, PoolConfig{})
+	needFiles(t, p)
+	job := metered(newJob(counter(10)), 1_000_000, 10)
+	other := makeStored(t, p.programs.store, forStore(t, job))
+	other.native.Name = other.native.Name[:len(other.native.Name)-64] + strings.Repeat("0", 64)
+	p.programs.known[job.key()] = other
+	for i := range 2 {
+		before := p.pids()
+		r, err := p.Run(t.Context(), job)
+		if err != nil || r.Outcome.Kind != KindOK {
+			t.Errorf("run %d: %v, %v", i, r, err)
+		}
+		if after := p.pids(); !slices.Equal(before, after) {
+			t.Error("the worker was replaced")
+		}
+		if n := len(cacheFiles(t, p.programs.store.dir, programSuffix)); n != i {
+			t.Errorf("run %d: %d programs are stored", i, n)
+		}
+	}
+}
+
 // TestDamagedCache damages each file of a cache in many places: a pool that
 // finds them gives the right outcome and replaces what is damaged.
 func TestDamagedCache(t *testing.T) {
@@ -76,7 +149,7 @@ func TestDamagedCache(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, suffix := range []string{programSuffix, nativeSuffix} {
+	for _, suffix := range []string{programSuffix, codeSuffix, nativeSuffix} {
 		name := cacheFiles(t, dir, suffix)[0]
 		good, err := os.ReadFile(name)
 		if err != nil {
@@ -88,11 +161,12 @@ func TestDamagedCache(t *testing.T) {
 			if at == len(good)-1 {
 				bad = bad[:at]
 			}
-			if err := os.WriteFile(name, bad, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			replace(t, name, bad)
 			s := &store{dir: dir, maxBytes: DefaultCacheBytes}
 			loaded, err := s.load(job.key())
+			if err == nil {
+				_, err = s.code(loaded)
+			}
 			if err == nil {
 				err = s.place(loaded, t.TempDir())
 			}
@@ -107,10 +181,16 @@ func TestDamagedCache(t *testing.T) {
 			if err != nil || r.Outcome.String() != want.Outcome.String() {
 				t.Fatalf("%s damaged at %d: %v, %v", suffix, at, r, err)
 			}
-			if err := os.WriteFile(cacheFile(dir, job, suffix), good, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			replace(t, cacheFile(dir, job, suffix), good)
 		}
+	}
+}
+
+// replace puts another file in the place of one that cannot be written to.
+func replace(t *testing.T, name string, content []byte) {
+	t.Helper()
+	if err := errors.Join(os.RemoveAll(name), os.WriteFile(name, content, 0o600)); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -121,8 +201,10 @@ func cacheFile(dir string, job Job, suffix string) string {
 // TestCacheIsBounded fills a cache beyond its bound.
 func TestCacheIsBounded(t *testing.T) {
 	s := &store{dir: t.TempDir(), maxBytes: 50_000}
+	code := func(i byte) []byte { return bytes.Repeat([]byte{i}, 10_000) }
 	for i := range byte(8) {
-		a := &admitted{key: programKey{module: [32]byte{i}}, admission: &Admission{ModuleDigest: [32]byte{i}}, code: make([]byte, 10_000)}
+		sum := sha256.Sum256(code(i))
+		a := &admitted{key: programKey{module: sum}, admission: &Admission{ModuleDigest: sum}, code: code(i)}
 		p, err := s.save(a, &nativeFile{"wazero-v0/" + strings.Repeat("0", 64), make([]byte, 10_000)})
 		if err != nil {
 			t.Fatal(err)
@@ -134,7 +216,7 @@ func TestCacheIsBounded(t *testing.T) {
 	if n := len(cacheFiles(t, s.dir, programSuffix)); n < 1 || n > 2 {
 		t.Errorf("%d programs of 20 KB are kept in 50 KB", n)
 	}
-	if _, err := s.load(programKey{module: [32]byte{0}}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := s.load(programKey{module: sha256.Sum256(code(0))}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the oldest: %v", err)
 	}
 }
@@ -204,7 +286,7 @@ func TestFilesThatVanish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, suffixes := range [][]string{{nativeSuffix}, {programSuffix}, {programSuffix, nativeSuffix}} {
+	for _, suffixes := range [][]string{{nativeSuffix}, {programSuffix}, {programSuffix, nativeSuffix}, {codeSuffix, nativeSuffix}} {
 		if _, err := p.Admit(t.Context(), job.Module, job.Capabilities, job.Limits); err != nil {
 			t.Fatal(err)
 		}
@@ -248,7 +330,7 @@ func TestHotProgramsStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	total := int64(0)
-	for _, name := range append(cacheFiles(t, s.dir, programSuffix), cacheFiles(t, s.dir, nativeSuffix)...) {
+	for _, name := range cacheFiles(t, s.dir, "") {
 		info, err := os.Stat(name)
 		if err != nil {
 			t.Fatal(err)
@@ -279,6 +361,7 @@ func TestAbandonedFiles(t *testing.T) {
 		"new-2":             {0, true},
 		"aa" + nativeSuffix: {2 * abandonedAfter, false},
 		"bb" + nativeSuffix: {0, true},
+		"cc" + codeSuffix:   {2 * abandonedAfter, false},
 		"notes.txt":         {2 * abandonedAfter, true},
 	}
 	for name, f := range files {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -74,7 +75,8 @@ type worker struct {
 	in       <-chan inbound
 	out      io.Writer
 	engine   *Engine
-	compiler bool // compiles and never runs
+	compiler bool   // compiles and never runs
+	dir      string // its own
 }
 
 // An inbound is a frame from the pool. Its context ends when the pool cancels
@@ -101,13 +103,16 @@ func serveWorker(in io.Reader, out io.Writer, r role, confine func(workerConfig,
 	}
 	dir, _ := os.Getwd() // while it may be asked for; without it nothing is cached
 	e := confine(config, r)
-	if !e.Filesystem && !r.compiler {
-		dir = ""
+	cache := dir
+	if r.compiler && dir != "" {
+		cache = filepath.Join(dir, compiledDir)
+	} else if !e.Filesystem {
+		cache = ""
 	}
 	if err := writeFrame(out, frameGreeting, e.pack()); err != nil {
 		return err
 	}
-	engine := NewEngine(config.engine(dir))
+	engine := NewEngine(config.engine(cache))
 	engine.compilers = runtime.GOMAXPROCS(0)
 	defer engine.Close()
 
@@ -116,7 +121,7 @@ func serveWorker(in io.Reader, out io.Writer, r role, confine func(workerConfig,
 		defer close(frames)
 		readErr <- readFrames(in, frames)
 	}()
-	w := &worker{in: frames, out: out, engine: engine, compiler: r.compiler}
+	w := &worker{in: frames, out: out, engine: engine, compiler: r.compiler, dir: dir}
 	for frame := range frames {
 		if err := w.serve(frame); err != nil {
 			return err
@@ -216,27 +221,52 @@ func (w *worker) compile(frame inbound) (frameKind, []byte, error) {
 	return frameCompiled, nil, err
 }
 
-// load returns the program of key, asking the pool for its code unless it is
-// warm. The pool has admitted and rewritten it.
+// load returns the program of key, asking the pool for it unless it is warm. The
+// pool has admitted and rewritten it.
 func (w *worker) load(ctx context.Context, key programKey) (*program, error) {
 	if p, err := w.engine.recall(key); p != nil || err != nil {
 		return p, err
 	}
-	if err := writeFrame(w.out, frameNeed, nil); err != nil {
-		return nil, err
-	}
-	frame, ok := <-w.in
-	if !ok || frame.kind != frameModule {
-		return nil, fmt.Errorf("%w: no module", errProtocol)
-	}
-	m, err := unpackModule(frame.payload)
+	a, original, err := w.need(frameNeed, key)
 	if err != nil {
 		return nil, err
 	}
-	// The pool knows the rest of the admission, the rewritten module's digest too.
-	a := &admitted{key: key, admission: &Admission{ModuleDigest: key.module}, code: m.code}
-	if len(m.original) > 0 {
-		return w.engine.keepValid(ctx, a, m.original)
+	if w.compiler {
+		return w.make(ctx, a, original)
+	}
+	if len(a.outline) > 0 {
+		if p, err := w.engine.keepOutlined(a); err == nil {
+			return p, nil
+		}
+		if a, _, err = w.need(frameNeedWhole, key); err != nil {
+			return nil, err
+		}
 	}
 	return w.engine.keep(ctx, a)
+}
+
+// need asks the pool for a program.
+func (w *worker) need(kind frameKind, key programKey) (a *admitted, original []byte, err error) {
+	if err := writeFrame(w.out, kind, nil); err != nil {
+		return nil, nil, err
+	}
+	frame, ok := <-w.in
+	if !ok || frame.kind != frameModule {
+		return nil, nil, fmt.Errorf("%w: no module", errProtocol)
+	}
+	m, err := unpackModule(frame.payload)
+	if err != nil {
+		return nil, nil, err
+	}
+	// The pool knows the rest of the admission, the rewritten module's digest too.
+	return &admitted{key: key, admission: &Admission{ModuleDigest: key.module}, code: m.code, outline: m.outline}, m.original, nil
+}
+
+// make compiles a program, and has the engine name its outline.
+func (w *worker) make(ctx context.Context, a *admitted, original []byte) (*program, error) {
+	p, err := w.engine.keepValid(ctx, a, original)
+	if err == nil && len(a.outline) > 0 {
+		err = w.engine.nameOutline(ctx, a, filepath.Join(w.dir, outlineDir))
+	}
+	return p, err
 }

@@ -73,6 +73,25 @@ func rewritten(t *testing.T, job Job, original bool) []byte {
 	return m.pack()
 }
 
+// outlined is the outline of a metered job's program.
+func outlined(t *testing.T, job Job) []byte {
+	t.Helper()
+	return forStore(t, job).outline
+}
+
+// forStore is a metered job's program, to be compiled and stored.
+func forStore(t *testing.T, job Job) *admitted {
+	t.Helper()
+	a, err := admitRewritten(job.Module, job.key())
+	if err == nil {
+		a.outline, err = outlineOf(a.code)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
 // TestWorkerConversation speaks with a worker as a pool does: a program is sent
 // once, a run is cancelled in its midst, a cancel that comes too late is nothing.
 func TestWorkerConversation(t *testing.T) {
@@ -94,6 +113,8 @@ func TestWorkerConversation(t *testing.T) {
 	spin := metered(newJob(spinner()), MaxGas, 10)
 	p.send(frameJob, packJob(&spin))
 	p.want(frameNeed)
+	p.send(frameModule, (&moduleMessage{outline: outlined(t, spin)}).pack())
+	p.want(frameNeedWhole) // it has no native code for that
 	p.send(frameModule, rewritten(t, spin, false))
 	p.want(frameRunning)
 	p.send(frameCancel, nil)
@@ -140,10 +161,24 @@ func TestCompilerConversation(t *testing.T) {
 	q.key.module[0]++
 	p.send(frameCompile, q.pack())
 	p.want(frameNeed)
-	m = moduleMessage{good.Module, bad.Module}
+	m = moduleMessage{original: good.Module, code: bad.Module}
 	p.send(frameModule, m.pack())
 	if failure, err := unpackFailure(p.want(frameFailure)); err != nil || !errors.Is(failure, ErrEngineFault) || !strings.Contains(failure.Error(), "does not validate") {
 		t.Errorf("invalid code: %v, %v", failure, err)
+	}
+
+	// So is an outline.
+	bad = metered(newJob(counter(11)), 1_000_000, 10)
+	q = compileRequest{bad.key()}
+	p.send(frameCompile, q.pack())
+	p.want(frameNeed)
+	m = moduleMessage{original: bad.Module, outline: append(outlined(t, bad), 1)}
+	if r, err := rewrite.Rewrite(bad.Module, rewrite.Config{MemoryPages: 16}); err == nil {
+		m.code = r.Bytes
+	}
+	p.send(frameModule, m.pack())
+	if failure, err := unpackFailure(p.want(frameFailure)); err != nil || !errors.Is(failure, ErrEngineFault) || !strings.Contains(failure.Error(), "outline") {
+		t.Errorf("an invalid outline: %v, %v", failure, err)
 	}
 	if err := p.end(); err != nil {
 		t.Errorf("the compiler ended with %v", err)
@@ -154,11 +189,18 @@ func TestCompilerConversation(t *testing.T) {
 func TestWorkerEnds(t *testing.T) {
 	job := metered(newJob(counter(10)), 1_000_000, 10)
 	for name, talk := range map[string]func(*peer){
-		"no request":       func(p *peer) { p.send(frameResult, nil) },
-		"garbage":          func(p *peer) { p.in.Write([]byte("GET / HTTP/1.1\r\n")) },
-		"short job":        func(p *peer) { p.send(frameJob, []byte{1}) },
-		"short request":    func(p *peer) { p.send(frameCompile, []byte{1}) },
-		"no module":        func(p *peer) { p.send(frameJob, packJob(&job)); p.want(frameNeed); p.send(frameJob, packJob(&job)) },
+		"no request":    func(p *peer) { p.send(frameResult, nil) },
+		"garbage":       func(p *peer) { p.in.Write([]byte("GET / HTTP/1.1\r\n")) },
+		"short job":     func(p *peer) { p.send(frameJob, []byte{1}) },
+		"short request": func(p *peer) { p.send(frameCompile, []byte{1}) },
+		"no module":     func(p *peer) { p.send(frameJob, packJob(&job)); p.want(frameNeed); p.send(frameJob, packJob(&job)) },
+		"no whole module": func(p *peer) {
+			p.send(frameJob, packJob(&job))
+			p.want(frameNeed)
+			p.send(frameModule, (&moduleMessage{outline: outlined(t, job)}).pack())
+			p.want(frameNeedWhole)
+			p.send(frameJob, packJob(&job))
+		},
 		"malformed module": func(p *peer) { p.send(frameJob, packJob(&job)); p.want(frameNeed); p.send(frameModule, []byte{9}) },
 	} {
 		p := startPeer(t, false)

@@ -234,21 +234,17 @@ func (p *controlPlane) openLog(name membership.LogName, hold bool) (*logserver.L
 // listen opens the listener.
 func (p *controlPlane) listen() (net.Listener, error) {
 	if p.config.tlsCert == "" {
-		return wiring.ListenTCP(p.config.listen)
+		return net.Listen("tcp", p.config.listen)
 	}
 	cert, err := tls.LoadX509KeyPair(p.config.tlsCert, p.config.tlsKey)
 	if err != nil {
-		return nil, fmt.Errorf("certificate %q and its key %q: %w", p.config.tlsCert, p.config.tlsKey, err)
-	}
-	ln, err := wiring.ListenTCP(p.config.listen)
-	if err != nil {
 		return nil, err
 	}
-	return tls.NewListener(ln, &tls.Config{
+	return tls.Listen("tcp", p.config.listen, &tls.Config{
 		Certificates: []tls.Certificate{cert},
 		MinVersion:   tls.VersionTLS13,
 		NextProtos:   []string{"h2", "http/1.1"},
-	}), nil
+	})
 }
 
 // waiting serves what witnesses and monitors need while the logs wait for the

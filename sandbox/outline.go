@@ -1,0 +1,111 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/tetratelabs/wazero/experimental"
+
+	"github.com/tallystick/tallystick/sandbox/rewrite"
+	"github.com/tallystick/tallystick/sandbox/wasm"
+)
+
+// An outline is a rewritten module without what its functions do. The engine
+// decodes and validates a module each time that it is loaded, also when it has
+// native code for it, and function bodies are most of that; so a worker loads the
+// outline, and with it the native code of the whole module, which the store keeps
+// under the name that the engine has for the outline. All that decides how the
+// engine uses native code (types, imports, functions, tables, memories, globals,
+// segments) is in the outline byte for byte.
+//
+// An outline that ran as what it says would have another outcome than its module.
+// Three things rule out that it is attested: [Engine.keepOutlined] has the engine
+// load and never compile; each body of an outline sets the gas counter to
+// outlineGas, which no run of a rewritten module does, and traps; and classify
+// takes that for a fault of the engine, before it looks at anything else. Who
+// could swap native code in the store could do so without outlines too.
+
+// outlineGas is what the gas counter holds once any function of an outline has
+// run. The counter of a rewritten module stays above -2^62.
+const outlineGas = math.MinInt64
+
+// errNotStored is that the engine has no native code for an outline.
+var errNotStored = errors.New("no native code for the outline of a program")
+
+// outlineOf returns the outline of a module that the rewriter made.
+func outlineOf(rewritten []byte) ([]byte, error) {
+	m, err := wasm.Decode(rewritten)
+	if err != nil {
+		return nil, engineFault("outlining a rewritten module: %w", err)
+	}
+	gas, ok := m.Export(rewrite.GasGlobal)
+	if !ok || gas.Kind != wasm.KindGlobal {
+		return nil, engineFault("outlining: the rewritten module lacks %q", rewrite.GasGlobal)
+	}
+	code := outlineSection(len(m.Bodies), gas.Index)
+	out, rest := []byte(wasm.Header), rewritten[len(wasm.Header):]
+	for len(rest) > 0 {
+		size, n := binary.Uvarint(rest[1:]) // decoded above, so it is well formed
+		section := rest[:1+n+int(size)]
+		rest = rest[len(section):]
+		if section[0] == wasm.SectionCode {
+			section = code
+		}
+		out = append(out, section...)
+	}
+	return out, nil
+}
+
+// outlineSection is a code section of n bodies.
+func outlineSection(n int, gas uint32) []byte {
+	body := append([]byte{0}, byte(wasm.OpI64Const)) // no locals
+	body = wasm.AppendS64(body, outlineGas)
+	body = wasm.AppendU32(append(body, byte(wasm.OpGlobalSet)), gas)
+	body = append(body, byte(wasm.OpUnreachable), byte(wasm.OpEnd))
+	body = slices.Concat(wasm.AppendU32(nil, uint32(len(body))), body)
+	bodies := slices.Concat(wasm.AppendU32(nil, uint32(n)), bytes.Repeat(body, n))
+	return slices.Concat(wasm.AppendU32([]byte{wasm.SectionCode}, uint32(len(bodies))), bodies)
+}
+
+// outlined reports whether a function of an outline has run.
+func (t *tank) outlined() bool { return int64(t.gas.Get()) == outlineGas }
+
+// nameOutline has the engine name the native code of an outline: by the file that
+// it leaves in dir when it compiles the outline. Without files it leaves none.
+func (e *Engine) nameOutline(ctx context.Context, a *admitted, dir string) error {
+	p, err := e.compileWith(experimental.WithCompilationWorkers(ctx, e.compilers), a.ofOutline(), dir)
+	if err == nil {
+		return p.close()
+	}
+	if invalid := validate(ctx, a.outline); invalid != nil {
+		return engineFault("the outline of a rewritten module does not validate: %w", invalid)
+	}
+	return nil
+}
+
+// keepOutlined makes a program of an outline and the native code that the cache
+// directory has for it. Without that it returns an error that wraps errNotStored.
+func (e *Engine) keepOutlined(a *admitted) (*program, error) {
+	if e.config.CacheDir == "" || e.config.Interpreter {
+		return nil, errNotStored
+	}
+	// The engine asks its cache first and does not look at the context before it
+	// compiles; with more than one compiler it does so before each function.
+	never, cancel := context.WithCancel(context.Background())
+	cancel()
+	p, err := e.compileWith(experimental.WithCompilationWorkers(never, 2), a.ofOutline(), e.config.CacheDir)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotStored, err)
+	}
+	return p, e.remember(p)
+}
+
+// ofOutline is what the engine is given to load a.
+func (a *admitted) ofOutline() *admitted {
+	return &admitted{key: a.key, admission: a.admission, code: a.outline}
+}

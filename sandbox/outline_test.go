@@ -1,0 +1,211 @@
+//go:build unix
+
+package sandbox
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/tallystick/tallystick/sandbox/wasm"
+)
+
+// makeStored compiles a program as a compiler does and puts it into a store.
+func makeStored(t *testing.T, s *store, a *admitted) *preparedProgram {
+	t.Helper()
+	dir := t.TempDir()
+	e := NewEngine(EngineConfig{CacheDir: filepath.Join(dir, compiledDir)})
+	defer e.Close()
+	_, err := e.keep(t.Context(), a)
+	if err == nil && len(a.outline) > 0 {
+		err = e.nameOutline(t.Context(), a, filepath.Join(dir, outlineDir))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	native, err := readNative(dir, len(a.outline) > 0)
+	if err != nil || native == nil {
+		t.Fatalf("native code: %v, %v", native, err)
+	}
+	p, err := s.save(a, native)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// loadStored has an engine load a job's program as a worker does that finds it
+// in a store, unless it is warm.
+func loadStored(t *testing.T, e *Engine, job Job) {
+	t.Helper()
+	if e.warm(job.key()) {
+		return
+	}
+	s := &store{dir: t.TempDir(), maxBytes: DefaultCacheBytes}
+	a := forStore(t, job)
+	p := makeStored(t, s, a)
+	_, outline, err := s.read(p.id)
+	if err == nil {
+		err = s.place(p, e.config.CacheDir)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.keepOutlined(&admitted{key: p.key, admission: p.admission, outline: outline}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOutline compares an outline with its module: all but the bodies is there,
+// byte for byte.
+func TestOutline(t *testing.T) {
+	for _, guest := range []string{"go", "words", "mean", "probe", "start function"} {
+		job := metered(newJob(guestModule(t, guest)), 1_000_000, 10)
+		job.Capabilities, job.Limits.MemoryPages = allCapabilities, 1024
+		a := forStore(t, job)
+		whole, err := wasm.Decode(a.code)
+		if err != nil {
+			t.Fatal(err)
+		}
+		outline, err := wasm.Decode(a.outline)
+		if err != nil {
+			t.Fatalf("%s: %v", guest, err)
+		}
+		if err := outline.Validate(); err != nil || len(outline.Bodies) != len(whole.Bodies) {
+			t.Errorf("%s: %d bodies, want %d; %v", guest, len(outline.Bodies), len(whole.Bodies), err)
+		}
+		if !bytes.Equal(withoutCode(t, a.code), withoutCode(t, a.outline)) {
+			t.Errorf("%s: something else than the bodies differs", guest)
+		}
+		t.Logf("%s: %d bytes, outline %d", guest, len(a.code), len(a.outline))
+	}
+}
+
+// withoutCode is a module without its code section.
+func withoutCode(t *testing.T, module []byte) []byte {
+	t.Helper()
+	var rest []byte
+	for b := module[len(wasm.Header):]; len(b) > 0; {
+		size, n := binary.Uvarint(b[1:])
+		if b[0] != wasm.SectionCode {
+			rest = append(rest, b[:1+n+int(size)]...)
+		}
+		b = b[1+n+int(size):]
+	}
+	return rest
+}
+
+// TestOutlinesOfWhat does not come from the rewriter.
+func TestOutlinesOfWhat(t *testing.T) {
+	for name, module := range map[string][]byte{
+		"nothing": nil, "no module": []byte("module"), "not rewritten": counter(3),
+	} {
+		if o, err := outlineOf(module); !errors.Is(err, ErrEngineFault) {
+			t.Errorf("%s: %d bytes, %v", name, len(o), err)
+		}
+	}
+}
+
+// TestOutlineThatRuns compiles outlines and runs them as what they say, in place
+// of their programs, as nothing else does: that is a fault of the engine, and
+// never an outcome, whatever the budget is.
+func TestOutlineThatRuns(t *testing.T) {
+	for _, guest := range []string{"words", "mean", "probe", "start function", "trap unreachable"} {
+		for _, config := range []EngineConfig{{}, {Interpreter: true}} {
+			e := NewEngine(config)
+			defer e.Close()
+			for _, gas := range []uint64{1, 1_000_000, MaxGas} {
+				job := metered(newJob(guestModule(t, guest)), gas, 1)
+				job.Capabilities, job.Limits.MemoryPages = allCapabilities, 1024
+				p, err := e.compileWith(t.Context(), forStore(t, job).ofOutline(), "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r, err := e.run(t.Context(), p, &job); !errors.Is(err, ErrEngineFault) {
+					t.Errorf("%s, %v: %v, %v", guest, config.Interpreter, r, err)
+				}
+				p.close()
+			}
+		}
+	}
+}
+
+// TestOutlineIsNotCompiled asks an engine for programs whose native code is not
+// where it looks, or is damaged so that the engine itself finds out. It never
+// compiles the outline, nor leaves anything.
+func TestOutlineIsNotCompiled(t *testing.T) {
+	job := metered(newJob(guestModule(t, "words")), 1_000_000, 10)
+	job.Capabilities, job.Limits.MemoryPages = allCapabilities, 1024
+	a := forStore(t, job)
+	s := &store{dir: t.TempDir(), maxBytes: DefaultCacheBytes}
+	p := makeStored(t, s, a)
+	good, err := os.ReadFile(s.path(p.id, nativeSuffix))
+	if err != nil {
+		t.Fatal(err)
+	}
+	crc := bytes.Clone(good)
+	crc[len(good)/2] ^= 1
+	for name, content := range map[string][]byte{"none": nil, "empty": {}, "short": good[:len(good)/2], "flipped": crc, "other": []byte("WAZEVO of another version")} {
+		dir := t.TempDir()
+		file := filepath.Join(dir, filepath.FromSlash(p.native.Name))
+		if content != nil {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, content, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e := NewEngine(EngineConfig{CacheDir: dir})
+		if _, err := e.keepOutlined(a); !errors.Is(err, errNotStored) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got, err := os.ReadFile(file); err == nil && !bytes.Equal(got, content) {
+			t.Errorf("%s: the engine left %d bytes", name, len(got))
+		}
+		e.Close()
+	}
+	for _, config := range []EngineConfig{{}, {Interpreter: true, CacheDir: t.TempDir()}} {
+		e := NewEngine(config)
+		if _, err := e.keepOutlined(a); !errors.Is(err, errNotStored) {
+			t.Errorf("%+v: %v", config, err)
+		}
+		e.Close()
+	}
+}
+
+// TestSwappedFiles swaps the files of two programs in a store: none of them is
+// placed.
+func TestSwappedFiles(t *testing.T) {
+	s := &store{dir: t.TempDir(), maxBytes: DefaultCacheBytes}
+	var programs [2]*preparedProgram
+	for i := range programs {
+		programs[i] = makeStored(t, s, forStore(t, metered(newJob(counter(int32(10+i))), 1_000_000, 10)))
+	}
+	swap := func(suffix string) {
+		a, b, c := s.path(programs[0].id, suffix), s.path(programs[1].id, suffix), filepath.Join(s.dir, "swapped")
+		if err := errors.Join(os.Rename(a, c), os.Rename(b, a), os.Rename(c, b)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, suffix := range []string{"", codeSuffix, nativeSuffix, programSuffix} { // the last is removed
+		if suffix != "" {
+			swap(suffix)
+		}
+		for _, p := range programs {
+			loaded, err := s.load(p.key)
+			if err == nil {
+				_, err = s.code(loaded)
+			}
+			if err == nil {
+				err = s.place(loaded, t.TempDir())
+			}
+			if (err == nil) != (suffix == "") {
+				t.Errorf("%q swapped: %v", suffix, err)
+			}
+		}
+		if suffix != "" && suffix != programSuffix {
+			swap(suffix)
+		}
+	}
+}
