@@ -44,7 +44,8 @@ type Client struct {
 	// URL is the log's submission prefix, without a slash at the end.
 	URL string
 	// HTTP sends the requests; nil means http.DefaultClient. A client timeout
-	// would end streams.
+	// would end streams. Redirects are not followed, whatever it says: a log
+	// that could send its submitters elsewhere could aim their load at others.
 	HTTP *http.Client
 }
 
@@ -89,14 +90,18 @@ type Answer struct {
 type Error struct {
 	Status int    // HTTP status; 0 at the end of a stream
 	Code   string // of the closed set in docs/formats/log-http.md, or ""
-	Reason string // one line for people
-	// RetryAfter is when the same request may succeed; 0 means never.
+	Reason string // one line for people, of any bytes
+	// RetryAfter is when the same request may succeed, at most a day; 0 means
+	// never.
 	RetryAfter time.Duration
 }
 
 func (e *Error) Error() string {
-	return fmt.Sprintf("log refused: %s (status %d, code %q)", e.Reason, e.Status, e.Code)
+	return fmt.Sprintf("log refused: %q (status %d, code %q)", e.Reason, e.Status, e.Code)
 }
+
+// maxRetryAfter bounds what a log can ask for, in seconds.
+const maxRetryAfter = 24 * 60 * 60
 
 // Add submits one entry and returns when it is durable.
 func (c *Client) Add(ctx context.Context, e Entry) (Answer, error) {
@@ -182,10 +187,11 @@ func (c *Client) do(req *http.Request) (*http.Response, []byte, error) {
 
 // send sends a request and returns the answer if the log did not refuse.
 func (c *Client) send(req *http.Request) (*http.Response, error) {
-	client := c.HTTP
-	if client == nil {
-		client = http.DefaultClient
+	client := *http.DefaultClient
+	if c.HTTP != nil {
+		client = *c.HTTP
 	}
+	client.CheckRedirect = noRedirect
 	res, err := client.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("submitting to the log: %w", err)
@@ -197,12 +203,15 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	const maxReason = 4 << 10
 	reason, _ := io.ReadAll(io.LimitReader(res.Body, maxReason)) // what there is
 	seconds, _ := strconv.Atoi(res.Header.Get("Retry-After"))
+	seconds = min(max(seconds, 0), maxRetryAfter)
 	line, _, _ := strings.Cut(string(reason), "\n")
 	return nil, &Error{
 		Status: res.StatusCode, Code: res.Header.Get("X-Tallystick-Code"),
 		Reason: line, RetryAfter: time.Duration(seconds) * time.Second,
 	}
 }
+
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // appendFrames appends entries in the framing of an entry bundle.
 func appendFrames(b []byte, entries [][]byte) ([]byte, error) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -328,5 +329,43 @@ func TestSuspectAnswers(t *testing.T) {
 	}
 	if _, err := (&logclient.Client{URL: "::"}).Add(t.Context(), logclient.Entry{Data: []byte("x")}); err == nil {
 		t.Error("URL :: is fine")
+	}
+}
+
+// TestHostileRefusals: a log cannot send its submitters elsewhere, make them wait
+// for ever, or write to their terminals.
+func TestHostileRefusals(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("%s %s was sent elsewhere", r.Method, r.URL)
+	}))
+	defer elsewhere.Close()
+	status, after := 0, ""
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", elsewhere.URL+"/add")
+		w.Header().Set("Retry-After", after)
+		w.WriteHeader(status)
+		io.WriteString(w, "\x1b]0;owned\x07\x1b[2J")
+	}))
+	defer server.Close()
+	c := &logclient.Client{URL: server.URL, HTTP: server.Client()}
+	var refusal *logclient.Error
+	for _, status = range []int{301, 302, 303, 307, 308, 503} {
+		_, addErr := c.Add(t.Context(), logclient.Entry{Data: []byte("x")})
+		_, batchErr := c.AddBatch(t.Context(), [][]byte{[]byte("x")})
+		_, streamErr := c.Stream(t.Context())
+		for _, err := range []error{addErr, batchErr, streamErr} {
+			if !errors.As(err, &refusal) || refusal.Status != status || strings.ContainsAny(err.Error(), "\x1b\x07") {
+				t.Errorf("%d: %q", status, err)
+			}
+		}
+	}
+	for text, want := range map[string]time.Duration{
+		"7": 7 * time.Second, "-7": 0, "": 0, "soon": 0,
+		"999999999": 24 * time.Hour, "9223372036854775807": 24 * time.Hour, "92233720368547758070": 24 * time.Hour,
+	} {
+		after = text
+		if _, err := c.Add(t.Context(), logclient.Entry{Data: []byte("x")}); !errors.As(err, &refusal) || refusal.RetryAfter != want {
+			t.Errorf("Retry-After %s: %v", text, refusal.RetryAfter)
+		}
 	}
 }

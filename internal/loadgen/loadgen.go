@@ -55,6 +55,8 @@ const (
 	MaxBatch       = 4096
 	// maxMessageBytes is what a log takes in one batch or message.
 	maxMessageBytes = 8 << 20
+	// maxAnswerHeader is what a log can make each connection hold, in bytes.
+	maxAnswerHeader = 64 << 10
 )
 
 // Options say what load to make. URL, Mode, Connections, EntrySize and one of
@@ -130,6 +132,7 @@ func New(o Options) (*Load, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost, transport.MaxIdleConns = o.Connections, o.Connections
 	transport.DisableCompression = true
+	transport.MaxResponseHeaderBytes = maxAnswerHeader
 	l := &Load{options: o, client: &logclient.Client{URL: o.URL, HTTP: &http.Client{Transport: transport}}}
 	rand.Read(l.run[:])
 	for range o.Connections {

@@ -367,3 +367,35 @@ func TestOptions(t *testing.T) {
 		}
 	}
 }
+
+// TestHostilePauses: a log that refuses everything cannot keep a load from ending,
+// nor show what it likes where its codes are counted.
+func TestHostilePauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for code, want := range map[string]string{"pushback": "pushback", "\x1b[2J": "status 503", "": "status 503", strings.Repeat("a", 99): "status 503"} {
+			l, err := New(Options{URL: "http://log.example", Mode: Single, Connections: 1, EntrySize: 50, Duration: 20 * time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.client.HTTP.Transport = refusing{code}
+			start := time.Now()
+			l.Run(t.Context())
+			if took := time.Since(start); took != 20*time.Second {
+				t.Errorf("%q: took %v", code, took)
+			}
+			r := l.Report()
+			if len(r.Refusals) != 1 || r.Refusals[want] != r.Sent || r.Sent == 0 {
+				t.Errorf("%q: %v of %d", code, r.Refusals, r.Sent)
+			}
+		}
+	})
+}
+
+// refusing is a log that answers 503, and come again in a year.
+type refusing struct{ code string }
+
+func (r refusing) RoundTrip(req *http.Request) (*http.Response, error) {
+	req.Body.Close()
+	header := http.Header{"Retry-After": {"31536000"}, "X-Tallystick-Code": {r.code}}
+	return &http.Response{StatusCode: 503, Header: header, Body: http.NoBody, Request: req}, nil
+}

@@ -2,6 +2,7 @@ package loadgen
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -60,11 +61,15 @@ type codes struct {
 	m  map[string]int64
 }
 
+// plainCode is what the code of a refusal looks like. What a log sends beyond that
+// is not shown.
+var plainCode = regexp.MustCompile(`^[a-z0-9_]{1,40}$`)
+
 // maxCodes bounds what a log that makes codes up can make us remember.
 const maxCodes = 64
 
 func (c *codes) add(code string, status int, n int64) {
-	if code == "" {
+	if !plainCode.MatchString(code) {
 		code = "status " + strconv.Itoa(status)
 	}
 	c.mu.Lock()

@@ -145,12 +145,20 @@ func (w *worker) failed(ctx context.Context, m message, err error, timer *time.T
 	if w.load.options.Rate > 0 || pause <= 0 {
 		return
 	}
+	pause = min(pause, maxPause)
+	if ends := w.load.ends; !ends.IsZero() {
+		pause = max(0, min(pause, time.Until(ends)))
+	}
 	timer.Reset(pause)
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
 }
+
+// maxPause bounds the pause that a log can ask for: it must not be able to keep a
+// load from ending.
+const maxPause = 30 * time.Second
 
 // unreachablePause keeps a log that is away from being asked in a tight loop.
 const unreachablePause = 100 * time.Millisecond
