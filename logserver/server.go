@@ -51,7 +51,11 @@ func Serve(ctx context.Context, ln net.Listener, handler http.Handler, logger *s
 	}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
-	limited := limitConnections(ln, maxConnections)
+	files := openFileLimit()
+	limited := limitConnections(ln, connectionLimit(files, 1))
+	if limited.max < maxConnections {
+		logger.Warn("few files may be open: raise the limit to serve more connections", "files", files, "connections", limited.max)
+	}
 	ln = limited
 	stopDirect := func(context.Context) error { return nil }
 	if h := appendHandler(handler); h != nil {

@@ -102,6 +102,7 @@ func openStore(o *Options, faults *faults) (s *store, err error) {
 		MemTableStopWritesThreshold: memTables,
 		L0CompactionThreshold:       2,
 		L0StopWritesThreshold:       1000,
+		MaxOpenFiles:                storeFiles(openFileLimit()),
 	}
 	// A flush makes one table and one blob file.
 	for i := range opts.TargetFileSizes {

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
+	"golang.org/x/net/netutil"
 
 	"github.com/tallystick/tallystick/cmd/internal/control"
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
@@ -231,20 +232,34 @@ func (p *controlPlane) openLog(name membership.LogName, hold bool) (*logserver.L
 	return log, o, nil
 }
 
-// listen opens the listener.
+// fileUsers is among how many users of files the process divides those that it may
+// open beside connections: its two logs, and the blobs.
+const fileUsers = 3
+
+// listen opens the listener. Connections beyond what the limit of open files allows
+// wait: a log that cannot open a file stops for good.
 func (p *controlPlane) listen() (net.Listener, error) {
-	if p.config.tlsCert == "" {
-		return net.Listen("tcp", p.config.listen)
+	var config *tls.Config
+	if p.config.tlsCert != "" {
+		cert, err := tls.LoadX509KeyPair(p.config.tlsCert, p.config.tlsKey)
+		if err != nil {
+			return nil, err
+		}
+		config = &tls.Config{
+			Certificates: []tls.Certificate{cert},
+			MinVersion:   tls.VersionTLS13,
+			NextProtos:   []string{"h2", "http/1.1"},
+		}
 	}
-	cert, err := tls.LoadX509KeyPair(p.config.tlsCert, p.config.tlsKey)
+	ln, err := net.Listen("tcp", p.config.listen)
 	if err != nil {
 		return nil, err
 	}
-	return tls.Listen("tcp", p.config.listen, &tls.Config{
-		Certificates: []tls.Certificate{cert},
-		MinVersion:   tls.VersionTLS13,
-		NextProtos:   []string{"h2", "http/1.1"},
-	})
+	ln = netutil.LimitListener(ln, logserver.ConnectionLimit(fileUsers))
+	if config != nil {
+		ln = tls.NewListener(ln, config)
+	}
+	return ln, nil
 }
 
 // waiting serves what witnesses and monitors need while the logs wait for the
