@@ -3,7 +3,6 @@ package logserver
 import (
 	"encoding/json"
 	"errors"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -21,11 +20,7 @@ func (c fakeCopy) Health() error          { return c.err }
 
 func TestCopyIsReported(t *testing.T) {
 	tl := newTestLog(t, testOptions(vfs.NewMem()))
-	metrics := func() string {
-		w := httptest.NewRecorder()
-		metricsHandler(tl.Log).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
-		return w.Body.String()
-	}
+	metrics := func() string { return string(newMetricsPages(tl.Log).page()) }
 	if strings.Contains(metrics(), "copy") || tl.Status().Copy != nil {
 		t.Error("a log without a copy reports one")
 	}

@@ -35,15 +35,15 @@ func ReadHandler(l *Log) http.Handler { return &handler{log: l} }
 // Run it under Serve, which bounds connections and slow clients; the handler
 // itself bounds the bytes that requests hold in memory.
 func Handler(l *Log) http.Handler {
-	return &handler{log: l, writes: true, metrics: metricsHandler(l)}
+	return &handler{log: l, writes: true, metrics: newMetricsPages(l)}
 }
 
 // handler dispatches by path without a mux: the paths are few, no other
 // spelling of one may match, and appending is worth the microsecond.
 type handler struct {
 	log     *Log
-	writes  bool         // also /add and what else only Handler serves
-	metrics http.Handler // nil without writes
+	writes  bool          // also /add and what else only Handler serves
+	metrics *metricsPages // nil without writes
 }
 
 // route names a kind of request in the metrics.
@@ -99,9 +99,21 @@ func (h *handler) routeOf(r *http.Request) route {
 
 // ServeHTTP answers, and counts, every request.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor > 1 {
+		h.serveMultiplexed(w, r)
+		return
+	}
+	h.serve(w, r, nil)
+}
+
+// serve answers a request, with a refusal if err says why.
+func (h *handler) serve(w http.ResponseWriter, r *http.Request, err error) {
 	start := uptime()
 	route, code := h.routeOf(r), codeOK
-	if err := h.dispatch(route, w, r); err != nil {
+	if err == nil {
+		err = h.dispatch(route, w, r)
+	}
+	if err != nil {
 		code = h.conclude(w, r, err)
 	}
 	h.log.metrics.request(route, code, uptime()-start)
@@ -159,8 +171,7 @@ func (h *handler) dispatch(route route, w http.ResponseWriter, r *http.Request) 
 	case routeHealth:
 		return h.health(w)
 	case routeMetrics:
-		h.metrics.ServeHTTP(w, r)
-		return nil
+		return h.send(w, contentMetrics, cacheNone, h.metrics.page())
 	}
 	return errNoResource
 }

@@ -50,9 +50,11 @@ type Log struct {
 	late lateness
 
 	// The HTTP interface shares these: bytes of bodies that are being read and
-	// of replies that are being sent, full tiles and bundles, the number of
-	// open streams, and the uptime at the last complaint to the logger.
+	// of replies that are being sent, requests of HTTP/2 connections, full tiles
+	// and bundles, the number of open streams, and the uptime at the last
+	// complaint to the logger.
 	bodies, replies *budget
+	multiplexed     *budget
 	tiles           *tileCache
 	streams         atomic.Int64
 	complained      atomic.Int64
@@ -85,6 +87,7 @@ func newLog(o Options) (*Log, error) {
 	l.queue = newQueue(o.QueueEntries, o.QueueBytes)
 	l.queue.largeEntries = o.overlap
 	l.bodies, l.replies = newBudget(o.BodyBytes), newBudget(o.ReplyBytes)
+	l.multiplexed = newBudget(maxMultiplexed)
 	l.tiles = newTileCache(o.TileCacheBytes)
 	if err := makeDir(o.fs, o.Dir); err != nil {
 		return nil, err

@@ -3,10 +3,8 @@ package logserver
 import (
 	"errors"
 	"math"
-	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // metrics counts what the log does. Labels are bounded: outcomes are a closed
@@ -96,12 +94,6 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 // Metrics returns the log's metrics, all with the label log=<origin>, for the
 // embedder's registry.
 func (l *Log) Metrics() prometheus.Collector { return l.metrics }
-
-func metricsHandler(l *Log) http.Handler {
-	r := prometheus.NewRegistry()
-	r.MustRegister(l.metrics)
-	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
-}
 
 // group counts a commit group that has been answered.
 func (m *metrics) group(a *answer) {

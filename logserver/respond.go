@@ -14,8 +14,9 @@ const codeHeader = "X-Tallystick-Code"
 // them. Every Content-Type is set by hand: sniffing has taken checkpoints for
 // fonts.
 var (
-	contentText   = []string{"text/plain; charset=utf-8"}
-	contentBinary = []string{"application/octet-stream"}
+	contentText    = []string{"text/plain; charset=utf-8"}
+	contentBinary  = []string{"application/octet-stream"}
+	contentMetrics = []string{"text/plain; version=0.0.4; charset=utf-8"}
 	// cacheForever is for what can never change; a resource that does not
 	// exist yet is never sent with it.
 	cacheForever = []string{"public, max-age=31536000, immutable"}
@@ -48,6 +49,19 @@ func serveLength(w http.ResponseWriter, contentType, cache []string, body []byte
 	header["X-Content-Type-Options"] = noSniff
 	header["Content-Length"] = length
 	w.Write(body)
+}
+
+// send sends a resource that is not in memory anyway, if the budget for large ones
+// has room for what its client may be slow to take.
+func (h *handler) send(w http.ResponseWriter, contentType, cache []string, body []byte) error {
+	if len(body) > largeReply {
+		if !h.log.replies.take(int64(len(body)), 0) {
+			return errBusy
+		}
+		defer h.log.replies.give(int64(len(body)))
+	}
+	serve(w, contentType, cache, body)
+	return nil
 }
 
 // refuse answers with the outcome that an error stands for: one line of text,

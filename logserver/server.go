@@ -26,6 +26,12 @@ const (
 	// reads it, in bytes: enough for one of the largest entries.
 	connReceiveBuffer   = 256 << 10
 	streamReceiveBuffer = 128 << 10
+	// maxReadFrame is the least that HTTP/2 allows: a connection has memory for a
+	// frame as soon as it is announced, and keeps it.
+	maxReadFrame = 16 << 10
+	// stalledTimeout ends an HTTP/2 connection whose client takes no byte of what
+	// is there for it: until then no stream of it ends either.
+	stalledTimeout = 30 * time.Second
 )
 
 // Serve answers HTTP/1.1 and unencrypted HTTP/2 requests on a listener until
@@ -42,6 +48,8 @@ func Serve(ctx context.Context, ln net.Listener, handler http.Handler, logger *s
 		Protocols:      new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          maxStreams,
+			MaxReadFrameSize:              maxReadFrame,
+			WriteByteTimeout:              stalledTimeout,
 			MaxReceiveBufferPerConnection: connReceiveBuffer,
 			MaxReceiveBufferPerStream:     streamReceiveBuffer,
 		},

@@ -1,0 +1,195 @@
+package logserver
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// strangeClient speaks HTTP/2 as no library would.
+type strangeClient struct {
+	*testing.T
+	net.Conn
+	*http2.Framer
+	head bytes.Buffer
+	enc  *hpack.Encoder
+	last uint32 // stream
+}
+
+// newStrangeClient begins a connection on which this many bytes of answers may
+// be sent on a stream.
+func newStrangeClient(t *testing.T, conn net.Conn, window uint32) *strangeClient {
+	c := &strangeClient{T: t, Conn: conn, Framer: http2.NewFramer(conn, conn)}
+	c.enc = hpack.NewEncoder(&c.head)
+	c.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	c.must(c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window}))
+	return c
+}
+
+func (c *strangeClient) must(err error) {
+	c.Helper()
+	if err != nil {
+		c.Fatal(err)
+	}
+}
+
+// get sends a request without waiting for anything.
+func (c *strangeClient) get(path string) {
+	c.Helper()
+	c.head.Reset()
+	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":path", path}, {":authority", "x"}} {
+		c.enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+	}
+	c.last += 2
+	c.must(c.WriteHeaders(http2.HeadersFrameParam{StreamID: c.last - 1, BlockFragment: c.head.Bytes(), EndHeaders: true, EndStream: true}))
+}
+
+// next returns how the server begins or ends a stream: a status, or "reset".
+func (c *strangeClient) next() string {
+	c.Helper()
+	for {
+		frame, err := c.ReadFrame()
+		c.must(err)
+		switch f := frame.(type) {
+		case *http2.MetaHeadersFrame:
+			return f.PseudoValue("status")
+		case *http2.RSTStreamFrame:
+			return "reset"
+		}
+	}
+}
+
+// TestAnswersThatAreNotTaken: what clients of HTTP/2 ask for and do not take is
+// bounded for all of them together, small answers too. Those beyond are told so,
+// then cut off, and all of it is given back.
+func TestAnswersThatAreNotTaken(t *testing.T) {
+	tl := newTestLog(t, testOptions(vfs.NewMem()))
+	tl.multiplexed = newBudget(20)
+	dial := dialer(t, Handler(tl.Log))
+	var clients []*strangeClient
+	outcomes := map[string]int{}
+	for range 4 {
+		c := newStrangeClient(t, dial(), 0)
+		clients = append(clients, c)
+		for range 8 {
+			c.get("/checkpoint")
+			outcomes[c.next()]++
+		}
+	}
+	if outcomes["200"] != 10 || outcomes["503"] != 10 || outcomes["reset"] != 12 {
+		t.Errorf("outcomes: %v", outcomes)
+	}
+	if res, body := exchange(t, dial(), post("/add", "", "honest")); res.StatusCode != 200 || body != "0" {
+		t.Errorf("meanwhile: %s %s", res.Status, body)
+	}
+	for _, c := range clients {
+		c.Close()
+	}
+	eventually(t, "all requests are over", func() bool { return tl.multiplexed.held() == 0 })
+	c := newStrangeClient(t, dial(), 1<<16)
+	if c.get("/checkpoint"); c.next() != "200" {
+		t.Error("there is room again, and none is given")
+	}
+}
+
+// TestStalledClient: a client of HTTP/2 that takes no byte is cut off, and what was
+// held for it is given back: it would be held for ever, as no stream can be reset.
+func TestStalledClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tl := newTestLog(t, testOptions(vfs.NewMem()))
+		for range TileWidth {
+			tl.add(Entry{Data: []byte(strings.Repeat("long ", 200))})
+		}
+		tl.mustPublish(TileWidth)
+		ln := newPipeListener()
+		stop := serveOn(t, ln, Handler(tl.Log))
+		conn := ln.dial()
+		c := newStrangeClient(t, conn, 1<<30)
+		c.get("/tile/entries/000.p/255")
+		synctest.Wait()
+		if tl.replies.held() == 0 || tl.multiplexed.held() != 1 {
+			t.Fatalf("%d bytes and %d requests are held", tl.replies.held(), tl.multiplexed.held())
+		}
+		time.Sleep(writeTimeout + stalledTimeout) // of the bubble
+		synctest.Wait()
+		if tl.replies.held() != 0 || tl.multiplexed.held() != 0 {
+			t.Errorf("%d bytes and %d requests are held for a client that takes nothing", tl.replies.held(), tl.multiplexed.held())
+		}
+		conn.Close()
+		stop()
+		tl.close()
+	})
+}
+
+// TestAnnouncedFrame: the largest frame is what one connection has memory for.
+func TestAnnouncedFrame(t *testing.T) {
+	tl := newTestLog(t, testOptions(vfs.NewMem()))
+	conn := dialer(t, Handler(tl.Log))()
+	c := newStrangeClient(t, conn, 1<<16)
+	header := binary.BigEndian.AppendUint32(nil, (maxReadFrame+1)<<8|uint32(http2.FrameData))
+	if _, err := conn.Write(append(header, 0, 0, 0, 0, 1)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		frame, err := c.ReadFrame()
+		if err != nil {
+			t.Fatalf("the frame is waited for: %v", err)
+		}
+		if end, ok := frame.(*http2.GoAwayFrame); ok {
+			if end.ErrCode != http2.ErrCodeFrameSize {
+				t.Errorf("ended with %v", end.ErrCode)
+			}
+			return
+		}
+	}
+}
+
+// TestMetricsFlood: whoever asks while a page is being made gets the next one, the
+// same as all others, and a page shows what was before it was asked for.
+func TestMetricsFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		made := 0
+		took := time.Second
+		m := pagesOf(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			made++
+			page := byte(made)
+			time.Sleep(took)
+			w.Write([]byte{page})
+		}))
+		start := time.Now()
+		pages := make(chan byte, 1000)
+		ask := func() { pages <- m.page()[0] }
+		go ask()
+		synctest.Wait() // the first is being made
+		for range 999 {
+			go ask()
+		}
+		counts := map[byte]int{}
+		for range 1000 {
+			counts[<-pages]++
+		}
+		if counts[1] != 1 || counts[2] != 999 || made != 2 {
+			t.Errorf("%d pages were made: %v", made, counts)
+		}
+		if d := time.Since(start); d != (2+pageRest)*took {
+			t.Errorf("two pages took %v", d)
+		}
+		time.Sleep(pageRest * took)
+		if start = time.Now(); m.page()[0] != 3 || time.Since(start) != took {
+			t.Errorf("a page after a rest took %v", time.Since(start))
+		}
+	})
+}
