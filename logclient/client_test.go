@@ -343,6 +343,7 @@ func TestHostileRefusals(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Location", elsewhere.URL+"/add")
 		w.Header().Set("Retry-After", after)
+		w.Header().Set("Connection", "close") // the body of a stream goes on
 		w.WriteHeader(status)
 		io.WriteString(w, "\x1b]0;owned\x07\x1b[2J")
 	}))

@@ -399,3 +399,45 @@ func (r refusing) RoundTrip(req *http.Request) (*http.Response, error) {
 	header := http.Header{"Retry-After": {"31536000"}, "X-Tallystick-Code": {r.code}}
 	return &http.Response{StatusCode: 503, Header: header, Body: http.NoBody, Request: req}, nil
 }
+
+// TestMuteStreams: a log that does not open a stream, or not end it, cannot keep a
+// load from ending.
+func TestMuteStreams(t *testing.T) {
+	for _, opens := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			l, err := New(Options{URL: "http://log.example", Mode: Stream, Connections: 1, EntrySize: 50, BatchSize: 1, Entries: 1, Timeout: 5 * time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.client.HTTP.Transport = mute{opens}
+			start := time.Now()
+			l.Run(t.Context())
+			if took := time.Since(start); took != 5*time.Second+unreachablePause {
+				t.Errorf("opens %v: took %v", opens, took)
+			}
+			if r := l.Report(); r.Acknowledged+r.Unknown != 1 || (r.Acknowledged == 1) != opens || r.LastError == "" && !opens {
+				t.Errorf("opens %v: %+v", opens, r)
+			}
+		})
+	}
+}
+
+// mute is a log that says nothing, or nothing after its first answer.
+type mute struct{ opens bool }
+
+func (m mute) RoundTrip(req *http.Request) (*http.Response, error) {
+	done := req.Context().Done()
+	if !m.opens {
+		<-done
+		req.Body.Close()
+		return nil, req.Context().Err()
+	}
+	go io.Copy(io.Discard, req.Body)
+	r, w := io.Pipe()
+	go func() {
+		io.WriteString(w, "0 1\n")
+		<-done
+		w.CloseWithError(req.Context().Err())
+	}()
+	return &http.Response{StatusCode: 200, Body: r, Request: req}, nil
+}

@@ -185,7 +185,9 @@ func (w *worker) stream(ctx context.Context) {
 func (w *worker) oneStream(ctx context.Context, m message, timer *time.Timer) error {
 	session, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	patience := time.AfterFunc(w.load.options.Timeout, cancel)
 	s, err := w.load.client.Stream(session)
+	patience.Stop()
 	if err != nil {
 		w.failed(ctx, m, err, timer)
 		return err
@@ -240,6 +242,8 @@ func (w *worker) receive(s *logclient.Stream, waiting <-chan message, cancel fun
 		}
 		w.answered(m)
 	}
+	patience := time.AfterFunc(w.load.options.Timeout, cancel)
+	defer patience.Stop()
 	if _, _, err := s.Receive(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("end of a stream: %w", err)
 	}
