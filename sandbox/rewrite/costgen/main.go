@@ -1,6 +1,6 @@
 // Costgen measures what instructions cost on this machine, in nanoseconds and
 // in nanoseconds per gas, in the engine's compiler and after rewriting. It is
-// how version 1 of the cost table was found (docs/design/053-costs.md), and how
+// how version 1 of the cost table was found (docs/design/053-same-bits.md), and how
 // a new version would be judged:
 //
 //	go run ./sandbox/rewrite/costgen [-only WORD]
