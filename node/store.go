@@ -200,6 +200,25 @@ func (s *store) writeTemp(dir string, data []byte) (name string, err error) {
 	return f.Name(), nil
 }
 
+// extend adds bytes to the end of a file, durably: not atomically, so that what
+// reads the file drops a torn end.
+func (s *store) extend(name string, b []byte) error {
+	return s.write(func() error {
+		f, err := os.OpenFile(filepath.Join(s.dir, name), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(b)
+		if err == nil {
+			err = s.sync(f)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		return s.syncDir(s.dir)
+	})
+}
+
 func (s *store) syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -257,20 +276,7 @@ func (s *store) appendChanges(envelopes [][]byte) error {
 		b = binary.BigEndian.AppendUint16(b, uint16(len(e)))
 		b = append(b, e...)
 	}
-	return s.write(func() error {
-		f, err := os.OpenFile(filepath.Join(s.dir, entriesName), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-		if err != nil {
-			return err
-		}
-		_, err = f.Write(b)
-		if err == nil {
-			err = s.sync(f)
-		}
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		return s.syncDir(s.dir)
-	})
+	return s.extend(entriesName, b)
 }
 
 // epochs returns where the audit log of an origin has each epoch. What is known

@@ -84,20 +84,7 @@ func (s *store) bury(list []tombstone) error {
 			b = t.append(b)
 		}
 	}
-	if err := s.write(func() error {
-		f, err := os.OpenFile(filepath.Join(s.dir, removedName), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-		if err != nil {
-			return err
-		}
-		_, err = f.Write(b)
-		if err == nil {
-			err = s.sync(f)
-		}
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		return s.syncDir(s.dir)
-	}); err != nil {
+	if err := s.extend(removedName, b); err != nil {
 		return err
 	}
 	s.shardMu.Lock()
