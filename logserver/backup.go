@@ -329,11 +329,7 @@ func validBackupName(name string) bool {
 	return false
 }
 
-// ReadBackupManifest reads what a backup holds, without looking at its files.
-func ReadBackupManifest(dir string) (*BackupManifest, error) {
-	return readManifest(vfs.Default, dir)
-}
-
+// readManifest reads what a backup holds, without looking at its files.
 func readManifest(fs vfs.FS, dir string) (*BackupManifest, error) {
 	text, err := readFileLimit(fs, fs.PathJoin(dir, backupManifest), maxManifestSize)
 	if errors.Is(err, os.ErrNotExist) {

@@ -404,7 +404,7 @@ func (w *answerer) refuse(err error) string {
 		ContentLength: int64(r.body.Len()), Body: io.NopCloser(&r.body), Close: w.stopping.Load(),
 	}
 	var out bytes.Buffer
-	res.Write(&out) // to memory, which does not fail
+	_ = res.Write(&out) // to memory, which does not fail
 	w.out = append(w.out[:0], out.Bytes()...)
 	return code
 }

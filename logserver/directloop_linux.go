@@ -227,7 +227,7 @@ func (p *directLoop) forget(c *loopConn) {
 	p.conns.Lock()
 	delete(p.conns.byID, c.id)
 	p.conns.Unlock()
-	p.control(unix.EPOLL_CTL_DEL, c, nil)
+	_ = p.control(unix.EPOLL_CTL_DEL, c, nil)
 }
 
 func (p *directLoop) control(op int, c *loopConn, e *unix.EpollEvent) (err error) {

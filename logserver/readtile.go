@@ -132,7 +132,7 @@ func compress(b []byte) []byte {
 	defer gzips.Put(z)
 	var out bytes.Buffer
 	z.Reset(&out)
-	z.Write(b) // a bytes.Buffer never fails
+	_, _ = z.Write(b) // a bytes.Buffer never fails
 	z.Close()
 	return bytes.Clone(out.Bytes())
 }

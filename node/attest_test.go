@@ -212,7 +212,7 @@ func TestForeignDirectoryIsRefused(t *testing.T) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, data := range [][]byte{envelope, []byte("x"), []byte(w.Envelope("application/vnd.in-toto+json", []byte("{}"), "k"))} {
+	for _, data := range [][]byte{envelope, []byte("x"), w.Envelope("application/vnd.in-toto+json", []byte("{}"), "k")} {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}

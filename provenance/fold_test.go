@@ -279,8 +279,9 @@ func checkPartial(t *testing.T, s *scene, id digest.Digest) {
 			t.Fatalf("record %d (%s) in the bundle: %+v", index, record.KindOf(r), effect)
 		}
 	}
-	whole, part := s.Execution(id), provenance.Execution{}
-	if part, ok = partial.Execution(id); !ok {
+	whole := s.Execution(id)
+	part, ok := partial.Execution(id)
+	if !ok {
 		t.Fatal("the bundle has no request")
 	}
 	if part.ChainHead() != whole.ChainHead() || part.DecidedAt != whole.DecidedAt || part.State != whole.State || part.Recorded != whole.Recorded ||

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -212,7 +211,7 @@ func newStepWorld(t *testing.T) *stepWorld {
 	}
 	// A new label changes the state, whatever it is.
 	node := membership.UpdatePrincipal{ID: "node-1", Name: "one"}
-	signer := must[dsse.Signer](t)(dsse.NewSigner(ed25519.PrivateKey(testKey("admin"))))
+	signer := must[dsse.Signer](t)(dsse.NewSigner(testKey("admin")))
 	envelope := must[*dsse.Envelope](t)(dsse.Sign(membership.PayloadType, must[[]byte](t)(state.Propose(node)), signer))
 	if err := os.WriteFile(w.dir.file("change"), must[[]byte](t)(envelope.Marshal()), 0o600); err != nil {
 		t.Fatal(err)

@@ -238,7 +238,7 @@ func (w *lineageWalk) verify(ctx context.Context, id string, depth int) (*descen
 // checkDescent holds a parent against what its child's bundle says of it
 // (docs/formats/bundle.md, "Ancestors").
 func checkDescent(child *verifier.Execution, named verifier.Parent, parent *verifier.Execution) error {
-	what := ""
+	var what string
 	switch {
 	case parent.State != provenance.StateComplete || parent.Outcome.Kind != contract.OutcomeOK:
 		what = fmt.Sprintf("it ended as %s, outcome %q", parent.State, parent.Outcome.Kind)

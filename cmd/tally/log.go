@@ -53,7 +53,7 @@ func logCheckpointCommand(a *app) *cobra.Command {
 			} else if _, err := p.verify(p.AuditPolicy, res.Msg.Checkpoint); err != nil {
 				return err
 			}
-			return a.printer.message(res.Msg, func(w io.Writer) { w.Write(res.Msg.Checkpoint) })
+			return a.printer.message(res.Msg, func(w io.Writer) { _, _ = w.Write(res.Msg.Checkpoint) })
 		},
 	}
 	cmd.Flags().BoolVar(&membership, "membership", false, "of the membership log instead of the audit log")

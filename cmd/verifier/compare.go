@@ -367,7 +367,7 @@ func (t *table) print(r compareReport) {
 		b.WriteString("\x1b[H\x1b[J") // to the top, and clear what is below
 	}
 	printCompare(&b, r)
-	b.WriteTo(t.w)
+	_, _ = b.WriteTo(t.w)
 }
 
 // headlines are what a report begins with.

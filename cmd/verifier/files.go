@@ -71,7 +71,7 @@ func writeFile(name string, b []byte) (err error) {
 		return fmt.Errorf("writing %q: %w", name, err)
 	}
 	if d, openErr := os.Open(dir); openErr == nil {
-		d.Sync() // a file system that cannot do this keeps the old name at worst
+		_ = d.Sync() // a file system that cannot do this keeps the old name at worst
 		d.Close()
 	}
 	return nil

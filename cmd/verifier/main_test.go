@@ -375,7 +375,7 @@ func (l *testLog) resource(path string) ([]byte, error) {
 	}
 	level, rest, _ := strings.Cut(strings.TrimPrefix(path, "tile/"), "/")
 	index, partial, isPartial := strings.Cut(rest, ".p/")
-	n, width := 0, 256
+	width := 256
 	if isPartial {
 		width, _ = strconv.Atoi(partial)
 	}

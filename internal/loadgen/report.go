@@ -18,7 +18,7 @@ const maxLatency = time.Hour
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, maxLatency.Microseconds(), 3) }
 
 func record(h *hdrhistogram.Histogram, d time.Duration) {
-	h.RecordValue(min(max(d, time.Microsecond), maxLatency).Microseconds()) // which is in range
+	_ = h.RecordValue(min(max(d, time.Microsecond), maxLatency).Microseconds()) // which is in range
 }
 
 // stats are the counters of a load, in entries unless they say otherwise.

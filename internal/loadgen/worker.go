@@ -122,7 +122,8 @@ func (w *worker) answered(m message) {
 // failed counts a message that was not answered well, and pauses if the log asks
 // for that and nothing else paces the load.
 func (w *worker) failed(ctx context.Context, m message, err error, timer *time.Timer) {
-	became, pause := int64(unknown), time.Duration(0)
+	var pause time.Duration
+	became := int64(unknown)
 	var refusal *logclient.Error
 	if errors.As(err, &refusal) {
 		became = refused

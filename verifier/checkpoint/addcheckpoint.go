@@ -72,17 +72,3 @@ func (r AddRequest) Format() []byte {
 	b.Write(r.Checkpoint)
 	return b.Bytes()
 }
-
-// ParseTreeSize reads the body of a witness's 409 Conflict answer: the size that
-// it cosigned last, in decimal, and a newline.
-func ParseTreeSize(body []byte) (int64, error) {
-	decimal, ok := strings.CutSuffix(string(body), "\n")
-	if !ok {
-		return 0, malformed("tree size: not terminated by a newline")
-	}
-	size, err := parseDecimal(decimal)
-	if err != nil {
-		return 0, malformed("tree size: %v", err)
-	}
-	return size, nil
-}

@@ -55,19 +55,6 @@ func TestAddRequest(t *testing.T) {
 	}
 }
 
-func TestParseTreeSize(t *testing.T) {
-	for body, want := range map[string]int64{"0\n": 0, "20852163\n": 20852163, "9223372036854775807\n": 1<<63 - 1} {
-		if got, err := ParseTreeSize([]byte(body)); err != nil || got != want {
-			t.Errorf("%q: %d, %v", body, got, err)
-		}
-	}
-	for _, body := range []string{"", "0", "\n", "00\n", "-1\n", "1\n\n", "1 \n", "9223372036854775808\n", "<html>\n"} {
-		if _, err := ParseTreeSize([]byte(body)); !errors.Is(err, ErrMalformed) {
-			t.Errorf("%q: %v", body, err)
-		}
-	}
-}
-
 func FuzzParseAddRequest(f *testing.F) {
 	f.Add([]byte("old 0\n\nx"))
 	f.Add(AddRequest{OldSize: 5, Hashes: make([]tlog.Hash, 2), Checkpoint: []byte("c")}.Format())

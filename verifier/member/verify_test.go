@@ -391,7 +391,7 @@ func TestEntryThatIsNoChange(t *testing.T) {
 func TestDetailIsPrintable(t *testing.T) {
 	c := testcluster.New(t, testcluster.Options{})
 	p := c.MemberProof("node-1", 1, 1)
-	p.Checkpoint = bytes.Replace(p.Checkpoint, []byte("demo/membership"), []byte("\x1b[2J\u202e"), -1)
+	p.Checkpoint = bytes.ReplaceAll(p.Checkpoint, []byte("demo/membership"), []byte("\x1b[2J\u202e"))
 	_, err := member.Verify(marshal(t, p), trustOf(c), member.Question{Principal: "node-1\x1b", Epoch: 1})
 	if err == nil || strings.ContainsAny(fmt.Sprint(err), "\x1b\u202e") {
 		t.Errorf("%q", err)

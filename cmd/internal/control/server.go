@@ -69,7 +69,7 @@ func (s *Server) Start(store string, logger *slog.Logger) (stop func(), err erro
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(s.Log.Status())
+	_ = json.NewEncoder(w).Encode(s.Log.Status())
 }
 
 func (s *Server) fsck(ctx context.Context, r FsckRequest, progress func(done, total int64)) (any, error) {
@@ -114,8 +114,8 @@ func operation[T any](run func(ctx context.Context, request T, progress func(don
 		result, err := run(r.Context(), request, func(done, total int64) {
 			if now := time.Now(); now.After(next) {
 				next = now.Add(100 * time.Millisecond)
-				enc.Encode(message{Done: done, Total: total})
-				out.Flush()
+				_ = enc.Encode(message{Done: done, Total: total})
+				_ = out.Flush()
 			}
 		})
 		last := message{}
@@ -125,6 +125,6 @@ func operation[T any](run func(ctx context.Context, request T, progress func(don
 		if err != nil {
 			last = message{Error: err.Error()}
 		}
-		enc.Encode(last)
+		_ = enc.Encode(last)
 	}
 }

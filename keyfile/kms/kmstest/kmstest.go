@@ -31,7 +31,7 @@ import (
 func Main() {
 	args, err := handler.GetPluginArgs(os.Args)
 	if err != nil {
-		handler.WriteErrorResponse(os.Stdout, err)
+		_ = handler.WriteErrorResponse(os.Stdout, err)
 		return
 	}
 	dir, kind := filepath.Split(args.InitOptions.KeyResourceID)
@@ -41,10 +41,10 @@ func Main() {
 		<-asked
 	}
 	if _, err := os.Stat(filepath.Join(dir, "down")); err == nil {
-		handler.WriteErrorResponse(os.Stdout, errors.New("the service is down"))
+		_ = handler.WriteErrorResponse(os.Stdout, errors.New("the service is down"))
 		return
 	}
-	handler.Dispatch(os.Stdout, os.Stdin, args, service{kind: kind, seed: sha256.Sum256([]byte(args.InitOptions.KeyResourceID))})
+	_, _ = handler.Dispatch(os.Stdout, os.Stdin, args, service{kind: kind, seed: sha256.Sum256([]byte(args.InitOptions.KeyResourceID))})
 }
 
 // service is a key; it is derived from its name.
