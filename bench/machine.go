@@ -193,7 +193,7 @@ func percentile(d []time.Duration, p int) time.Duration {
 // machine prints what the figures depend on.
 func (b *bench) machine() {
 	var name unix.Utsname
-	unix.Uname(&name)
+	_ = unix.Uname(&name)
 	fmt.Printf("machine   %s, Linux %s, GOMAXPROCS %d, %s\n", cpuModel(), unix.ByteSliceToString(name.Release[:]), runtime.GOMAXPROCS(0), runtime.Version())
 	fmt.Printf("disk      %s on %s; sync of 4 KiB p50 %v at the start\n", b.dir, fileSystem(b.dir), b.fsync())
 	fmt.Printf("versions  %s\n", versions())

@@ -101,7 +101,7 @@ func roleCommand(ctx context.Context, j job, variables ...string) (*exec.Cmd, er
 }
 
 func runCommand(cmd *exec.Cmd, j job) (report, error) {
-	timer := time.AfterFunc(roleTimeout, func() { cmd.Process.Kill() })
+	timer := time.AfterFunc(roleTimeout, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -233,7 +233,7 @@ func (s *server) stop() error {
 	} else if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	timer := time.AfterFunc(time.Minute, func() { s.cmd.Process.Kill() })
+	timer := time.AfterFunc(time.Minute, func() { _ = s.cmd.Process.Kill() })
 	defer timer.Stop()
 	err := s.cmd.Wait()
 	var exit *exec.ExitError
@@ -246,6 +246,6 @@ func (s *server) stop() error {
 // kill ends a server without warning.
 func (s *server) kill() error {
 	err := s.cmd.Process.Kill()
-	s.cmd.Wait() // says that it was killed
+	_ = s.cmd.Wait() // says that it was killed
 	return err
 }

@@ -84,11 +84,7 @@ func checkInclusion(log *logserver.Log, size int64, one func() (int64, []logserv
 		if err != nil {
 			return err
 		}
-		path := make([]tlog.Hash, len(hashes))
-		for i, h := range hashes {
-			path[i] = tlog.Hash(h)
-		}
-		if err := checkpoint.VerifyInclusion(tlog.Tree{N: size, Hash: tlog.Hash(root)}, index, tlog.RecordHash(entry), path); err != nil {
+		if err := checkpoint.VerifyInclusion(tlog.Tree{N: size, Hash: root}, index, tlog.RecordHash(entry), hashes); err != nil {
 			return err
 		}
 	}

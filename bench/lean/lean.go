@@ -180,7 +180,7 @@ func (r *run) loop() error {
 		for _, e := range events[:max(n, 0)] {
 			if e.Fd < 0 {
 				var expirations [8]byte
-				unix.Read(r.timer, expirations[:]) // only to make it wait again
+				_, _ = unix.Read(r.timer, expirations[:]) // only to make it wait again
 				continue
 			}
 			if err := r.serve(int(e.Fd), e.Events); err != nil {
