@@ -18,6 +18,7 @@ import (
 
 	"connectrpc.com/connect"
 	"golang.org/x/mod/sumdb/tlog"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
@@ -27,6 +28,7 @@ import (
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	rpc "github.com/tallystick/tallystick/proto/tallystick/v1/tallystickv1connect"
+	"github.com/tallystick/tallystick/provenance"
 )
 
 // fabricated is a control plane that holds the keys of both logs and whose
@@ -312,6 +314,31 @@ func TestFabricatedRecords(t *testing.T) {
 			r := x.AttestationRecord(x.Statement(id, node, testcluster.OK("")))
 			return x.propose(id, contractIndex, request, append_(r))
 		}},
+		{"a parent whose provenance record is untrue", "parent", func() *pb.Assignment {
+			parent, _ := honest(0)
+			outcome, gas, rewritten := testcluster.OK("input"), uint64(1), digest.Of(command)
+			outcome.Gas = &gas
+			s := x.Statement(parent, node, outcome)
+			s.RewrittenModule = &rewritten
+			_, effect := x.Append(x.AttestationRecord(s))
+			if effect.Derived == nil {
+				t.Fatalf("the parent is not complete: %+v", effect)
+			}
+			lie := proto.CloneOf(effect.Derived)
+			lie.GetProvenance().OutputDigest[0] ^= 1
+			untrue := append_(lie)
+			append_(effect.Derived)
+			content, _ := x.Fold.BundleContent(parent)
+			content.Records[len(content.Records)-1] = untrue
+			file, err := provenance.FormatBundle(x.BundleOf(parent, content))
+			if err != nil {
+				t.Fatal(err)
+			}
+			child := ranked(0, func(s *contract.Submission) { s.Parents = []digest.Digest{parent} })
+			a := x.propose(child.ExecutionID(), contractIndex, append_(x.RequestRecord(child)))
+			a.ParentBundles = [][]byte{file}
+			return a
+		}},
 		{"a submission by a key that was removed", "record", func() *pb.Assignment {
 			s := ranked(0, nil)
 			x.Change(membership.RotateKey{ID: testcluster.Tenant, Remove: dsse.KeyID(testcluster.Public(testcluster.Tenant + "/submission"))})
@@ -323,6 +350,13 @@ func TestFabricatedRecords(t *testing.T) {
 			a := lie.tell()
 			x.assignments <- a
 			x.f.refusesToRun(node, a.ExecutionId, lie.code)
+			if lie.code == "parent" { // and says what about it
+				id, err := digest.Parse(a.ExecutionId)
+				if err != nil {
+					t.Fatal(err)
+				}
+				x.f.says(node, id, "differs from what the records before imply")
+			}
 			if n := len(x.attestations()); n != 0 {
 				t.Fatalf("%d attestations were handed in", n)
 			}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
@@ -731,6 +732,47 @@ func TestParents(t *testing.T) {
 	s := w.take((<-w.plane.received).GetEnvelope())
 	if len(s.ParentOutputs) != 1 || s.ParentOutputs[0] != digest.Of([]byte("first ")) || s.Outcome.OutputDigest != digest.Of([]byte("FIRST OWN")) {
 		t.Errorf("attested %+v", s)
+	}
+}
+
+// A parent's provenance record that says otherwise than its nodes attested is named
+// as what it is, though the log has it and all else in the bundle is true.
+func TestParentWithUntrueProvenance(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testcluster.Options{})
+	con := w.Register(nil)
+	parent := w.Submit(con, []byte("a"))
+	var untrue int64
+	for _, node := range w.Execution(parent).Assigned()[:2] {
+		_, effect := w.Append(w.AttestationRecord(w.Statement(parent, node, testcluster.OK("first "))))
+		if effect.Derived != nil {
+			lie := proto.CloneOf(effect.Derived)
+			other := digest.Of([]byte("other"))
+			lie.GetProvenance().OutputDigest = other[:]
+			untrue, _ = w.Append(lie)
+			w.Append(effect.Derived)
+		}
+	}
+	for _, data := range []string{"first ", "own"} {
+		w.plane.put([]byte(data))
+	}
+	id := w.Submit(con, []byte("own"), parent)
+	name, _ := w.assigned(id)
+	n := w.node(name)
+	content, _ := w.Fold.BundleContent(parent)
+	content.Records[len(content.Records)-1] = untrue
+	file, err := provenance.FormatBundle(w.BundleOf(parent, content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := w.assignment(id)
+	a.ParentBundles = [][]byte{file}
+	const why = `record (provenance) is void: differs: "output_digest" differs from what the records before imply`
+	if _, err := n.verify(t.Context(), a); !errors.Is(err, RefusedParent) || !strings.Contains(strings.Replace(err.Error(), fmt.Sprintf("record %d ", untrue), "record ", 1), why) {
+		t.Errorf("%v, want %s: %s", err, RefusedParent, why)
+	}
+	if _, err := n.verify(t.Context(), w.assignment(id)); err != nil {
+		t.Errorf("with the true record: %v", err)
 	}
 }
 
