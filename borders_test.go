@@ -60,7 +60,7 @@ func within(p, root string) bool { return p == root || strings.HasPrefix(p, root
 func ours(name string) string { return module + "/" + name }
 
 var (
-	pure     = []string{"record", "membership", "contract", "provenance", "internal/digest", "internal/strictjson", "internal/dsse", "internal/edkey", "verifier/checkpoint"}
+	pure     = []string{"record", "membership", "contract", "provenance", "internal/digest", "internal/strictjson", "internal/dsse", "internal/edkey", "internal/printable", "verifier/checkpoint"}
 	services = []string{"logserver", "witness", "sandbox", "node", "controlapi", "webui"}
 	heavy    = []string{
 		"github.com/cockroachdb/pebble", "github.com/google/trillian", "connectrpc.com", "github.com/prometheus",

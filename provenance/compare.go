@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/tallystick/tallystick/contract"
+	"github.com/tallystick/tallystick/internal/printable"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 )
 
@@ -24,8 +25,13 @@ var states = map[pb.ExecutionState]State{
 // does not have.
 //
 // Not compared is what is no part of the log: whether witnesses have cosigned,
-// the writer's clock, and what nodes have abandoned.
+// the writer's clock, and what nodes have abandoned. What is quoted of the answer is
+// made printable.
 func (e Execution) CompareStatus(s *pb.ExecutionStatus) string {
+	return printable.Text(e.compareStatus(s))
+}
+
+func (e Execution) compareStatus(s *pb.ExecutionStatus) string {
 	differs := func(member string, have, want any) string {
 		return fmt.Sprintf("%s is %v, the log says %v", member, have, want)
 	}

@@ -76,7 +76,7 @@ const (
 // An Effect is what a record does to the state of the fold.
 type Effect struct {
 	// Void says that the record changes nothing, and Code why. Detail says it
-	// for people; it quotes what strangers wrote.
+	// for people; what it quotes of strangers is made printable.
 	Void   bool
 	Code   Code
 	Detail string

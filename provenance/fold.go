@@ -10,6 +10,7 @@ import (
 
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/internal/printable"
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/record"
@@ -225,7 +226,7 @@ func (c *registered) snapshot(hash digest.Digest) RegisteredContract {
 
 // void is the effect of a record that has none.
 func void(code Code, format string, args ...any) Effect {
-	return Effect{Void: true, Code: code, Detail: fmt.Sprintf(format, args...)}
+	return Effect{Void: true, Code: code, Detail: printable.Text(fmt.Sprintf(format, args...))}
 }
 
 // clip shortens suspect text for a detail.

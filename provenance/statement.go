@@ -257,11 +257,11 @@ func (s *Statement) check() error {
 		return fmt.Errorf("%w: epoch 0", ErrStatement)
 	case len(s.Parents) > maxParents || len(s.Parents) != len(s.ParentOutputs):
 		return fmt.Errorf("%w: %d parents with %d outputs, at most %d", ErrStatement, len(s.Parents), len(s.ParentOutputs), maxParents)
-	case len(s.SoftwareVersion) > maxVersionText || !printable(s.SoftwareVersion):
+	case len(s.SoftwareVersion) > maxVersionText || !plain(s.SoftwareVersion):
 		return fmt.Errorf("%w: software version %.80q", ErrStatement, s.SoftwareVersion)
 	}
 	for _, c := range []CheckpointRef{s.RequestCheckpoint, s.MembershipCheckpoint} {
-		if c.Size < 1 || c.Size > strictjson.MaxInteger || c.Origin == "" || len(c.Origin) > maxOrigin || !printable(c.Origin) {
+		if c.Size < 1 || c.Size > strictjson.MaxInteger || c.Origin == "" || len(c.Origin) > maxOrigin || !plain(c.Origin) {
 			return fmt.Errorf("%w: checkpoint of %.80q with size %d", ErrStatement, c.Origin, c.Size)
 		}
 	}
@@ -274,9 +274,9 @@ const (
 	maxOrigin  = math.MaxUint8
 )
 
-// printable reports whether s is printable ASCII without space, so that what
+// plain reports whether s is printable ASCII without space, so that what
 // people are shown is what is there.
-func printable(s string) bool {
+func plain(s string) bool {
 	for _, c := range []byte(s) {
 		if c <= ' ' || c > '~' {
 			return false

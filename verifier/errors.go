@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/tallystick/tallystick/internal/printable"
 	"github.com/tallystick/tallystick/provenance"
 )
 
@@ -93,26 +94,10 @@ var hints = map[Code]string{
 
 func refuse(code Code, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Code: code, Detail: printable(err.Error()), cause: errors.Unwrap(err)}
+	return &Error{Code: code, Detail: printable.Text(err.Error()), cause: errors.Unwrap(err)}
 }
 
 // failureOf is an error in the form of a report.
 func failureOf(err *Error) *Failure {
 	return &Failure{Code: err.Code, Step: err.Step, Rule: err.Rule, Detail: err.Detail, Hint: err.Hint()}
-}
-
-// printable replaces what a terminal might act on.
-func printable(s string) string {
-	const most = 1000
-	out := make([]rune, 0, len(s))
-	for _, r := range s {
-		if len(out) == most {
-			return string(out) + "…"
-		}
-		if r < 0x20 || r >= 0x7f && r < 0xa0 || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0xfffd {
-			r = '�'
-		}
-		out = append(out, r)
-	}
-	return string(out)
 }

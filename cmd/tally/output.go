@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
+	"github.com/tallystick/tallystick/internal/printable"
 )
 
 // Exit codes, also in the help of the root command.
@@ -52,7 +53,7 @@ func report(w io.Writer, err error) int {
 	text := err.Error()
 	hint, code := "", exitError
 	if errors.As(err, &ce) {
-		text = ce.Message()
+		text = printable.Text(ce.Message())
 		if ce.Code() == connect.CodeUnavailable && !strings.HasPrefix(text, "[") {
 			hint = "is the control plane running? `tally dev` starts one"
 		}

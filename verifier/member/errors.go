@@ -3,7 +3,8 @@ package member
 import (
 	"errors"
 	"fmt"
-	"strconv"
+
+	"github.com/tallystick/tallystick/internal/printable"
 )
 
 // Code says why a membership proof was refused. The set is closed, and a code
@@ -64,20 +65,7 @@ func (e *Error) Unwrap() []error {
 // Hint says what whoever holds the proof can do about it.
 func (e *Error) Hint() string { return hints[e.Code] }
 
-// maxDetail bounds what an error repeats of a file, in characters.
-const maxDetail = 1000
-
 func refuse(code Code, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
-	detail := []rune{}
-	for _, r := range err.Error() {
-		if len(detail) == maxDetail {
-			break
-		}
-		if !strconv.IsPrint(r) {
-			r = '�'
-		}
-		detail = append(detail, r)
-	}
-	return &Error{Code: code, Detail: string(detail), cause: errors.Unwrap(err)}
+	return &Error{Code: code, Detail: printable.Text(err.Error()), cause: errors.Unwrap(err)}
 }
