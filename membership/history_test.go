@@ -214,6 +214,9 @@ func TestHistoryConcurrent(t *testing.T) {
 				}
 				h.Revoked(keyOf("alice").ID(), 1, size)
 				s.Eligible(0, nil)
+				if p, err := h.Prefix(size); err != nil || p.Current().IdentityHash() != s.IdentityHash() {
+					t.Errorf("prefix of %d: %v", size, err)
+				}
 			}
 		})
 	}
