@@ -295,7 +295,7 @@ func FuzzAdmit(f *testing.F) {
 func TestAdmissionRules(t *testing.T) {
 	got := fmt.Sprint(admissionRules, ":", MaxModuleBytes, MaxLocals, MaxControl, MaxCompileWork, functionWork, MaxTableEntries,
 		mergeOps, rewrite.MaxArity, rewrite.MaxInstructions)
-	if want := "3:16777216 1024 16384 16777216 32 65536 96 16 1048576"; got != want {
+	if want := "4:16777216 1024 16384 16777216 32 65536 96 16 1048576"; got != want {
 		t.Errorf("rules are %q, want %q", got, want)
 	}
 	// A program's file is named by the rules it was admitted under.

@@ -66,9 +66,12 @@ func (m *merges) use(local uint32) {
 	}
 }
 
-// work is the estimate for a function with so many control instructions.
+// work is the estimate for a function with so many control instructions. The
+// local in which the rewriter keeps what is left of the gas merges like another
+// one; as each charge sets it to a new value, it takes no further pass.
 func (m *merges) work(control uint64) uint64 {
-	return control * m.locals * m.locals * (1 + m.nested + m.copies) / mergeOps
+	locals := m.locals + 1
+	return control * locals * locals * (1 + m.nested + m.copies) / mergeOps
 }
 
 // computes reports whether an instruction leaves a value on top of the stack

@@ -91,7 +91,7 @@ func TestMergesWork(t *testing.T) {
 		}
 	}
 	m := merges{locals: 10, nested: 2, copies: 3}
-	if got, want := m.work(96), uint64(10*10*6); got != want {
+	if got, want := m.work(96), uint64(11*11*6); got != want {
 		t.Errorf("work is %d, want %d", got, want)
 	}
 }

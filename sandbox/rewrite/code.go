@@ -36,14 +36,6 @@ func (a *assembler) i64(v int64) *assembler {
 	return a
 }
 
-// check takes the gas left from the stack, sets the counter to it, and calls
-// the refill function if it is negative. left is an i64 local.
-func (a *assembler) check(w *writer, left uint32) {
-	a.index(wasm.OpLocalTee, left).index(wasm.OpGlobalSet, w.gas)
-	a.index(wasm.OpLocalGet, left).i64(0).op(wasm.OpI64LtS)
-	a.op(wasm.OpIf).op(noBlockType).index(wasm.OpCall, w.refill).op(wasm.OpEnd)
-}
-
 // A body writes the code of one function. The fields are indexes of added
 // locals.
 type body struct {
@@ -174,7 +166,7 @@ func (b *body) write(w *writer, f *function) error {
 		b.takeFrames(int32(frames))
 		w.r.Counted++
 	}
-	b.region(f.entry, true)
+	b.charge(f.entry, checks, true)
 	if frames > 0 {
 		b.op(wasm.OpBlock)
 		b.resultType()
@@ -241,22 +233,6 @@ func (b *body) resultType() {
 	}
 }
 
-// region charges for a region. One that costs nothing is not charged unless
-// it also checks.
-func (b *body) region(cost int64, check bool) {
-	if cost == 0 && !check {
-		return
-	}
-	b.w.r.Regions++
-	b.index(wasm.OpGlobalGet, b.w.gas).i64(cost).op(wasm.OpI64Sub)
-	if check {
-		b.w.r.Checks++
-		b.check(b.w, b.gasLeft)
-		return
-	}
-	b.index(wasm.OpGlobalSet, b.w.gas)
-}
-
 // instr writes one instruction and the charge for the region that begins after
 // it.
 func (b *body) instr(in *instr, frames bool) {
@@ -277,11 +253,14 @@ func (b *body) instr(in *instr, frames bool) {
 	default:
 		b.copy(in)
 	}
+	if in.marks&renews != 0 {
+		b.renew()
+	}
 	if in.marks&cleans != 0 {
 		b.canonicalise(in.op)
 	}
 	if in.marks&leads != 0 {
-		b.region(in.region, in.marks&checks != 0)
+		b.charge(in.region, in.marks, false)
 	}
 }
 

@@ -6,11 +6,12 @@
 //
 // # What the rewritten module does
 //
-//   - Gas: every straight line of code subtracts its cost from a global before
-//     it runs; bulk operations subtract by their length too. Where the counter
-//     is found negative, at the entry of a function, the head of a loop, or a
-//     bulk operation, the module calls an imported function, which adds gas or
-//     does not return.
+//   - Gas: every straight line of code subtracts its cost from what is left
+//     before it runs; bulk operations subtract by their length too. What is
+//     left is in a local, and always in a global too, the counter. Where it is
+//     found negative, at the entry of a function, the head of a loop, or a bulk
+//     operation, the module calls an imported function, which adds gas or does
+//     not return.
 //   - Frames: a function that calls takes frames from a second global and puts
 //     them back on every way out; when there are none left it traps. A large
 //     function takes several, so that the frames bound the native stack.

@@ -12,8 +12,8 @@ import (
 )
 
 // FuzzRewrite rewrites anything. It never panics; what it accepts, the engine
-// accepts before and after; what it refuses, it refuses by a rule; and what it
-// made cannot be rewritten again.
+// accepts before and after, and the gas left is where it must be; what it
+// refuses, it refuses by a rule; and what it made cannot be rewritten again.
 func FuzzRewrite(f *testing.F) {
 	for _, module := range guests(f) {
 		if len(module) < 1000 {
@@ -47,6 +47,9 @@ func FuzzRewrite(f *testing.F) {
 		}
 		if err := valid(got.Bytes); err != nil {
 			t.Errorf("the engine refuses %x: %v", got.Bytes, err)
+		}
+		if err := exact(module, got.Bytes); err != nil {
+			t.Errorf("%v in %x", err, got.Bytes)
 		}
 		if _, err := Rewrite(got.Bytes, Config{}); err == nil {
 			t.Error("rewritten again")

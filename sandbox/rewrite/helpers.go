@@ -89,7 +89,8 @@ func (w *writer) helperBody(h helper) []byte {
 		a.i64(int64(w.r.MaxPages)).op(wasm.OpI64LeU).op(wasm.OpSelect)
 	}
 	a.op(wasm.OpI64Sub)
-	a.check(w, left)
+	a.index(wasm.OpLocalTee, left).index(wasm.OpGlobalSet, w.gas)
+	a.ifNegative(left).index(wasm.OpCall, w.refill).op(wasm.OpEnd)
 	a.index(wasm.OpLocalGet, length).op(wasm.OpEnd)
 	return a.b
 }

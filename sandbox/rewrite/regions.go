@@ -11,6 +11,8 @@ const (
 	leads  mark = 1 << iota // a region begins after it
 	checks                  // and compares the counter with zero: control can come back to it
 	cleans                  // its NaN is made canonical
+	keeps                   // the region that begins after it keeps what is left for the next
+	renews                  // the counter may have changed, and is read back after it
 )
 
 // An instr is one instruction that can be reached, as far as the rewriter
@@ -137,19 +139,24 @@ func (f *function) close(end *instr) {
 
 func (f *function) target(label uint32) { f.open[len(f.open)-1-int(label)].targeted = true }
 
-// finish sums the regions, from the last instruction to the first, and decides
-// where NaNs are made canonical.
+// finish goes from the last instruction to the first, sums the regions, and
+// decides where the counter is read back and where NaNs are made canonical.
 func (f *function) finish() {
-	sum := int64(0)
-	for k := len(f.instrs) - 1; k >= 0; k-- {
+	last := len(f.instrs) - 1
+	var rest tail
+	for k := last; k >= 0; k-- {
 		in := &f.instrs[k]
-		if in.marks&leads != 0 {
-			in.region, sum = sum, 0
+		if in.marks&leads != 0 && k < last {
+			in.region = rest.cost
 			if in.marks&checks != 0 {
 				in.region += costLoop
 			}
+			if rest.goesOn {
+				in.marks |= keeps
+			}
+			rest = tail{goesOn: true}
 		}
-		sum += int64(cost(in.op))
+		rest.add(in)
 		if t := opensNaN(in.op); t != 0 && !hidesNaN(f.instrs[k+1].op) {
 			in.marks |= cleans
 			f.canon32 = f.canon32 || t == wasm.F32
@@ -157,7 +164,7 @@ func (f *function) finish() {
 		}
 	}
 	declared := f.numLocal - uint64(len(f.typ.Params))
-	f.entry = sum + costFunction + int64(declared)*costLocal
+	f.entry = rest.cost + costFunction + int64(declared)*costLocal
 }
 
 // slotsPerFrame is the number of values on the native stack that a frame

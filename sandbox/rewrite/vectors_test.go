@@ -120,6 +120,13 @@ func vectors() []vector {
 		})
 
 	b = new(wasmtest.Builder)
+	b.Export("f", 0, b.Func("i:i", "", op(0x02, 0x40, 0x20, 0, 0x10, 1, 0x0d, 0, 0x20, 0, 0x10, 1, 0x10, 1, 0x1a, 0x0b),
+		op(0x20, 0, 0x04, 0x40, 0x20, 0, 0x0f, 0x0b, 0x20, 0, 0x10, 1)))
+	b.Func("i:i", "", op(0x20, 0))
+	add("reading back", "the gas left is read back after the first and the third call; the last region has nobody to keep it for, nor has the arm that returns",
+		b, append(one(0), one(1)...))
+
+	b = new(wasmtest.Builder)
 	b.Export("f", 0, b.Func("i:i", strings.Repeat("I", 2047), // 2 times 2,048 values, and the instructions
 		op(0x20, 0, 0x45, 0x04, 0x40, 0x41, 0, 0x0f, 0x0b, 0x20, 0, 0x41, 1, 0x6b, 0x10, 0, 0x41, 1, 0x6a)))
 	add("heavy frames", "a function with 2,048 parameters and locals and one block takes two frames; with 10 of them 5 calls are open at most",

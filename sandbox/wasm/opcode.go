@@ -107,8 +107,8 @@ func foreign(op byte) (Feature, bool) {
 const (
 	OpI32LtS         Opcode = 0x48
 	OpI32LtU         Opcode = 0x49
-	OpI64LtS         Opcode = 0x53
 	OpI64LeU         Opcode = 0x58
+	OpI64GeS         Opcode = 0x59
 	OpF32Eq          Opcode = 0x5b // the first comparison of floats
 	OpF64Eq          Opcode = 0x61
 	OpF64Ge          Opcode = 0x66 // the last
