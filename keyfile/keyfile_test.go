@@ -2,10 +2,13 @@ package keyfile
 
 import (
 	"bytes"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"io/fs"
@@ -293,5 +296,49 @@ func TestUnreadableFiles(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// A key of another kind is named in words that people use.
+func TestOtherKindsAreNamed(t *testing.T) {
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ecdsaKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ecdhKey, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		key  any
+		want string
+	}{
+		{rsaKey, "holds an RSA key, not an Ed25519 one"},
+		{ecdsaKey, "holds an ECDSA key, not an Ed25519 one"},
+		{ecdhKey, "holds a key agreement key, not an Ed25519 one"},
+	} {
+		der, err := x509.MarshalPKCS8PrivateKey(test.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "key.pem")
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadEd25519(path, nil); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%v, want %q", err, test.want)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const want = `is a PEM block of type "CERTIFICATE": want "PRIVATE KEY" or "ENCRYPTED SIGSTORE PRIVATE KEY" or "ENCRYPTED PRIVATE KEY"`
+	if _, err := LoadEd25519(path, nil); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
 	}
 }

@@ -2,12 +2,17 @@ package keyfile
 
 import (
 	"bytes"
+	"crypto/ecdh"
+	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/rsa"
 	"encoding/pem"
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"filippo.io/mldsa"
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
@@ -73,7 +78,7 @@ func LoadEd25519(path string, pass Passphrase) (ed25519.PrivateKey, error) {
 	}
 	key, ok := private.(ed25519.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("%w: %q holds a %T, not an Ed25519 key", ErrFormat, path, private)
+		return nil, fmt.Errorf("%w: %q holds %s key, not an Ed25519 one", ErrFormat, path, algorithm(private))
 	}
 	return key, nil
 }
@@ -144,7 +149,7 @@ func LoadPublic(path string) (ed25519.PublicKey, error) {
 	}
 	key, ok := public.(ed25519.PublicKey)
 	if !ok {
-		return nil, fmt.Errorf("%w: %q holds a %T, not an Ed25519 key", ErrFormat, path, public)
+		return nil, fmt.Errorf("%w: %q holds %s key, not an Ed25519 one", ErrFormat, path, algorithm(public))
 	}
 	if err := edkey.Check(key); err != nil {
 		return nil, fmt.Errorf("%w: %q: %w", ErrFormat, path, err)
@@ -190,6 +195,28 @@ func readBlock(path string, havePass bool, plain, sealed []string) (*pem.Block, 
 	return block, nil
 }
 
+// algorithm names what a key is for, with its article.
+func algorithm(key any) string {
+	switch key.(type) {
+	case *rsa.PrivateKey, *rsa.PublicKey:
+		return "an RSA"
+	case *ecdsa.PrivateKey, *ecdsa.PublicKey:
+		return "an ECDSA"
+	case *ecdh.PrivateKey, *ecdh.PublicKey:
+		return "a key agreement"
+	}
+	return "another"
+}
+
+// oneOf lists names to choose from.
+func oneOf(names []string) string {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = strconv.Quote(name)
+	}
+	return strings.Join(quoted, " or ")
+}
+
 // singleBlock decodes a file that is exactly one PEM block without headers.
 func singleBlock(path string, data []byte, types []string) (*pem.Block, error) {
 	block, rest := pem.Decode(data)
@@ -198,7 +225,7 @@ func singleBlock(path string, data []byte, types []string) (*pem.Block, error) {
 		return nil, fmt.Errorf("%w: %q should be one PEM block without headers", ErrFormat, path)
 	}
 	if !slices.Contains(types, block.Type) {
-		return nil, fmt.Errorf("%w: %q is a PEM block of type %q, not %q", ErrFormat, path, block.Type, types)
+		return nil, fmt.Errorf("%w: %q is a PEM block of type %q: want %s", ErrFormat, path, block.Type, oneOf(types))
 	}
 	return block, nil
 }

@@ -190,7 +190,7 @@ func (v *verification) replayMembership() (string, *Error) {
 		return "", err
 	}
 	current := v.history.Current()
-	return fmt.Sprintf("%d changes, %d members, %d of %d admins decide", len(changes), current.Count(),
+	return fmt.Sprintf("epoch %d, %d members, %d of %d admins decide", len(changes), current.Count(),
 		current.AdminThreshold(), admins(current)), nil
 }
 

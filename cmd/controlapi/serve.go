@@ -243,7 +243,7 @@ func (p *controlPlane) listen() (net.Listener, error) {
 	if p.config.tlsCert != "" {
 		cert, err := tls.LoadX509KeyPair(p.config.tlsCert, p.config.tlsKey)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("certificate %q and its key %q: %w", p.config.tlsCert, p.config.tlsKey, err)
 		}
 		config = &tls.Config{
 			Certificates: []tls.Certificate{cert},
@@ -251,7 +251,7 @@ func (p *controlPlane) listen() (net.Listener, error) {
 			NextProtos:   []string{"h2", "http/1.1"},
 		}
 	}
-	ln, err := net.Listen("tcp", p.config.listen)
+	ln, err := wiring.ListenTCP(p.config.listen)
 	if err != nil {
 		return nil, err
 	}

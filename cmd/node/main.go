@@ -11,12 +11,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -36,7 +39,7 @@ func main() {
 	if sandbox.IsWorker() {
 		sandbox.WorkerMain()
 	}
-	wiring.Main(rootCommand(), nil)
+	wiring.Main(rootCommand(), hint)
 }
 
 // rootCommand builds the command line.
@@ -146,6 +149,9 @@ standard error.`,
 			if err := checkpoint.CheckMaxAge(c.maxAge); err != nil {
 				return wiring.Usage(cmd, fmt.Errorf("--max-age: %w", err))
 			}
+			if err := c.check(); err != nil {
+				return wiring.Usage(cmd, err)
+			}
 			logger := wiring.Logger(cmd.ErrOrStderr(), false)
 			// The next signal has its usual effect.
 			defer context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
@@ -176,6 +182,37 @@ standard error.`,
 		cmd.MarkFlagRequired(name)
 	}
 	return cmd
+}
+
+// check refuses numbers that cannot be meant, and addresses that are none.
+func (c *serveConfig) check() error {
+	switch {
+	case c.capacity < 0:
+		return fmt.Errorf("--capacity %d: want 1 or more, or 0 for the number of processors", c.capacity)
+	case c.keep < 1:
+		return fmt.Errorf("--keep-attestations %d: want 1 or more", c.keep)
+	case c.runTimeout <= 0:
+		return fmt.Errorf("--run-timeout %v: want more than 0s", c.runTimeout)
+	case c.drain < 0:
+		return fmt.Errorf("--drain-timeout %v: want 0s or more", c.drain)
+	case c.listen != "":
+		_, err := wiring.CheckAddress(c.listen)
+		return err
+	}
+	return nil
+}
+
+// hint says which command makes what a node lacks.
+func hint(cmd *cobra.Command, err error) string {
+	dir := cmd.Flags().Lookup("dir")
+	if dir == nil || !errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	var at *fs.PathError
+	if errors.As(err, &at) && strings.HasPrefix(filepath.Clean(at.Path), filepath.Join(dir.Value.String(), "keys")+string(filepath.Separator)) {
+		return fmt.Sprintf("\"node init --dir %s\" makes a node's keys; others are named by --attestation-key and --token-key", dir.Value)
+	}
+	return ""
 }
 
 // serve runs a node until ctx ends.

@@ -118,7 +118,7 @@ const maxNewer = 1 << 20
 func listExecutions(ctx context.Context, c *client.Client, limit int64, bar *progress) ([]*pb.ExecutionStatus, error) {
 	var answers []*pb.ExecutionStatus
 	for req := (&pb.ListExecutionsRequest{PageSize: 200}); ; {
-		bar.show(fmt.Sprintf("asked about %d executions", len(answers)))
+		bar.show(fmt.Sprintf("asked about %s", count(len(answers), "execution")))
 		res, err := patiently(ctx, pause, func() (*connect.Response[pb.ListExecutionsResponse], error) {
 			return c.Control.ListExecutions(ctx, connect.NewRequest(req))
 		})

@@ -48,9 +48,10 @@ func printNodes(w io.Writer, m *pb.ListClusterNodesResponse) {
 			}
 		}
 		rows = append(rows, []string{n.Id, n.Name, strconv.FormatUint(n.TrustLevel, 10), labels(n.Labels), nodeState(n), running,
-			info.GetArchitecture(), info.GetEngine(), strings.Join(info.GetIsolation(), ","), seen(n.GetStatus()), strconv.FormatUint(n.ExecutionsAttested, 10), diverged(n)})
+			seen(n.GetStatus()), strconv.FormatUint(n.ExecutionsAttested, 10), diverged(n)})
 	}
-	table(w, "NODE|NAME|TRUST|LABELS|STATE|RUNNING|ARCH|ENGINE|ISOLATION|HAS SEEN|ATTESTED|DIVERGED", rows)
+	table(w, "NODE|NAME|TRUST|LABELS|STATE|RUNNING|HAS SEEN|ATTESTED|DIVERGED", rows)
+	printSandboxes(w, m.Nodes)
 	for _, n := range m.Nodes {
 		for _, code := range n.GetStatus().GetProblems() {
 			fmt.Fprintf(w, "\n%s is not well: %s", n.Id, code)
@@ -65,6 +66,41 @@ func printNodes(w io.Writer, m *pb.ListClusterNodesResponse) {
 		}
 	}
 	fmt.Fprintf(w, "\nepoch %d, quorum %d of %d nodes\n", m.Epoch, m.NodeQuorum, len(m.Nodes))
+}
+
+// printSandboxes says what runs the modules and what confines them, once for all
+// nodes that say the same.
+func printSandboxes(w io.Writer, nodes []*pb.ClusterNode) {
+	const width = 78 // of a terminal that is 80 wide
+	ids := make(map[string][]string)
+	var kinds []string // in the order of the nodes
+	for _, n := range nodes {
+		info := n.GetInfo()
+		if info == nil {
+			continue // away
+		}
+		isolation := "nothing"
+		if len(info.Isolation) > 0 {
+			isolation = strings.Join(info.Isolation, ", ")
+		}
+		kind := fmt.Sprintf("%s on %s, confined by %s", info.Engine, info.Architecture, isolation)
+		if ids[kind] == nil {
+			kinds = append(kinds, kind)
+		}
+		ids[kind] = append(ids[kind], n.Id)
+	}
+	for _, kind := range kinds {
+		fmt.Fprintln(w)
+		line := strings.Join(ids[kind], ", ") + ":"
+		for word := range strings.FieldsSeq(kind) {
+			if len(line)+1+len(word) > width {
+				fmt.Fprintln(w, line)
+				line = " "
+			}
+			line += " " + word
+		}
+		fmt.Fprintln(w, line)
+	}
 }
 
 // diverged counts what a node said that others contradict.

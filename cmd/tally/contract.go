@@ -90,7 +90,7 @@ The module is checked as the control plane and every node will check it. Without
 			}
 			admission, err := sandbox.Admit(module, grant, limits)
 			if err != nil {
-				return err
+				return fmt.Errorf("%q: %w", modulePath, err)
 			}
 			if !cmd.Flags().Changed("capability") {
 				grant = admission.Needs

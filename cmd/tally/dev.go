@@ -16,6 +16,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
@@ -54,6 +55,9 @@ again on the same folder, the same cluster goes on. It is for development: one
 admin governs alone, all keys lie in one place, and contracts may run unmetered.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := wiring.CheckAddress(listen); err != nil {
+				return wiring.Usage(cmd, fmt.Errorf("--listen: %w", err))
+			}
 			d := &devRun{dir: dir, listen: listen, deadline: deadline, out: cmd.OutOrStdout(), bar: newProgress()}
 			return d.run(cmd.Context(), ready)
 		},
@@ -74,6 +78,7 @@ type devRun struct {
 	bar         *progress
 
 	children []*child
+	unlock   func() // nil before the folder is locked
 }
 
 func (d *devRun) path(parts ...string) string {
@@ -105,6 +110,9 @@ func (d *devRun) run(ctx context.Context, ready string) (err error) {
 func (d *devRun) start(ctx context.Context) (server string, err error) {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return "", err
+	}
+	if d.unlock, err = lockFolder(d.path("lock")); err != nil {
+		return "", withHint(fmt.Errorf("%q: %w", d.dir, err), "use the cluster that runs, stop it first, or name another folder with --dir")
 	}
 	control := d.path("control")
 	if _, err := os.Stat(filepath.Join(control, "logs.json")); errors.Is(err, fs.ErrNotExist) {
@@ -269,6 +277,7 @@ func (d *devRun) startNodes(ctx context.Context, server string, f founding) erro
 			"--dir", d.path(id), "--server", server, "--id", id, "--genesis", d.path(genesisName),
 			"--policy", d.path(auditPolicyName), "--membership-policy", d.path(membershipPolicyName),
 			"--attestation-key", d.path(keyPath(id, "attestation")), "--token-key", d.path(keyPath(id, "token")))
+		c.listened = true // it does not tell where
 		if err := d.launch(c); err != nil {
 			return err
 		}
@@ -371,6 +380,9 @@ func (d *devRun) wait(ctx context.Context) error {
 func (d *devRun) stop() {
 	for i := len(d.children) - 1; i >= 0; i-- {
 		d.children[i].stop()
+	}
+	if d.unlock != nil {
+		d.unlock()
 	}
 }
 

@@ -23,7 +23,7 @@ func statusCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status EXECUTION",
 		Short: "Show how an execution stands",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneDigest("execution", "an id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, c, err := a.client()
 			if err != nil {
@@ -268,7 +268,7 @@ has one too, which proves that.
 
 With --with-ancestors the file also proves every execution whose output went into
 the input, and the ones before it.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneDigest("execution", "an id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, c, err := a.client()
 			if err != nil {
@@ -343,7 +343,7 @@ func blobCommand(a *app) *cobra.Command {
 	get := &cobra.Command{
 		Use:   "get DIGEST",
 		Short: "Fetch a payload by its digest, for example an execution's output",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneDigest("payload", "a digest"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, c, err := a.client()
 			if err != nil {

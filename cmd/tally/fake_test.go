@@ -154,6 +154,11 @@ func (f *fakeControl) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 
 // signed returns the checkpoint of a log at its present size, cosigned now.
 func (f *fakeControl) signed(log membership.LogName) ([]byte, error) {
+	return f.signedAt(log, time.Now())
+}
+
+// signedAt returns the checkpoint of a log at its present size, cosigned at a time.
+func (f *fakeControl) signedAt(log membership.LogName, at time.Time) ([]byte, error) {
 	state := f.history.Current()
 	c := checkpoint.Checkpoint{Origin: state.Logs().Named(log).Origin, Size: int64(len(f.entries))}
 	var err error
@@ -168,7 +173,6 @@ func (f *fakeControl) signed(log membership.LogName) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	at := time.Now()
 	if f.lie == "old" {
 		at = at.Add(-time.Hour)
 	}
@@ -260,7 +264,8 @@ func (f *fakeControl) VerifyMembership(_ context.Context, req *connect.Request[p
 			*p.to = append(*p.to, h[:])
 		}
 	}
-	out.MembershipCheckpoint, err = f.signed(membership.LogMembership)
+	// As of the last change, which here is long past.
+	out.MembershipCheckpoint, err = f.signedAt(membership.LogMembership, time.Now().AddDate(0, -1, 0))
 	return connect.NewResponse(out), err
 }
 

@@ -76,14 +76,14 @@ on the server's word.
 
 The outputs went to standard input in the order in which parents are listed, then
 the submission's own input.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneDigest("execution", "an id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if bounds.depth < 0 || bounds.depth > maxLineageDepth || bounds.count < 1 || bounds.count > maxLineageCount {
 				return wiring.Usage(cmd, fmt.Errorf("--depth is 0 to %d, --most 1 to %d", maxLineageDepth, maxLineageCount))
 			}
 			id, err := digest.Parse(args[0])
 			if err != nil {
-				return wiring.Usage(cmd, fmt.Errorf("execution %q: an id has 64 lowercase hexadecimal characters", args[0]))
+				return err
 			}
 			p, c, err := a.client()
 			if err != nil {
@@ -288,7 +288,7 @@ func printLineage(w io.Writer, l *lineage) {
 		}
 	}
 	draw(l.Root, "", "")
-	fmt.Fprintf(w, "\n%d executions verified, each from its own proof bundle", len(l.Executions))
+	fmt.Fprintf(w, "\n%s verified, each from its own proof bundle", count(len(l.Executions), "execution"))
 	if len(l.Executions) > 1 {
 		fmt.Fprint(w, "; the outputs of parents are those that their children read")
 	}

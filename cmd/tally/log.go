@@ -96,6 +96,9 @@ func logRecordsCommand(a *app) *cobra.Command {
 		Short: "List the records of the audit log that you may see",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if most < 1 {
+				return wiring.Usage(cmd, fmt.Errorf("--number %d: want 1 or more", most))
+			}
 			_, c, err := a.client()
 			if err != nil {
 				return err
@@ -126,7 +129,7 @@ func logRecordsCommand(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().Uint64Var(&start, "start", 0, "first index")
-	cmd.Flags().IntVarP(&most, "number", "n", 100, "at most this many")
+	cmd.Flags().IntVarP(&most, "number", "n", 100, "at most this many, 1 or more")
 	return cmd
 }
 
@@ -174,9 +177,9 @@ func summary(rec *pb.Record) (kind, what string) {
 		for _, item := range b.OperationBatch.Items {
 			n += item.Count
 		}
-		return "operation batch", fmt.Sprintf("%d operations of %s", n, b.OperationBatch.Tenant)
+		return "operation batch", fmt.Sprintf("%s of %s", count(int(n), "operation"), b.OperationBatch.Tenant)
 	case *pb.Record_Unauthenticated:
-		return "unauthenticated", fmt.Sprintf("%d kinds of refusals", len(b.Unauthenticated.Counts))
+		return "unauthenticated", count(len(b.Unauthenticated.Counts), "kind") + " of refusals"
 	case *pb.Record_Erasure:
 		return "erasure", shortHex(b.Erasure.Digest)
 	}

@@ -16,14 +16,16 @@ import (
 )
 
 func main() {
-	if _, err := wiring.Execute(rootCommand(&app{})); err != nil {
-		os.Exit(report(os.Stderr, err))
+	a := new(app)
+	if _, err := wiring.Execute(rootCommand(a)); err != nil {
+		os.Exit(report(os.Stderr, unreached(err, a.server)))
 	}
 }
 
 // app is what every command shares: the profile and how to print.
 type app struct {
 	profilePath string
+	server      string        // that the command talks to, once it does
 	maxAge      time.Duration // of the membership's cosignatures
 	printer     printer
 }
@@ -69,7 +71,7 @@ func (a *app) client() (*profile, *client.Client, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	p.maxAge = a.maxAge
+	p.maxAge, a.server = a.maxAge, p.Server
 	key, err := p.key("token")
 	if err != nil {
 		return nil, nil, err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/internal/printable"
+	"github.com/tallystick/tallystick/keyfile"
 )
 
 // Exit codes, also in the help of the root command.
@@ -54,14 +55,13 @@ func report(w io.Writer, err error) int {
 	hint, code := "", exitError
 	if errors.As(err, &ce) {
 		text = printable.Text(ce.Message())
-		if ce.Code() == connect.CodeUnavailable && !strings.HasPrefix(text, "[") {
-			hint = "is the control plane running? `tally dev` starts one"
-		}
 	}
 	fmt.Fprintf(w, "tally: error: %s\n", text)
 	var h *hintError
 	if errors.As(err, &h) {
 		hint = h.hint
+	} else if errors.Is(err, keyfile.ErrPassphrase) {
+		hint = "TALLY_PASSPHRASE_FILE names the file that holds the passphrase"
 	}
 	var usage *wiring.UsageError
 	if errors.As(err, &usage) {

@@ -36,6 +36,10 @@ type child struct {
 	exited   chan struct{}
 	err      error
 	stopping chan struct{}
+	// listened says that the server has been up, or that nobody waits for that. One
+	// that never was is not started again and again: something is wrong with how it
+	// is started. Guarded by mu.
+	listened bool
 	notify   func(format string, args ...any)
 }
 
@@ -73,6 +77,7 @@ func run(ctx context.Context, name string, args ...string) ([]byte, error) {
 // start wait a little longer.
 const (
 	maxRestarts   = 20
+	maxStarts     = 4 // before it has listened; the last one of the folder may be about to end
 	restartWindow = time.Minute
 	restartDelay  = 100 * time.Millisecond
 )
@@ -97,6 +102,7 @@ func (c *child) start() error {
 func (c *child) listenAt(addr string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.listened = true
 	if i := slices.Index(c.args, "--listen"); i >= 0 {
 		c.args[i+1] = addr
 	}
@@ -145,7 +151,13 @@ func (c *child) supervise(cmd *exec.Cmd) {
 		for now.Sub(deaths[0]) > restartWindow {
 			deaths = deaths[1:]
 		}
-		if len(deaths) > maxRestarts {
+		c.mu.Lock()
+		most := maxRestarts
+		if !c.listened {
+			most = maxStarts
+		}
+		c.mu.Unlock()
+		if len(deaths) > most {
 			c.err = died
 			return
 		}

@@ -54,8 +54,8 @@ func memberProposeCommand(a *app) *cobra.Command {
 			for _, text := range h.Current().Describe(change) {
 				fmt.Fprintf(w, "    %s\n", text)
 			}
-			fmt.Fprintf(w, "it needs the signatures of %d admins, and of each key that it adds: tally member sign %s\n",
-				h.Current().AdminThreshold(), output)
+			fmt.Fprintf(w, "it must be signed by %s, and by each key that it adds: tally member sign %s\n",
+				count(int(h.Current().AdminThreshold()), "admin"), output)
 		})
 	}
 	cmd.AddCommand(

@@ -19,7 +19,7 @@ func provenanceCommand(a *app) *cobra.Command {
 		Long: `Show the provenance record as the server tells it, or with --chain the links of
 the provenance chain. To have it proven, fetch the bundle with "tally proof" and
 check it with "verifier proof".`,
-		Args: cobra.ExactArgs(1),
+		Args: oneDigest("execution", "an id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, c, err := a.client()
 			if err != nil {

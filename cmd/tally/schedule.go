@@ -61,7 +61,7 @@ replayed from the profile's genesis and from the contract, and compared with the
 schedule hash and the assignment that the control plane tells; a difference is an
 error. That the request pins this epoch and contract is proven by the bundle
 ("tally proof").`,
-		Args: cobra.ExactArgs(1),
+		Args: oneDigest("execution", "an id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, c, err := a.client()
 			if err != nil {

@@ -79,6 +79,11 @@ func memberProof(ctx context.Context, p *profile, c *client.Client, id string, e
 	if err != nil {
 		return nil, nil, err
 	}
+	if epoch == 0 {
+		if epoch, err = currentEpoch(ctx, c, trust); err != nil {
+			return nil, nil, err
+		}
+	}
 	res, err := c.Membership.VerifyMembership(ctx, connect.NewRequest(&pb.VerifyMembershipRequest{Principal: id, Epoch: epoch}))
 	if err != nil {
 		return nil, nil, err
@@ -95,19 +100,26 @@ func memberProof(ctx context.Context, p *profile, c *client.Client, id string, e
 	if err != nil {
 		return nil, nil, fmt.Errorf("the control plane's answer: %w", err)
 	}
-	if epoch == 0 {
-		// What counts as current the control plane says; that it is not long past
-		// shows in the age of the cosignatures.
-		epoch = m.Epoch
-		if _, err := trust.VerifyCheckpoint(m.MembershipCheckpoint); err != nil {
-			return nil, nil, err
-		}
-	}
 	report, err := member.Verify(file, member.Trust{Policy: trust.Policy, Genesis: trust.Genesis}, member.Question{Principal: id, Epoch: epoch})
 	if err != nil {
 		return nil, nil, fmt.Errorf("the control plane's answer does not hold: %w", err)
 	}
 	return file, report, nil
+}
+
+// currentEpoch is the last one that a fresh checkpoint of the membership log covers,
+// since each change makes the next. A proof's own checkpoint does not tell: it is
+// the first that covers its epoch, and keeps the cosignatures of that time.
+func currentEpoch(ctx context.Context, c *client.Client, trust client.MembershipTrust) (uint64, error) {
+	root, err := c.Control.GetClusterRoot(ctx, connect.NewRequest(&pb.GetClusterRootRequest{}))
+	if err != nil {
+		return 0, err
+	}
+	verified, err := trust.VerifyCheckpoint(root.Msg.MembershipCheckpoint)
+	if err != nil {
+		return 0, err
+	}
+	return uint64(verified.Checkpoint.Size), nil
 }
 
 func printMember(w io.Writer, r *member.Report) {

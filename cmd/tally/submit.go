@@ -176,7 +176,7 @@ func cancelCommand(a *app) *cobra.Command {
 		Long: `Cancel an open execution with your tenant's signature. What nodes say of it later is
 kept as evidence. Cancelling again changes nothing; what has ended otherwise stays
 as it is, and the command fails and says how it ended.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneDigest("execution", "an id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, c, err := a.client()
 			if err != nil {

@@ -6,6 +6,9 @@ import (
 	"os"
 	"slices"
 
+	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/dsse"
@@ -26,6 +29,19 @@ func (p *profile) policy(name string) (*checkpoint.Policy, error) {
 }
 
 func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
+
+// oneDigest checks that a command has one argument, which names a thing by a digest.
+func oneDigest(thing, name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := cobra.ExactArgs(1)(cmd, args); err != nil {
+			return err
+		}
+		if _, err := digest.Parse(args[0]); err != nil {
+			return wiring.Usage(cmd, fmt.Errorf("%s %q: %s has 64 lowercase hexadecimal characters", thing, args[0], name))
+		}
+		return nil
+	}
+}
 
 func digestOf(data []byte) string { return digest.Of(data).String() }
 

@@ -148,7 +148,7 @@ func classify(err error) (code int, hint string) {
 	case errors.Is(err, checkpoint.ErrPolicy), errors.Is(err, checkpoint.ErrKey):
 		return exitMalformed, ""
 	case errors.Is(err, context.Canceled):
-		return exitFailed, "interrupted; run the same command again"
+		return exitFailed, "run the same command again"
 	}
 	for _, e := range logExits {
 		if errors.Is(err, e.err) {

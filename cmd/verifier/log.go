@@ -102,6 +102,10 @@ func runLog(cmd *cobra.Command, f logFlags, place string) error {
 	audit.Progress = progress.show
 	report, state, err := audit.Run(cmd.Context(), remembered)
 	progress.clear()
+	if err != nil && anotherLog(err, policy, origin, remembered) {
+		return fail(exitOther, "another log of the same name wants a state file of its own: name one with --state; if the log's key was replaced, name the old key in the policy too, and this is proof of what the log did",
+			"state file %q remembers a checkpoint of %q that is signed by no key of the policy, and this log does not extend it", f.state, origin)
+	}
 	var fork *tiles.ForkError
 	if errors.As(err, &fork) {
 		if saved := saveEvidence(f.state+".evidence", policy, fork); saved != nil {
@@ -126,6 +130,17 @@ func runLog(cmd *cobra.Command, f logFlags, place string) error {
 	}
 	printLog(cmd.OutOrStdout(), out)
 	return nil
+}
+
+// anotherLog reports whether what contradicts the log was remembered of a log
+// that the policy does not name, though it has the same origin: that says nothing
+// against this one.
+func anotherLog(err error, policy *checkpoint.Policy, origin string, remembered *tiles.State) bool {
+	if remembered == nil || !errors.Is(err, tiles.ErrFork) && !errors.Is(err, tiles.ErrRollback) {
+		return false
+	}
+	_, err = checkpoint.Open(remembered.Checkpoint, origin, policy.LogKeys(origin))
+	return errors.Is(err, checkpoint.ErrLogSignature)
 }
 
 // readPolicy reads the policy, or makes one of the key.

@@ -54,7 +54,8 @@ func TestMain(m *testing.M) {
 //	exits CODE ARG...    runs "verifier ARG..." and checks its exit code
 //	log NAME N           makes a log with N entries, or adds up to N; sets URL, the
 //	                     same as URL_NAME, and VKEY, and writes log.policy.
-//	                     Another NAME has the same key and other entries.
+//	                     Another NAME has the same key and other entries, but
+//	                     "rekeyed" has OTHERKEY.
 //	witness NAME LOG N   makes a witness that shows LOG at size N, or lets it go on;
 //	                     adds it to witness.policy, where every witness must
 //	                     cosign; sets WITNESS_NAME to its URL
@@ -283,9 +284,13 @@ func exitsCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// otherKey is what OTHERKEY is made from.
+const otherKey = "another key"
+
 // testLog is a log that serves itself as static resources.
 type testLog struct {
 	url     string
+	rekeyed bool       // it has otherKey
 	mu      sync.Mutex // guards what follows
 	entries [][]byte
 	hashes  []tlog.Hash
@@ -324,7 +329,7 @@ func logCmd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	l := logs[args[0]]
 	if l == nil {
-		l = &testLog{damaged: map[string]bool{}}
+		l = &testLog{damaged: map[string]bool{}, rekeyed: args[0] == "rekeyed"}
 		logs[args[0]] = l
 		srv := httptest.NewServer(l)
 		ts.Defer(srv.Close)
@@ -339,7 +344,7 @@ func logCmd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("URL", l.url)
 	ts.Setenv("URL_"+args[0], l.url)
 	ts.Setenv("VKEY", vkey)
-	other, err := checkpoint.Vkey(logOrigin, testcluster.Public("another key"))
+	other, err := checkpoint.Vkey(logOrigin, testcluster.Public(otherKey))
 	ts.Check(err)
 	ts.Setenv("OTHERKEY", other)
 }
@@ -407,7 +412,11 @@ func (l *testLog) signed(size int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	signer, err := checkpoint.NewSigner(logOrigin, testcluster.Key(logOrigin))
+	key := testcluster.Key(logOrigin)
+	if l.rekeyed {
+		key = testcluster.Key(otherKey)
+	}
+	signer, err := checkpoint.NewSigner(logOrigin, key)
 	if err != nil {
 		return nil, err
 	}

@@ -95,7 +95,7 @@ func readReplayState(ctx context.Context, name string, source *tiles.Source) (*r
 		return nil, err
 	}
 	if s.Size > 0 && base64.StdEncoding.EncodeToString(root[:]) != s.RootHash {
-		return nil, fail(exitFork, "keep the state file and the log as evidence: run \"verifier log\" for proof of the fork",
+		return nil, fail(exitFork, "keep the state file and the log as evidence, and run \"verifier log\" for proof of the fork; if it is another log of the same name, name another file with --state",
 			"the log had root hash %s at size %d, and now has %s there", s.RootHash, s.Size, base64.StdEncoding.EncodeToString(root[:]))
 	}
 	return s, nil

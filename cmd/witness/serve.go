@@ -194,7 +194,7 @@ type certificate struct {
 func (c *certificate) load() error {
 	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
 	if err != nil {
-		return fmt.Errorf("certificate: %w", err)
+		return fmt.Errorf("certificate %q and its key %q: %w", c.cert, c.key, err)
 	}
 	c.current.Store(&pair)
 	return nil

@@ -237,5 +237,5 @@ func (v *verification) replay() (string, *Error) {
 		return "", refuse(CodeLogKeys, "no key that policy and membership both name for %q has signed: %w", v.tree.Origin, err)
 	}
 	v.report.Lawful = true
-	return fmt.Sprintf("%d changes, %d principals at the end", history.Size(), history.Current().Count()), nil
+	return fmt.Sprintf("epoch %d at the end, with %d principals", history.Size(), history.Current().Count()), nil
 }

@@ -45,7 +45,7 @@ async function show() {
     replace(main, welcome());
     return;
   }
-  replace(main, h("p", { class: "loading", role: "status" }, "Asking the control plane…"));
+  replace(main, h("p", { class: "loading", role: "status" }, route.signedIn ? "Asking the control plane…" : "Starting the verifier…"));
   try {
     const content = await route.view({ id: hash.match(route.pattern)[1], signal, refresh: show });
     if (!signal.aborted) replace(main, content);

@@ -9,9 +9,12 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/keyfile"
 )
 
 // The exit statuses that all programs share, beside 0. verifier and tally have
@@ -53,24 +56,94 @@ func Main(root *cobra.Command, hint func(*cobra.Command, error) string) {
 
 // Execute runs a command line and returns the command it was. The context of the
 // command ends with SIGINT or SIGTERM. Whatever is wrong before the command has
-// begun is a *UsageError. The program gets a flag --version.
+// begun is a *UsageError; a command whose output could not be written has failed.
+// The program gets a flag --version.
 func Execute(root *cobra.Command) (*cobra.Command, error) {
 	root.Version = Version()
+	out := &output{w: root.OutOrStdout()}
+	root.SetOut(out)
+	root.SetHelpCommand(helpCommand())
+	root.InitDefaultCompletionCmd()
 	begun := false
 	prepare(root, &begun)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	cmd, err := root.ExecuteContextC(ctx)
-	if err != nil && !begun {
+	switch {
+	case out.err != nil && (err == nil || errors.Is(err, out.err)):
+		err = fmt.Errorf("standard output: %w", out.err)
+	case err != nil && !begun:
 		err = Usage(cmd, err)
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		err = interrupted{}
 	}
 	return cmd, err
 }
 
-// prepare makes every command say that it has begun, and every group of commands
-// refuse what is no command of it: cobra would print the group's help and report
-// success.
+// interrupted is what a command fails with that a signal has ended.
+type interrupted struct{}
+
+func (interrupted) Error() string { return "interrupted" }
+func (interrupted) Unwrap() error { return context.Canceled }
+
+// output remembers why it could not be written to, since what prints a table or a
+// help text does not look. It is used by one goroutine at a time, as any output.
+type output struct {
+	w   io.Writer
+	err error // the first one
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	if err != nil && o.err == nil {
+		o.err = err
+	}
+	return n, err
+}
+
+// helpCommand is cobra's own but for a topic that does not exist, which is a
+// mistake in the command line.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]...",
+		Short: "Explain a command",
+		Long:  "Explain a command, as --help after it does.",
+		Args:  cobra.ArbitraryArgs,
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+			if topic, rest, err := c.Root().Find(args); err == nil && len(rest) == 0 {
+				for _, sub := range topic.Commands() {
+					if sub.IsAvailableCommand() {
+						names = append(names, cobra.CompletionWithDesc(sub.Name(), sub.Short))
+					}
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			topic, rest, err := c.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return Usage(c.Root(), fmt.Errorf("no help for %q: no such command", strings.Join(args, " ")))
+			}
+			topic.InitDefaultHelpFlag()
+			return topic.Help()
+		},
+	}
+}
+
+// prepare makes every command say that it has begun and which arguments it takes,
+// and every group of commands refuse what is no command of it: cobra would print
+// the group's help and report success.
 func prepare(cmd *cobra.Command, begun *bool) {
+	if check := cmd.Args; check != nil && cmd.HasParent() {
+		cmd.Args = func(c *cobra.Command, args []string) error {
+			err := check(c, args)
+			var own *UsageError // of the program, which says more than that the number is wrong
+			if err == nil || errors.As(err, &own) {
+				return err
+			}
+			return argumentsError(c, args)
+		}
+	}
 	if cmd.Run == nil && cmd.RunE == nil && cmd.HasParent() {
 		cmd.Args = cobra.ArbitraryArgs
 		cmd.RunE = func(c *cobra.Command, args []string) error {
@@ -91,6 +164,19 @@ func prepare(cmd *cobra.Command, begun *bool) {
 	}
 }
 
+// argumentsError says which arguments a command takes, as its usage line names
+// them, and which it was given.
+func argumentsError(cmd *cobra.Command, args []string) error {
+	_, want, _ := strings.Cut(cmd.Use, " ")
+	switch {
+	case want == "", strings.HasPrefix(want, "-"): // flags only
+		return fmt.Errorf("unexpected argument %q: %q takes none", args[0], cmd.CommandPath())
+	case len(args) == 0:
+		return fmt.Errorf("missing argument: want %s %s", cmd.CommandPath(), want)
+	}
+	return fmt.Errorf("the arguments %q: want %s %s", args, cmd.CommandPath(), want)
+}
+
 // complain says what went wrong and returns the exit status.
 func complain(w io.Writer, cmd *cobra.Command, err error, hint func(*cobra.Command, error) string) int {
 	status, text := StatusFailed, ""
@@ -99,6 +185,9 @@ func complain(w io.Writer, cmd *cobra.Command, err error, hint func(*cobra.Comma
 		status, text = StatusUsage, usage.Hint()
 	} else if hint != nil {
 		text = hint(cmd, err)
+	}
+	if text == "" && errors.Is(err, keyfile.ErrPassphrase) && cmd.Flags().Lookup("passphrase-file") != nil {
+		text = "--passphrase-file names the file that holds the passphrase, which is the same for all private keys of a directory"
 	}
 	program := cmd.Root().Name()
 	fmt.Fprintf(w, "%s: error: %v\n", program, err)

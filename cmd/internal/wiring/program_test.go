@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tallystick/tallystick/keyfile"
 )
 
 func TestComplaint(t *testing.T) {
@@ -74,7 +76,17 @@ func TestExecuteTellsWrongUsage(t *testing.T) {
 		{"rotate-key begin", "", false},
 		{"rotate-key frobnicate", `unknown command "frobnicate" for "program rotate-key"`, true},
 		{"frobnicate", `unknown command "frobnicate" for "program"`, true},
-		{"rotate-key begin now", `unknown command "now" for "program rotate-key begin"`, true},
+		{"rotate-key begin now", `unexpected argument "now": "program rotate-key begin" takes none`, true},
+		{"proof", "missing argument: want program proof EXECUTION", true},
+		{"proof a b", `the arguments ["a" "b"]: want program proof EXECUTION`, true},
+		{"submit a", `unexpected argument "a": "program submit" takes none`, true},
+		{"help", "", false},
+		{"help serve", "", false},
+		{"help rotate-key begin", "", false},
+		{"help frobnicate", `no help for "frobnicate": no such command`, true},
+		{"help rotate-key frobnicate", `no help for "rotate-key frobnicate": no such command`, true},
+		{"completion bash", "", false},
+		{"completion klingon", `unknown command "klingon" for "program completion"`, true},
 		{"--fast", "unknown flag: --fast", true},
 		{"serve", `required flag(s) "dir" not set`, true},
 		{"serve --dir", "flag needs an argument: --dir", true},
@@ -93,7 +105,10 @@ func TestExecuteTellsWrongUsage(t *testing.T) {
 		serve.Flags().StringVar(&dir, "dir", "", "folder")
 		serve.MarkFlagRequired("dir")
 		root := &cobra.Command{Use: "program", SilenceErrors: true, SilenceUsage: true}
-		root.AddCommand(group, serve)
+		none := func(*cobra.Command, []string) error { return nil }
+		proof := &cobra.Command{Use: "proof EXECUTION", Args: cobra.ExactArgs(1), RunE: none}
+		submit := &cobra.Command{Use: "submit --input FILE", Args: cobra.NoArgs, RunE: none}
+		root.AddCommand(group, serve, proof, submit)
 		root.SetOut(io.Discard)
 		root.SetArgs(strings.Fields(test.args))
 		_, err := Execute(root)
@@ -106,6 +121,77 @@ func TestExecuteTellsWrongUsage(t *testing.T) {
 		var usage *UsageError
 		if err == nil || !strings.HasSuffix(err.Error(), test.err) || errors.As(err, &usage) != test.usage {
 			t.Errorf("%q: %v, wrong usage %v, want %q and %v", test.args, err, usage != nil, test.err, test.usage)
+		}
+	}
+}
+
+// full is an output without space.
+type full struct{}
+
+var errFull = errors.New("no space left on device")
+
+func (full) Write([]byte) (int, error) { return 0, errFull }
+
+// A script that keeps what a program prints must see that it was not kept.
+func TestOutputThatCannotBeWritten(t *testing.T) {
+	failing := errors.New("no such log")
+	for _, test := range []struct {
+		args   string
+		status int
+		want   string
+	}{
+		{"print", StatusFailed, "program: error: standard output: no space left on device\n"},
+		{"print --fail", StatusFailed, "program: error: no such log\n"},
+		{"silent", 0, ""},
+		{"--help", StatusFailed, "program: error: standard output: no space left on device\n"},
+		{"--version", StatusFailed, "program: error: standard output: no space left on device\n"},
+		{"completion bash", StatusFailed, "program: error: standard output: no space left on device\n"},
+	} {
+		var fail bool
+		print := &cobra.Command{Use: "print", RunE: func(c *cobra.Command, _ []string) error {
+			fmt.Fprintln(c.OutOrStdout(), "a line")
+			if fail {
+				return failing
+			}
+			return nil
+		}}
+		print.Flags().BoolVar(&fail, "fail", false, "fail")
+		silent := &cobra.Command{Use: "silent", RunE: func(*cobra.Command, []string) error { return nil }}
+		root := &cobra.Command{Use: "program", SilenceErrors: true, SilenceUsage: true}
+		root.AddCommand(print, silent)
+		root.SetOut(full{})
+		root.SetArgs(strings.Fields(test.args))
+		var stderr bytes.Buffer
+		status := 0
+		if cmd, err := Execute(root); err != nil {
+			status = complain(&stderr, cmd, err, nil)
+		}
+		if status != test.status || stderr.String() != test.want {
+			t.Errorf("%q: status %d, standard error %q, want %d and %q", test.args, status, &stderr, test.status, test.want)
+		}
+	}
+}
+
+// The libraries speak of a passphrase; a program knows which flag brings it.
+func TestPassphraseHint(t *testing.T) {
+	missing := fmt.Errorf("%w: \"d/log.key\" is encrypted", keyfile.ErrPassphrase)
+	for _, test := range []struct {
+		flag bool
+		want string
+	}{
+		{true, "program: hint: --passphrase-file names the file"},
+		{false, ""},
+	} {
+		root := &cobra.Command{Use: "program", SilenceErrors: true, SilenceUsage: true, RunE: func(*cobra.Command, []string) error { return missing }}
+		if test.flag {
+			root.Flags().String("passphrase-file", "", "file")
+		}
+		root.SetArgs(nil)
+		cmd, err := Execute(root)
+		var stderr bytes.Buffer
+		status := complain(&stderr, cmd, err, nil)
+		if _, hint, _ := strings.Cut(stderr.String(), "\n"); status != StatusFailed || !strings.HasPrefix(hint, test.want) || (hint == "") != (test.want == "") {
+			t.Errorf("with the flag %v: status %d, hint %q, want %q", test.flag, status, hint, test.want)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/tallystick/tallystick/keyfile"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
@@ -32,7 +33,7 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 func ReadPolicy(path string) (*checkpoint.Policy, error) {
 	text, err := ReadFile(path, checkpoint.MaxPolicySize)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading the policy: %w", err)
 	}
 	policy, err := checkpoint.ParsePolicy(text)
 	if err != nil {
@@ -87,7 +88,7 @@ func Listen(address, addrFile string, stderr io.Writer) (net.Listener, error) {
 	if _, err := CheckAddress(address); err != nil {
 		return nil, err
 	}
-	ln, err := net.Listen("tcp", address)
+	ln, err := ListenTCP(address)
 	if err != nil {
 		return nil, err
 	}
@@ -99,6 +100,31 @@ func Listen(address, addrFile string, stderr io.Writer) (net.Listener, error) {
 	}
 	fmt.Fprintf(stderr, "listening addr=%s\n", ln.Addr())
 	return ln, nil
+}
+
+// ListenTCP listens on address. Its errors name the address and say, where that is
+// known, what to do.
+func ListenTCP(address string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", address)
+	if err == nil {
+		return ln, nil
+	}
+	advice := ""
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		advice = ": stop the program that listens there, or choose another port"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		advice = ": no interface of this machine has it"
+	case errors.Is(err, syscall.EACCES):
+		advice = ": ports below 1024 take a privilege, choose a higher one"
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		err = op.Err // the rest repeats the address
+	}
+	if call := (*os.SyscallError)(nil); errors.As(err, &call) {
+		err = call.Err
+	}
+	return nil, fmt.Errorf("listening at %q: %w%s", address, err, advice)
 }
 
 // EndProcess returns a function that says why on stderr, in one line, and ends

@@ -3,6 +3,8 @@ package wiring
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -78,5 +80,28 @@ func TestPassphrase(t *testing.T) {
 	}
 	if p, err := Passphrase(path)(); err != nil || string(p) != "secret" {
 		t.Errorf("%q, %v", p, err)
+	}
+}
+
+func TestListenErrors(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, test := range []struct{ address, want string }{
+		{taken.Addr().String(), "address already in use: stop the program that listens there, or choose another port"},
+		{"192.0.2.1:0", "no interface of this machine has it"},
+		{"127.0.0.1:99999", "invalid port"},
+	} {
+		ln, err := Listen(test.address, "", io.Discard)
+		if err == nil {
+			ln.Close()
+			t.Errorf("%q: no error", test.address)
+			continue
+		}
+		if want := fmt.Sprintf("listening at %q: ", test.address); !strings.HasPrefix(err.Error(), want) || !strings.HasSuffix(err.Error(), test.want) || strings.Contains(err.Error(), "bind:") {
+			t.Errorf("%q: %v, want %s… %s", test.address, err, want, test.want)
+		}
 	}
 }

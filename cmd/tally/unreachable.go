@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+
+	"connectrpc.com/connect"
+)
+
+// statusLine is what connect makes of an answer that is not of its protocol.
+var statusLine = regexp.MustCompile(`^([0-9]{3}) [A-Z]`)
+
+// unreached names the server in an error that came from not reaching a control
+// plane there, and says what to look at. Other errors, those that a control plane
+// answered among them, it returns as they are.
+func unreached(err error, server string) error {
+	var ce *connect.Error
+	if !errors.As(err, &ce) || connect.IsWireError(ce) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	if hinted := (*hintError)(nil); errors.As(err, &hinted) {
+		return err
+	}
+	if m := statusLine.FindStringSubmatch(ce.Message()); m != nil {
+		hint := "the profile's \"server\" should be the address of a control plane, without a path"
+		if m[1] == "400" && strings.HasPrefix(server, "http:") {
+			hint += "; if it wants TLS, https"
+		}
+		return withHint(fmt.Errorf("%s answers %q, which no control plane does", server, ce.Message()), hint)
+	}
+	if ce.Code() != connect.CodeUnavailable && ce.Code() != connect.CodeDeadlineExceeded {
+		return err
+	}
+	cause, hint := unreachable(ce.Unwrap())
+	return withHint(fmt.Errorf("no answer from the control plane at %s: %w", server, cause), hint)
+}
+
+// unreachable returns the innermost cause for which a connection failed, and what
+// to do about it.
+func unreachable(err error) (cause error, hint string) {
+	var name *net.DNSError
+	var call *os.SyscallError
+	var timeout net.Error
+	var unknown x509.UnknownAuthorityError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return errors.New("it speaks plain http"), "the profile's \"server\" should begin with http://, which is for loopback addresses only"
+	case errors.As(err, &unknown):
+		return unknown, "SSL_CERT_FILE names a file with the authorities to trust; without it they are the system's"
+	case errors.As(err, &certificate):
+		return certificate.Err, "the server's certificate must be for the host that the profile names, and valid now by this machine's clock"
+	case errors.As(err, &name):
+		return fmt.Errorf("no address for %q", name.Name), "check the profile's \"server\" and this machine's name service"
+	case errors.As(err, &call):
+		return call.Err, "is the control plane running? `tally dev` starts one"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return errors.New("it took too long"), "check the address, and what lies between"
+	}
+	return err, "is the control plane running? `tally dev` starts one"
+}
