@@ -504,6 +504,21 @@ func TestExpiredToken(t *testing.T) {
 	b.sees("h1", "Your token has expired")
 }
 
+// A server that is gone is named in words, not in those of the browser.
+func TestServerGone(t *testing.T) {
+	_, server := newFakeAPI(t)
+	b := newBrowser(t)
+	b.do(chromedp.Navigate(server.URL + "/#token=" + goodToken))
+	b.sees("h2", "Cluster root verified in this browser")
+	if _, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](`window.fetch = () => Promise.reject(new TypeError("Failed to fetch")), true`)); err != nil {
+		t.Fatal(err)
+	}
+	b.do(chromedp.Click(`nav a[data-view="executions"]`))
+	b.sees(".banner", "The server does not answer.")
+	b.hides(".banner", "Failed to fetch")
+	b.sees("button", "Try again")
+}
+
 // TestLocalVerdictIsTheVerifiers: what the page computes is what Go computes.
 func TestLocalVerdictIsTheVerifiers(t *testing.T) {
 	api, server := newFakeAPI(t)

@@ -154,12 +154,7 @@ func (p *progress) done() {
 }
 
 // count is a number of things, in words.
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
+func count(n int, noun string) string { return wiring.Count(n, noun) }
 
 // short is the first part of an id, for tables.
 func short(id string) string {

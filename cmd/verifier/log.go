@@ -213,7 +213,7 @@ func printLog(w io.Writer, r logReport) {
 	if r.Remembered > 0 {
 		row("extends", "the tree of size %d that was verified before", r.Remembered)
 	}
-	row("checked", "%d entries and %d tiles", r.Entries, r.Tiles)
+	row("checked", "%s and %s", wiring.Count(r.Entries, "entry"), wiring.Count(r.Tiles, "tile"))
 	row("remembered in", "%s", r.State)
 }
 

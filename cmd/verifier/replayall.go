@@ -128,7 +128,7 @@ func (r *replayAllReport) remembers(s *replayState) {
 func (r *replayAllReport) verdict() error {
 	if n := len(r.Differs); n > 0 {
 		return fail(exitDiffers, "replay their bundles one by one; if your blobs and release are right, the attested outcomes are not what contracts and inputs make",
-			"%d executions have another outcome than the attested one", n)
+			"another outcome than the attested one: %s", wiring.Count(n, "execution"))
 	}
 	if n := len(r.Voids); n > 0 {
 		return fail(exitRules, "the outcomes do not rest on them; ask the operator why the control plane wrote them",
@@ -136,7 +136,7 @@ func (r *replayAllReport) verdict() error {
 	}
 	if n := len(r.NotReplayed); n > 0 {
 		return fail(exitNoOutcome, "give what is missing and run the same command again: it tries these executions only",
-			"%d executions were not replayed", n)
+			"not replayed: %s", wiring.Count(n, "execution"))
 	}
 	return nil
 }

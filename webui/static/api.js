@@ -22,9 +22,20 @@ function headers(contentType) {
   return all;
 }
 
+// ask is fetch, but for what it says of a server that is not there: each browser has
+// words of its own for that, which help nobody.
+async function ask(resource, options) {
+  try {
+    return await fetch(resource, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer. Is it running, and can this machine reach it?");
+  }
+}
+
 // call calls a method that is no stream, for example "Control/GetClusterRoot".
 export async function call(method, message = {}, signal) {
-  const response = await fetch(address(method), {
+  const response = await ask(address(method), {
     method: "POST", headers: headers("application/json"), body: JSON.stringify(message), signal, cache: "no-store",
   });
   const answer = await response.json().catch(() => ({}));
@@ -39,7 +50,7 @@ export async function* watch(method, message, signal) {
   const request = new Uint8Array(5 + body.length);
   new DataView(request.buffer).setUint32(1, body.length);
   request.set(body, 5);
-  const response = await fetch(address(method), {
+  const response = await ask(address(method), {
     method: "POST", headers: headers("application/connect+json"), body: request, signal, cache: "no-store",
   });
   if (!response.ok || !response.body) throw new Refusal("", response.status);
@@ -83,7 +94,7 @@ export function decode(base64) {
 
 // file fetches one of the server's public files.
 export async function file(path) {
-  const response = await fetch(path, { cache: "no-store" });
+  const response = await ask(path, { cache: "no-store" });
   if (!response.ok) throw new Error(`The server has no ${path}.`);
   return new Uint8Array(await response.arrayBuffer());
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tallystick/tallystick/cmd/internal/control"
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/logserver"
 )
 
@@ -71,7 +72,7 @@ func backup(cmd *cobra.Command, log located, request control.BackupRequest, asJS
 	for _, f := range manifest.Files {
 		bytes += f.Size
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: backup of %d entries with root hash %s: %d files, %d bytes\n",
-		manifest.Origin, manifest.Size, manifest.Root, len(manifest.Files), bytes)
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: backup of %s with root hash %s: %s, %d bytes\n",
+		manifest.Origin, wiring.Count(manifest.Size, "entry"), manifest.Root, wiring.Count(len(manifest.Files), "file"), bytes)
 	return err
 }

@@ -86,7 +86,7 @@ func runExport(ctx context.Context, config exportConfig, stdout, stderr io.Write
 	if config.asJSON {
 		return json.NewEncoder(stdout).Encode(report)
 	}
-	fmt.Fprintf(stdout, "%s: copy of size %d, was %d; %d objects written\n", report.Origin, report.Size, report.From, report.Objects)
+	fmt.Fprintf(stdout, "%s: copy of size %d, was %d; %s written\n", report.Origin, report.Size, report.From, wiring.Count(report.Objects, "object"))
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tallystick/tallystick/cmd/internal/control"
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/logserver"
 )
 
@@ -79,6 +80,7 @@ func printFsck(w io.Writer, r *logserver.FsckReport) {
 	if r.Count > 0 {
 		verdict = "NOT SOUND"
 	}
-	fmt.Fprintf(w, "%s: %s: %d entries with root hash %s; %d entry bundles, %d tiles, %d checkpoints, %d openings, %d deduplication keys\n",
-		r.Origin, verdict, r.Size, r.Root, r.Bundles, r.Tiles, r.Notes, r.Openings, r.DedupKeys)
+	fmt.Fprintf(w, "%s: %s: %s with root hash %s; %s, %s, %s, %s, %s\n",
+		r.Origin, verdict, wiring.Count(r.Size, "entry"), r.Root, wiring.Count(r.Bundles, "entry bundle"), wiring.Count(r.Tiles, "tile"),
+		wiring.Count(r.Notes, "checkpoint"), wiring.Count(r.Openings, "opening"), wiring.Count(r.DedupKeys, "deduplication key"))
 }

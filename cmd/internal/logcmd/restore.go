@@ -101,7 +101,7 @@ func restoreBackup(cmd *cobra.Command, config restoreConfig) error {
 	if m.Before {
 		did = "had restored before, and left as they are,"
 	}
-	fmt.Fprintf(out, "%s: %s %d entries of a backup of %s\n", m.Origin, did, m.Size, m.Created.Format("2006-01-02 15:04:05 UTC"))
+	fmt.Fprintf(out, "%s: %s %s of a backup of %s\n", m.Origin, did, wiring.Count(m.Size, "entry"), m.Created.Format("2006-01-02 15:04:05 UTC"))
 	if config.source == "" {
 		fmt.Fprintf(out, "it serves reads, and neither appends nor signs until: logserver restore %s --catch-up-from SOURCE\n", config.log.flag())
 	}
@@ -211,7 +211,7 @@ func openOldStore(place string, fatal func(error)) (*logserver.Store, error) {
 }
 
 func printCatchUp(w io.Writer, r *logserver.CatchUpReport) {
-	fmt.Fprintf(w, "%s: caught up from tree size %d to the head at %d; the tree has %d entries\n", r.Origin, r.From, r.To, r.Size)
+	fmt.Fprintf(w, "%s: caught up from tree size %d to the head at %d; the tree has %s\n", r.Origin, r.From, r.To, wiring.Count(r.Size, "entry"))
 	if r.LostOpenings {
 		fmt.Fprintf(w, "lost: the openings of entries %d to %d\n", r.From, r.To-1)
 	}

@@ -116,7 +116,7 @@ func writeLost(s *logserver.Store, r *logserver.Succession, path string) error {
 func printSuccession(w io.Writer, r *logserver.Succession, dir string) {
 	fmt.Fprintf(w, "%s has ended at its checkpoint of tree size %d\n", r.Origin, r.Size)
 	if r.Lost > 0 {
-		fmt.Fprintf(w, "lost: %d entries beyond it, listed in %s\n", r.Lost, filepath.Join(dir, lostFile))
+		fmt.Fprintf(w, "lost: %s beyond it, listed in %s\n", wiring.Count(r.Lost, "entry"), filepath.Join(dir, lostFile))
 	}
 	fmt.Fprintf(w, "%s goes on in %s; the line for policies is\nlog %s\n", r.NewOrigin, dir, r.NewKeys[0])
 }
