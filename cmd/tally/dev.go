@@ -55,8 +55,11 @@ again on the same folder, the same cluster goes on. It is for development: one
 admin governs alone, all keys lie in one place, and contracts may run unmetered.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := wiring.CheckAddress(listen); err != nil {
+			switch loopback, err := wiring.CheckAddress(listen); {
+			case err != nil:
 				return wiring.Usage(cmd, fmt.Errorf("--listen: %w", err))
+			case !loopback:
+				return wiring.Usage(cmd, fmt.Errorf("--listen %q: this cluster is served without TLS, so at a loopback address only, such as 127.0.0.1:8420", listen))
 			}
 			d := &devRun{dir: dir, listen: listen, deadline: deadline, out: cmd.OutOrStdout(), bar: newProgress()}
 			return d.run(cmd.Context(), ready)

@@ -73,7 +73,9 @@ func Execute(root *cobra.Command) (*cobra.Command, error) {
 	case out.err != nil && (err == nil || errors.Is(err, out.err)):
 		err = fmt.Errorf("standard output: %w", out.err)
 	case err != nil && !begun:
-		err = Usage(cmd, err)
+		if own := (*UsageError)(nil); !errors.As(err, &own) {
+			err = Usage(cmd, err)
+		}
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		err = interrupted{}
 	}

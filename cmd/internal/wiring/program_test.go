@@ -35,6 +35,8 @@ func TestComplaint(t *testing.T) {
 		}, StatusFailed, "program: error: no such log\nprogram: hint: make one\n"},
 		{[]string{"serve", "--fast"}, func(*cobra.Command, error) string { return "make one" }, StatusUsage,
 			"program: error: unknown flag: --fast\nprogram: hint: see \"program serve --help\"\n"},
+		{[]string{"help", "fast"}, nil, StatusUsage,
+			"program: error: no help for \"fast\": no such command\nprogram: hint: see \"program --help\"\n"},
 	} {
 		root.SetArgs(test.args)
 		cmd, err := Execute(root)
