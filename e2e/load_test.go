@@ -93,8 +93,9 @@ func (f *founded) addTenant(id string) *agent {
 }
 
 // TestLoopsDelayOthersByATurn: on a node that runs one module at a time, one
-// tenant's endless loops, with the most gas that a contract may have, do not keep
-// another tenant's work from being next, and end when the gas has.
+// tenant's endless loops, with a quarter of the most gas that a contract may have
+// (each some ten seconds of a processor), do not keep another tenant's work from
+// being next, and end when the gas has.
 func TestLoopsDelayOthersByATurn(t *testing.T) {
 	const (
 		loops = 4
@@ -109,7 +110,7 @@ func TestLoopsDelayOthersByATurn(t *testing.T) {
 	honest := other.registerModule("idle", idle, one)
 	hash, err := a.admit(wasmtest.Command().Start("", wasmtest.Loop()).Bytes(), func(v *contract.Contract) {
 		one(v)
-		v.Limits.Gas = contract.DefaultClusterLimits().Gas
+		v.Limits.Gas = contract.DefaultClusterLimits().Gas / 4
 	})
 	if err != nil {
 		t.Fatal(err)
