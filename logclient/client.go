@@ -96,6 +96,7 @@ type Error struct {
 	RetryAfter time.Duration
 }
 
+// Error returns reason, status and code in one line.
 func (e *Error) Error() string {
 	return fmt.Sprintf("log refused: %q (status %d, code %q)", e.Reason, e.Status, e.Code)
 }

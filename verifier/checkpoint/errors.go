@@ -68,6 +68,7 @@ type QuorumError struct {
 	Stale  []string // names of those whose cosignature is valid but not fresh
 }
 
+// Error says which witnesses were counted, and which are not fresh.
 func (e *QuorumError) Error() string {
 	if len(e.Stale) > 0 {
 		return fmt.Sprintf("%v: quorum %q has fresh cosignatures of %s, and old or future ones of %s",
@@ -102,6 +103,7 @@ type PolicyError struct {
 	Reason string
 }
 
+// Error returns the line and what is wrong with it.
 func (e *PolicyError) Error() string {
 	if e.Line == 0 {
 		return fmt.Sprintf("%v: %s", ErrPolicy, e.Reason)

@@ -48,6 +48,7 @@ const (
 	Fork
 )
 
+// String returns the finding in a word, for people.
 func (f Finding) String() string {
 	switch f {
 	case Unproven:

@@ -78,6 +78,7 @@ type ForkError struct {
 	Proof  []tlog.Hash
 }
 
+// Error says what to do with the two checkpoints.
 func (e *ForkError) Error() string {
 	return ErrFork.Error() + ": keep both checkpoints as evidence, and tell whoever relies on the log"
 }
