@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -127,6 +130,102 @@ func TestBackupWhileAppending(t *testing.T) {
 	}
 	if b, err := os.ReadFile(filepath.Join(keys, "a.key")); err != nil || len(b) == 0 {
 		t.Errorf("restored file: %q, %v", b, err)
+	}
+}
+
+// TestBackupUnderLoad makes backups while many append, one entry and many at a
+// time, with deduplication keys: each is of one moment, with everything that was
+// acknowledged before it began, and sound. Restored it serves reads and nothing
+// else, until it has caught up with the log, and goes on then.
+func TestBackupUnderLoad(t *testing.T) {
+	t.Parallel()
+	opts := testOptions(vfs.NewMem())
+	opts.tune = smallTables // flushes and compactions happen meanwhile
+	tl := newTestLog(t, opts)
+	tl.addN(100)
+	loading, stop := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	var acknowledged atomic.Int64
+	for w := range 8 {
+		writers.Go(func() {
+			for i := 0; loading.Err() == nil; i++ {
+				batch := make([]Entry, 1+w*i%40)
+				for j := range batch {
+					batch[j] = Entry{Data: fmt.Appendf(nil, "%d %d %d", w, i, j), Dedup: fmt.Appendf(nil, "%d.%d.%d", w, i, j), Opening: make([]byte, 100)}
+				}
+				results, _, err := tl.AppendBatch(t.Context(), batch)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for last := results[len(results)-1].Index + 1; ; {
+					if was := acknowledged.Load(); was >= last || acknowledged.CompareAndSwap(was, last) {
+						break
+					}
+				}
+			}
+		})
+	}
+	type taken struct {
+		*BackupManifest
+		dir   string
+		least int64 // acknowledged before it began
+	}
+	var all []taken
+	for i := range 4 {
+		before := acknowledged.Load()
+		eventually(t, "more is appended", func() bool { return acknowledged.Load() > before+500 })
+		b := taken{dir: fmt.Sprintf("backup%d", i), least: acknowledged.Load()}
+		var err error
+		if b.BackupManifest, err = tl.Backup(t.Context(), BackupOptions{Dir: b.dir}); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, b)
+	}
+	stop()
+	writers.Wait()
+	eventually(t, "all of it is published", func() bool { return tl.Published().Size == tl.Size() })
+	for i, b := range all {
+		root, err := tl.snapshot().rootAt(b.Size)
+		if err != nil || root.String() != b.Root || b.Size < b.least || i > 0 && b.Size <= all[i-1].Size {
+			t.Errorf("backup %d of size %d and root %s, the log has root %v there, and had acknowledged %d: %v", i, b.Size, b.Root, root, b.least, err)
+		}
+		o := opts
+		o.Dir = "restored-" + b.dir
+		if _, err := Restore(t.Context(), RestoreOptions{From: b.dir, Dir: o.Dir, fs: opts.fs}); err != nil {
+			t.Fatal(err)
+		}
+		l, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := fsckOf(t, l); r.Err() != nil || r.Size != b.Size || r.DedupKeys != b.Size-100 {
+			t.Errorf("backup %d: %v, %+v", i, r.Err(), r)
+		}
+		if _, _, err := l.Append(t.Context(), Entry{}); !errors.Is(err, ErrRestored) || !errors.Is(l.Health(), ErrRestored) {
+			t.Errorf("backup %d: append: %v, health: %v", i, err, l.Health())
+		}
+		if signed := l.Signed(); signed.Size > b.Size || string(signed.Note) != b.Signed {
+			t.Errorf("backup %d has signed %d of %d", i, signed.Size, b.Size)
+		}
+		if err := l.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := tl.Size()
+	tl.close()
+	o := opts
+	o.Dir = "restored-" + all[0].dir
+	if r, err := catchUpFromStore(t, o, tl.opts); err != nil || r.Size != size || r.LostKeys || r.LostOpenings {
+		t.Fatalf("catching up: %+v, %v", r, err)
+	}
+	l, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close(context.Background())
+	if r, _, err := l.Append(t.Context(), Entry{Data: []byte("its own")}); err != nil || r.Index != size {
+		t.Errorf("append after catching up: %+v, %v", r, err)
 	}
 }
 

@@ -388,3 +388,74 @@ func TestCatchUpCrash(t *testing.T) {
 		})
 	}
 }
+
+// TestCatchUpInterrupted ends a catch-up after each operation on the disk, by a
+// power cut or a kill: the store is suspended until it is complete, and the same
+// call completes it.
+func TestCatchUpInterrupted(t *testing.T) {
+	t.Parallel()
+	for name, fromStore := range map[string]bool{"tiles": false, "store": true} {
+		t.Run(name, func(t *testing.T) {
+			disk := vfs.NewCrashableMem()
+			opts := testOptions(disk)
+			tl := newTestLog(t, opts)
+			tl.addN(20)
+			if _, err := tl.Backup(t.Context(), BackupOptions{Dir: "backup"}); err != nil {
+				t.Fatal(err)
+			}
+			tl.addN(300)
+			tl.mustPublish(320)
+			o := restored(t, opts, "backup")
+			fetch := fetchLog(tl.Log)
+			if fromStore {
+				tl.close()
+			}
+			catchUp := func(fs vfs.FS) (*CatchUpReport, error) {
+				own, from := o, opts
+				own.fs, from.fs = fs, fs
+				if fromStore {
+					return catchUpFromStore(t, own, from)
+				}
+				return CatchUp(t.Context(), storeOf(own), Source{Fetch: fetch, Workers: 1}, nil)
+			}
+			points := &crashPoints{disk: disk}
+			if r, err := catchUp(points.on()); err != nil || r.Size != 320 {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			complete := 0
+			for _, point := range points.all {
+				own := o
+				own.fs = point.disk
+				s, err := OpenStore(storeOf(own))
+				if err != nil {
+					t.Fatal(err)
+				}
+				done := s.Suspended() == nil
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if done {
+					complete++ // and the source has handed over
+				} else if r, err := catchUp(point.disk); err != nil || r.From != 20 || r.To != 320 || r.Size != 320 {
+					t.Fatalf("after %v: %+v, %v", point.op, r, err)
+				}
+				l, err := Open(own)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r, _, err := l.Append(t.Context(), Entry{}); err != nil || r.Index != 320 {
+					t.Errorf("after %v: append: %+v, %v", point.op, r, err)
+				}
+				if r := fsckOf(t, l); r.Err() != nil {
+					t.Errorf("after %v: %v", point.op, r.Err())
+				}
+				if err := l.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if len(points.all) < 20 || complete == 0 || complete == len(points.all) {
+				t.Errorf("%d points, after %d of them it was complete", len(points.all), complete)
+			}
+		})
+	}
+}

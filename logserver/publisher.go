@@ -1,6 +1,7 @@
 package logserver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -99,6 +100,11 @@ func newPublisher(l *Log, n *notes) (*publisher, error) {
 	p.confirm(n.published)
 	if n.published.Note != nil {
 		p.witnessed = n.published.Size
+	}
+	if size := n.signed.Size; n.published.Size == size && !bytes.HasPrefix(n.published.Note, n.signed.Note) {
+		// A rotation was interrupted between sign and publish: the same tree with
+		// other signatures is due, also if nothing is appended.
+		p.witnessed = min(p.witnessed, size-1)
 	}
 	return p, nil
 }

@@ -55,7 +55,9 @@ func Restore(ctx context.Context, o RestoreOptions) (_ *RestoreReport, err error
 	}
 	staging := fs.PathJoin(fs.PathDir(o.Dir), fs.PathBase(o.Dir)+restoreStaging)
 	if names, err := fs.List(o.Dir); err == nil && len(names) > 0 {
-		if err := restoredBefore(m, o); err != nil {
+		if err := restoredBefore(m, o); errors.Is(err, ErrLocked) {
+			return nil, err
+		} else if err != nil {
 			return nil, fmt.Errorf("%w: %q is not empty, and not a store from this backup that has yet to catch up (%v); restore to another directory",
 				ErrExists, o.Dir, err)
 		}
