@@ -370,3 +370,30 @@ func TestHostileRefusals(t *testing.T) {
 		}
 	}
 }
+
+// TestStreamWithoutAnswer: a log that ends the connection instead of opening a
+// stream is waited for until ctx ends, and no longer.
+func TestStreamWithoutAnswer(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			conn.Read(make([]byte, 1)) // of the request
+			io.WriteString(conn, "no HTTP\r\n\r\n")
+			conn.Close()
+		}
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	c := &logclient.Client{URL: "http://" + ln.Addr().String()}
+	if s, err := c.Stream(ctx); err == nil {
+		t.Errorf("opened %v", s)
+	}
+}

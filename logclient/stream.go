@@ -41,6 +41,9 @@ func (c *Client) Stream(ctx context.Context) (*Stream, error) {
 		cancel()
 		return nil, err
 	}
+	// net/http returns no error before it has read the body to its end, not even
+	// when ctx has ended, and nobody else would end it.
+	context.AfterFunc(ctx, func() { w.CloseWithError(ErrCutOff) })
 	res, err := c.send(req)
 	if err != nil {
 		cancel()
