@@ -7,6 +7,8 @@ import (
 )
 
 const (
+	// maxReadFrame is the largest frame of HTTP/2 that is taken, in bytes.
+	maxReadFrame = 16 << 10
 	// maxStreams is how many calls one HTTP/2 connection may carry at a time.
 	maxStreams = 1_000
 	// streamWindow is what a client may send on one stream before the handler
@@ -36,6 +38,11 @@ func NewHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 			// have it room on the connection, or neither would move.
 			MaxReceiveBufferPerStream:     streamWindow,
 			MaxReceiveBufferPerConnection: maxStreams * streamWindow,
+			// A connection has memory for a frame as soon as it is announced: no
+			// more than HTTP/2 asks for.
+			MaxReadFrameSize: maxReadFrame,
+			// No stream of a connection ends while its client takes no byte.
+			WriteByteTimeout: 30 * time.Second,
 			// An idle stream to a node that is gone is found within a minute.
 			SendPingTimeout: 30 * time.Second,
 			PingTimeout:     15 * time.Second,
