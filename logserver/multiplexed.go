@@ -25,5 +25,5 @@ func (h *handler) serveMultiplexed(w http.ResponseWriter, r *http.Request) {
 		err = fmt.Errorf("%w: %d requests", errBusy, most)
 	}
 	h.serve(w, r, err)
-	http.NewResponseController(w).Flush() // an error is the client's, who is gone
+	_ = http.NewResponseController(w).Flush() // an error is the client's, who is gone
 }

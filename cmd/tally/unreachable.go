@@ -39,13 +39,13 @@ func unreached(err error, server string) error {
 	if ce.Code() != connect.CodeUnavailable && ce.Code() != connect.CodeDeadlineExceeded {
 		return err
 	}
-	cause, hint := unreachable(ce.Unwrap())
+	hint, cause := unreachable(ce.Unwrap())
 	return withHint(fmt.Errorf("no answer from the control plane at %s: %w", server, cause), hint)
 }
 
-// unreachable returns the innermost cause for which a connection failed, and what
-// to do about it.
-func unreachable(err error) (cause error, hint string) {
+// unreachable returns what to do about a connection that failed, and the innermost
+// cause.
+func unreachable(err error) (hint string, cause error) {
 	var name *net.DNSError
 	var call *os.SyscallError
 	var timeout net.Error
@@ -53,17 +53,17 @@ func unreachable(err error) (cause error, hint string) {
 	var certificate *tls.CertificateVerificationError
 	switch {
 	case errors.Is(err, http.ErrSchemeMismatch):
-		return errors.New("it speaks plain http"), "the profile's \"server\" should begin with http://, which is for loopback addresses only"
+		return "the profile's \"server\" should begin with http://, which is for loopback addresses only", errors.New("it speaks plain http")
 	case errors.As(err, &unknown):
-		return unknown, "SSL_CERT_FILE names a file with the authorities to trust; without it they are the system's"
+		return "SSL_CERT_FILE names a file with the authorities to trust; without it they are the system's", unknown
 	case errors.As(err, &certificate):
-		return certificate.Err, "the server's certificate must be for the host that the profile names, and valid now by this machine's clock"
+		return "the server's certificate must be for the host that the profile names, and valid now by this machine's clock", certificate.Err
 	case errors.As(err, &name):
-		return fmt.Errorf("no address for %q", name.Name), "check the profile's \"server\" and this machine's name service"
+		return "check the profile's \"server\" and this machine's name service", fmt.Errorf("no address for %q", name.Name)
 	case errors.As(err, &call):
-		return call.Err, "is the control plane running? `tally dev` starts one"
+		return "is the control plane running? `tally dev` starts one", call.Err
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return errors.New("it took too long"), "check the address, and what lies between"
+		return "check the address, and what lies between", errors.New("it took too long")
 	}
-	return err, "is the control plane running? `tally dev` starts one"
+	return "is the control plane running? `tally dev` starts one", err
 }
