@@ -74,35 +74,93 @@ func (c *strangeClient) next() string {
 
 // TestAnswersThatAreNotTaken: what clients of HTTP/2 ask for and do not take is
 // bounded for all of them together, small answers too. Those beyond are told so,
-// then cut off, and all of it is given back.
+// then cut off, and all of it is given back. Whoever comes meanwhile is served, by
+// HTTP/2 as well.
 func TestAnswersThatAreNotTaken(t *testing.T) {
 	tl := newTestLog(t, testOptions(vfs.NewMem()))
-	tl.multiplexed = newBudget(20)
+	tl.multiplexed = newMultiplexed(64)
 	dial := dialer(t, Handler(tl.Log))
 	var clients []*strangeClient
 	outcomes := map[string]int{}
-	for range 4 {
+	for i := range 16 {
 		c := newStrangeClient(t, dial(), 0)
 		clients = append(clients, c)
-		for range 8 {
+		for range 32 {
 			c.get("/checkpoint")
 			outcomes[c.next()]++
 		}
+		if i == 0 && (outcomes["200"] != 8 || outcomes["503"] != 5 || outcomes["reset"] != 19) {
+			t.Errorf("outcomes of the first: %v", outcomes)
+		}
 	}
-	if outcomes["200"] != 10 || outcomes["503"] != 10 || outcomes["reset"] != 12 {
-		t.Errorf("outcomes: %v", outcomes)
+	if n := tl.multiplexed.held(); n > 64+16 || outcomes["200"]+outcomes["503"] != n || outcomes["reset"] != 16*32-n {
+		t.Errorf("outcomes: %v, %d are held", outcomes, n)
 	}
 	if res, body := exchange(t, dial(), post("/add", "", "honest")); res.StatusCode != 200 || body != "0" {
 		t.Errorf("meanwhile: %s %s", res.Status, body)
+	}
+	for range 20 {
+		c := newStrangeClient(t, dial(), 1<<16)
+		for range 3 {
+			c.get("/checkpoint")
+			if got := c.next(); got != "200" {
+				t.Errorf("meanwhile, by HTTP/2: %s", got)
+			}
+			for { // a second request may come only after the first has ended
+				frame, err := c.ReadFrame()
+				c.must(err)
+				if frame.Header().Flags.Has(http2.FlagDataEndStream) {
+					break
+				}
+			}
+		}
+		clients = append(clients, c)
 	}
 	for _, c := range clients {
 		c.Close()
 	}
 	eventually(t, "all requests are over", func() bool { return tl.multiplexed.held() == 0 })
-	c := newStrangeClient(t, dial(), 1<<16)
-	if c.get("/checkpoint"); c.next() != "200" {
-		t.Error("there is room again, and none is given")
+	if tl.multiplexed.further != 0 {
+		t.Errorf("%d further requests are counted", tl.multiplexed.further)
 	}
+	c := newStrangeClient(t, dial(), 0)
+	for range 8 {
+		if c.get("/checkpoint"); c.next() != "200" {
+			t.Error("there is room again, and none is given")
+		}
+	}
+}
+
+// TestMountWithoutDeadline: what a client of HTTP/2 does not take is given back in a
+// server, too, that sets no deadline.
+func TestMountWithoutDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tl := newTestLog(t, testOptions(vfs.NewMem()))
+		server := &http.Server{Handler: ReadHandler(tl.Log), Protocols: new(http.Protocols)}
+		server.Protocols.SetUnencryptedHTTP2(true)
+		ln := newPipeListener()
+		served := make(chan error, 1)
+		go func() { served <- server.Serve(ln) }()
+		conn := ln.dial()
+		c := newStrangeClient(t, conn, 0)
+		go io.Copy(io.Discard, conn)
+		for range 3 {
+			c.get("/checkpoint")
+		}
+		synctest.Wait()
+		if n := tl.multiplexed.held(); n != 3 {
+			t.Fatalf("%d requests are held", n)
+		}
+		time.Sleep(writeTimeout) // of the bubble
+		synctest.Wait()
+		if n := tl.multiplexed.held(); n != 0 {
+			t.Errorf("%d requests are held for a client that takes nothing", n)
+		}
+		conn.Close()
+		server.Close()
+		<-served
+		tl.close()
+	})
 }
 
 // TestStalledClient: a client of HTTP/2 that takes no byte is cut off, and what was

@@ -54,7 +54,7 @@ type Log struct {
 	// and bundles, the number of open streams, and the uptime at the last
 	// complaint to the logger.
 	bodies, replies *budget
-	multiplexed     *budget
+	multiplexed     *multiplexed
 	tiles           *tileCache
 	streams         atomic.Int64
 	complained      atomic.Int64
@@ -87,7 +87,7 @@ func newLog(o Options) (*Log, error) {
 	l.queue = newQueue(o.QueueEntries, o.QueueBytes)
 	l.queue.largeEntries = o.overlap
 	l.bodies, l.replies = newBudget(o.BodyBytes), newBudget(o.ReplyBytes)
-	l.multiplexed = newBudget(maxMultiplexed)
+	l.multiplexed = newMultiplexed(maxMultiplexed)
 	l.tiles = newTileCache(o.TileCacheBytes)
 	if err := makeDir(o.fs, o.Dir); err != nil {
 		return nil, err

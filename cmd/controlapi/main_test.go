@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -410,5 +411,24 @@ func TestWaitsForWitnesses(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("stopping while waiting: %v", err)
+	}
+}
+
+// deadlineWriter remembers which deadlines a handler sets.
+type deadlineWriter struct {
+	*httptest.ResponseRecorder
+	read, write time.Time
+}
+
+func (w *deadlineWriter) SetReadDeadline(t time.Time) error  { w.read = t; return nil }
+func (w *deadlineWriter) SetWriteDeadline(t time.Time) error { w.write = t; return nil }
+
+// TestWaitingHasDeadlines: nobody holds a request for ever while the logs wait for
+// the witnesses, who need the same room.
+func TestWaitingHasDeadlines(t *testing.T) {
+	w := &deadlineWriter{ResponseRecorder: httptest.NewRecorder()}
+	new(controlPlane).waiting().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/healthz", nil))
+	if w.Code != http.StatusServiceUnavailable || w.read.IsZero() || w.write.IsZero() {
+		t.Errorf("%d, to be read by %v and taken by %v", w.Code, w.read, w.write)
 	}
 }

@@ -263,7 +263,7 @@ func (p *controlPlane) listen() (net.Listener, error) {
 }
 
 // waiting serves what witnesses and monitors need while the logs wait for the
-// witnesses.
+// witnesses. Slow clients are bounded as by the edge.
 func (p *controlPlane) waiting() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/audit/", http.StripPrefix("/audit", logserver.ReadHandler(p.audit)))
@@ -272,7 +272,12 @@ func (p *controlPlane) waiting() http.Handler {
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "starting: waiting for the witnesses to confirm the last signed heads", http.StatusServiceUnavailable)
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control, now := http.NewResponseController(w), time.Now()
+		_ = control.SetReadDeadline(now.Add(controlapi.DefaultTimeout)) // writers that know no deadlines are tests'
+		_ = control.SetWriteDeadline(now.Add(2 * controlapi.DefaultTimeout))
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // openCore waits for the witnesses and starts the control plane proper.
