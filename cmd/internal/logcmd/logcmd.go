@@ -7,19 +7,15 @@
 package logcmd
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math"
-	"net"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/tallystick/tallystick/cmd/internal/control"
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/logserver"
 	"github.com/tallystick/tallystick/logserver/export"
@@ -154,86 +150,6 @@ func (c *serveConfig) registerSizes(flags *pflag.FlagSet) {
 
 // closeTimeout bounds the last round after a request to stop.
 const closeTimeout = 15 * time.Second
-
-// serve runs a log until ctx ends. One that could only be opened to be read,
-// because the disk is full, is opened anew when there is room, at the same
-// address.
-func serve(ctx context.Context, config serveConfig, stderr io.Writer) error {
-	for {
-		address, err := serveLog(ctx, config, stderr)
-		if err != nil || address == "" {
-			return err
-		}
-		config.listen = address
-	}
-}
-
-// serveLog runs a log until ctx ends, or until it has to be opened anew: then it
-// returns the address that it listened on.
-func serveLog(ctx context.Context, config serveConfig, stderr io.Writer) (address string, err error) {
-	logger := wiring.Logger(stderr, config.verbose)
-	options, err := config.options(logger, stderr)
-	if err != nil {
-		return "", err
-	}
-	log, err := logserver.Open(options)
-	if err != nil {
-		return "", err
-	}
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-		defer cancel()
-		err = errors.Join(err, log.Close(closing))
-	}()
-	// A rotation that was interrupted leaves key files under their old names.
-	if log.Reopen() == nil {
-		if err := config.dir.settleKeys(log.Keys()); err != nil {
-			return "", err
-		}
-	}
-	answering := &control.Server{Log: log, Files: config.dir.files, Rotate: func(r control.RotateRequest) ([]logserver.KeyInfo, error) {
-		return rotateKey(log, &config.dir, r)
-	}}
-	stopAnswering, err := answering.Start(options.Dir, logger)
-	if err != nil {
-		return "", err
-	}
-	defer stopAnswering()
-	if config.export != "" {
-		stop, exportErr := keepCopy(log, config, logger)
-		if exportErr != nil {
-			return "", exportErr
-		}
-		defer func() { err = errors.Join(err, stop()) }()
-	}
-	ln, err := wiring.Listen(config.listen, config.addrFile, stderr)
-	if err != nil {
-		return "", err
-	}
-	serving, stop := context.WithCancel(ctx)
-	defer stop()
-	again := make(chan bool, 1)
-	go func() {
-		select {
-		case <-log.Reopen():
-			logger.Info("disk has room again: opening the log for writing")
-			again <- true
-			stop()
-		case <-serving.Done():
-			again <- false
-		}
-	}()
-	address = config.listen
-	if _, port, _ := net.SplitHostPort(address); port == "0" {
-		address = ln.Addr().String()
-	}
-	err = logserver.Serve(serving, ln, logserver.Handler(log), logger)
-	stop()
-	if !<-again || err != nil || ctx.Err() != nil {
-		address = ""
-	}
-	return address, err
-}
 
 // options are those of the log that the flags and the directory name.
 func (config *serveConfig) options(logger *slog.Logger, stderr io.Writer) (logserver.Options, error) {

@@ -1,0 +1,119 @@
+package logcmd
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+
+	"github.com/tallystick/tallystick/cmd/internal/control"
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
+	"github.com/tallystick/tallystick/logserver"
+)
+
+// serve runs a log until ctx ends. One that could only be opened to be read,
+// because the disk is full, is opened anew when there is room, at the same
+// address. Keys and passphrase are read once: that may be from a pipe.
+func serve(ctx context.Context, config serveConfig, stderr io.Writer) error {
+	options, err := config.options(wiring.Logger(stderr, config.verbose), stderr)
+	if err != nil {
+		return err
+	}
+	for {
+		address, err := serveLog(ctx, config, options, stderr)
+		if err != nil || address == "" {
+			return err
+		}
+		config.listen = address
+	}
+}
+
+// serveLog runs a log until ctx ends, or until it has to be opened anew: then it
+// returns the address that it listened on.
+func serveLog(ctx context.Context, config serveConfig, options logserver.Options, stderr io.Writer) (address string, err error) {
+	log, err := logserver.Open(options)
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		err = errors.Join(err, log.Close(closing))
+	}()
+	logger, readOnly := options.Logger, log.Reopen() != nil
+	// A rotation that was interrupted leaves key files under their old names.
+	if !readOnly {
+		if err := config.dir.settleKeys(log.Keys()); err != nil {
+			return "", err
+		}
+	}
+	answering := &control.Server{Log: log, Files: config.dir.files, Rotate: func(r control.RotateRequest) ([]logserver.KeyInfo, error) {
+		return rotateKey(log, &config.dir, r)
+	}}
+	stopAnswering, err := answering.Start(options.Dir, logger)
+	if err != nil {
+		return "", err
+	}
+	defer stopAnswering()
+	switch {
+	case config.export == "":
+	case readOnly: // there may be no room for the copy either, and nothing new to copy
+		logger.Warn("the copy is not brought up to date before the log is opened for writing", "target", config.export)
+	default:
+		stop, exportErr := keepCopy(log, config, logger)
+		if exportErr != nil {
+			return "", exportErr
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
+	ln, err := listen(config, readOnly, logger, stderr)
+	if err != nil {
+		return "", err
+	}
+	address = config.listen
+	if _, port, _ := net.SplitHostPort(address); port == "0" {
+		address = ln.Addr().String()
+	}
+	again, err := answer(ctx, ln, logserver.Handler(log), log.Reopen(), logger)
+	if !again {
+		address = ""
+	}
+	return address, err
+}
+
+// listen listens and tells where. On a full disk that need not be in a file.
+func listen(config serveConfig, readOnly bool, logger *slog.Logger, stderr io.Writer) (net.Listener, error) {
+	ln, err := wiring.Listen(config.listen, config.addrFile, stderr)
+	if err != nil && readOnly && config.addrFile != "" {
+		logger.Warn("the file with the address is not written before the log is opened for writing", "file", config.addrFile, "err", err)
+		return wiring.Listen(config.listen, "", stderr)
+	}
+	return ln, err
+}
+
+// answer serves a handler until ctx ends, or until reopen is closed: then the log
+// is to be opened again, whether or not clients have taken their answers.
+func answer(ctx context.Context, ln net.Listener, handler http.Handler, reopen <-chan struct{}, logger *slog.Logger) (again bool, err error) {
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	decided := make(chan bool, 1)
+	go func() {
+		select {
+		case <-reopen:
+			logger.Info("disk has room again: opening the log for writing")
+			decided <- true
+			stop()
+		case <-serving.Done():
+			decided <- false
+		}
+	}()
+	err = logserver.Serve(serving, ln, handler, logger)
+	stop()
+	if again = <-decided && ctx.Err() == nil; again && err != nil {
+		logger.Warn("connections were cut off to open the log again", "err", err)
+		err = nil
+	}
+	return again, err
+}
