@@ -15,8 +15,9 @@ import (
 // to, what only its write-ahead logs hold is kept in memory, and all that was
 // acknowledged can be read. Nothing is appended, signed or published, so that
 // what a reader sees is what it saw before the restart. It is decided before the
-// store is opened: an attempt that fails half-way leaves goroutines behind that
-// still hold its files. Should others take the room between that and the
+// store is opened, and after it is locked, since the ballast may be that of a log
+// that runs: an attempt that fails half-way leaves goroutines behind that still
+// hold its files. Should others take the room between that and the
 // opening, Open fails as it does without the option.
 
 // errReadOnly is why a log that was opened like that refuses to write.
@@ -39,11 +40,12 @@ func (s *space) openNeeds() uint64 {
 	if err != nil {
 		return 0 // which opening it finds out
 	}
-	needs := uint64(openRoom)
+	needs, there := uint64(openRoom), false
 	for _, name := range names {
-		if !strings.HasSuffix(name, ".log") && !strings.HasPrefix(name, "MANIFEST-") {
+		if !isReplayed(name) {
 			continue
 		}
+		there = there || strings.HasPrefix(name, manifestPrefix)
 		info, err := s.fs.Stat(s.fs.PathJoin(s.dir, name))
 		switch {
 		case err == nil:
@@ -52,7 +54,55 @@ func (s *space) openNeeds() uint64 {
 			return 0
 		}
 	}
+	if !there {
+		return 0
+	}
 	return needs
+}
+
+const manifestPrefix = "MANIFEST-"
+
+// isReplayed reports whether opening a store reads all of a file, to end up where
+// the last process did.
+func isReplayed(name string) bool {
+	return strings.HasSuffix(name, ".log") || strings.HasPrefix(name, manifestPrefix)
+}
+
+// openWithRoom makes the options those of a store that is only read if there is no
+// room for more. The store is locked.
+func (l *Log) openWithRoom(o *Options) error {
+	if l.space.roomToOpen() {
+		return nil
+	}
+	if err := l.space.syncReplayed(); err != nil {
+		return fmt.Errorf("making durable what will be read: %w", err)
+	}
+	l.openReadOnly(o)
+	return nil
+}
+
+// syncReplayed makes durable what opening the store will read of its write-ahead
+// logs, which it does itself where it writes: a process that was killed may have
+// left writes that are not, and readers must not see what a power cut can take
+// away.
+func (s *space) syncReplayed() error {
+	names, err := s.fs.List(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !isReplayed(name) {
+			continue
+		}
+		f, err := s.fs.Open(s.fs.PathJoin(s.dir, name))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return syncDir(s.fs, s.dir)
 }
 
 // openReadOnly makes the options those of a store that is only read.

@@ -96,8 +96,8 @@ func newLog(o Options) (*Log, error) {
 	l.metrics = newMetrics(l)
 	faults := newFaults(o.Logger, l.fatal, func(err error) { l.fail(err) })
 	o.fs = storeFS{l.space.wrap(), faults, l.space}
-	if o.ReadWhenFull && !l.space.roomToOpen() {
-		l.openReadOnly(&o)
+	if o.ReadWhenFull {
+		o.locked = l.openWithRoom
 	}
 	if l.store, err = openStore(&o, faults); err != nil {
 		return nil, err
@@ -121,6 +121,7 @@ func (l *Log) fatal(err error) {
 // directory where an earlier Create was interrupted is completed; one that
 // holds a log is ErrExists.
 func Create(o Options) (err error) {
+	o.ReadWhenFull = false // there is nothing to read
 	l, err := newLog(o)
 	if err != nil {
 		return err

@@ -118,12 +118,14 @@ type Options struct {
 	// fs replaces the file system in tests, tune changes how Pebble uses it, and
 	// diskPoll is how often the disk is looked at. durable is called when a group
 	// is durable, before it is shown; its error is one of the group. overlap
-	// replaces largeBatchEntries.
+	// replaces largeBatchEntries. locked is called by openStore when nobody else
+	// has the store.
 	fs       vfs.FS
 	tune     func(*pebble.Options)
 	diskPoll time.Duration
 	durable  func() error
 	overlap  int
+	locked   func(*Options) error
 }
 
 // freshFor is how old cosignatures may be before the log counts them as stale:

@@ -90,6 +90,11 @@ func openStore(o *Options, faults *faults) (s *store, err error) {
 			err = errors.Join(err, lock.Close())
 		}
 	}()
+	if o.locked != nil {
+		if err := o.locked(o); err != nil {
+			return nil, err
+		}
+	}
 	cache := pebble.NewCache(blockCacheSize)
 	opts := &pebble.Options{
 		FS:                          fs,

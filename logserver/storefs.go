@@ -34,7 +34,7 @@ func (s storeFS) Unwrap() vfs.FS { return s.FS }
 // Create implements vfs.FS.
 func (s storeFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := s.FS.Create(name, category)
-	if err == nil && strings.HasPrefix(s.PathBase(name), "MANIFEST-") {
+	if err == nil && strings.HasPrefix(s.PathBase(name), manifestPrefix) {
 		if err := syncDir(s.FS, s.PathDir(name)); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}

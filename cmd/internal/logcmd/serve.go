@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 
 	"github.com/tallystick/tallystick/cmd/internal/control"
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
@@ -76,7 +75,9 @@ func serveLog(ctx context.Context, config serveConfig, options logserver.Options
 	if _, port, _ := net.SplitHostPort(address); port == "0" {
 		address = ln.Addr().String()
 	}
-	again, err := answer(ctx, ln, logserver.Handler(log), log.Reopen(), logger)
+	again, err := answer(ctx, log.Reopen(), logger, func(ctx context.Context) error {
+		return logserver.Serve(ctx, ln, logserver.Handler(log), logger)
+	})
 	if !again {
 		address = ""
 	}
@@ -93,9 +94,9 @@ func listen(config serveConfig, readOnly bool, logger *slog.Logger, stderr io.Wr
 	return ln, err
 }
 
-// answer serves a handler until ctx ends, or until reopen is closed: then the log
-// is to be opened again, whether or not clients have taken their answers.
-func answer(ctx context.Context, ln net.Listener, handler http.Handler, reopen <-chan struct{}, logger *slog.Logger) (again bool, err error) {
+// answer serves until ctx ends, or until reopen is closed: then the log is to be
+// opened again, whether or not clients have taken their answers.
+func answer(ctx context.Context, reopen <-chan struct{}, logger *slog.Logger, serve func(context.Context) error) (again bool, err error) {
 	serving, stop := context.WithCancel(ctx)
 	defer stop()
 	decided := make(chan bool, 1)
@@ -109,7 +110,7 @@ func answer(ctx context.Context, ln net.Listener, handler http.Handler, reopen <
 			decided <- false
 		}
 	}()
-	err = logserver.Serve(serving, ln, handler, logger)
+	err = serve(serving)
 	stop()
 	if again = <-decided && ctx.Err() == nil; again && err != nil {
 		logger.Warn("connections were cut off to open the log again", "err", err)

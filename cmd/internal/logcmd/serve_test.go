@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
+	"github.com/tallystick/tallystick/logserver"
 )
 
 // pipeListener hands out one connection that needs no kernel.
@@ -60,7 +61,10 @@ func TestReopenCutsOff(t *testing.T) {
 				}
 			}()
 			handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 1<<20)) })
-			again, err := answer(ctx, ln, handler, reopen, slog.New(slog.DiscardHandler))
+			logger := slog.New(slog.DiscardHandler)
+			again, err := answer(ctx, reopen, logger, func(ctx context.Context) error {
+				return logserver.Serve(ctx, ln, handler, logger)
+			})
 			if again == stopped || (err != nil) != stopped {
 				t.Errorf("stopped %v: again %v, %v", stopped, again, err)
 			}
