@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -27,8 +28,12 @@ type RestoreOptions struct {
 	fs vfs.FS
 }
 
-// restoreStaging is what a store is called while it is being restored.
-const restoreStaging = ".restoring"
+// restoreStaging is what a store is called while it is being restored, and
+// restoreLock is a file beside it that whoever does that holds.
+const (
+	restoreStaging = ".restoring"
+	restoreLock    = restoreStaging + ".lock"
+)
 
 // RestoreReport says what a Restore did.
 type RestoreReport struct {
@@ -42,7 +47,8 @@ type RestoreReport struct {
 // the one that was backed up. The store is marked: the log that is opened on it
 // serves reads, and does not sign or append until CatchUp. An interrupted
 // Restore is begun anew by the same call; after one that was complete it changes
-// nothing, for as long as the store is marked.
+// nothing, for as long as the store is marked. ErrLocked means that another Restore
+// to the same place is under way.
 func Restore(ctx context.Context, o RestoreOptions) (_ *RestoreReport, err error) {
 	if o.fs == nil {
 		o.fs = vfs.Default
@@ -53,15 +59,25 @@ func Restore(ctx context.Context, o RestoreOptions) (_ *RestoreReport, err error
 	if err != nil {
 		return nil, err
 	}
+	release, err := lockRestore(fs, o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = release(err) }()
 	staging := fs.PathJoin(fs.PathDir(o.Dir), fs.PathBase(o.Dir)+restoreStaging)
-	if names, err := fs.List(o.Dir); err == nil && len(names) > 0 {
+	names, err := fs.List(o.Dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("looking at where the store goes: %w", err)
+	}
+	if len(names) > 0 {
 		if err := restoredBefore(m, o); errors.Is(err, ErrLocked) {
 			return nil, err
 		} else if err != nil {
 			return nil, fmt.Errorf("%w: %q is not empty, and not a store from this backup that has yet to catch up (%v); restore to another directory",
 				ErrExists, o.Dir, err)
 		}
-		return &RestoreReport{m, true}, fs.RemoveAll(staging)
+		// The call that made it may have ended before its name was durable.
+		return &RestoreReport{m, true}, errors.Join(fs.RemoveAll(staging), syncDir(fs, fs.PathDir(o.Dir)))
 	}
 
 	// 1. Copy to another name. Crash here, and up to step 3: begin anew.
@@ -90,13 +106,54 @@ func Restore(ctx context.Context, o RestoreOptions) (_ *RestoreReport, err error
 	}
 
 	// 3. Give it its name. Crash after it: doing this again finds the store.
-	if err := fs.RemoveAll(o.Dir); err != nil { // an empty directory at most
+	if err := freeName(fs, o.Dir); err != nil {
 		return nil, err
 	}
 	if err := fs.Rename(staging, o.Dir); err != nil {
 		return nil, err
 	}
 	return &RestoreReport{m, false}, syncDir(fs, fs.PathDir(o.Dir))
+}
+
+// lockRestore makes sure that nobody else restores to a directory until release is
+// called, with how the restore ended.
+func lockRestore(fs vfs.FS, dir string) (release func(error) error, err error) {
+	parent := fs.PathDir(dir)
+	if err := makeDir(fs, parent); err != nil {
+		return nil, err
+	}
+	name := fs.PathJoin(parent, fs.PathBase(dir)+restoreLock)
+	lock, err := fs.Lock(name)
+	if path := (*os.PathError)(nil); errors.As(err, &path) {
+		return nil, storeError(err) // the file cannot be made
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: another restore to %q is under way (%v)", ErrLocked, dir, err)
+	}
+	return func(err error) error {
+		if err == nil {
+			// Somebody may take hold of the file just now, and somebody else of the
+			// next of its name: both find the store. After an error it stays.
+			if err = fs.Remove(name); errors.Is(err, os.ErrNotExist) {
+				err = nil
+			}
+		}
+		return errors.Join(err, lock.Close())
+	}, nil
+}
+
+// freeName removes the empty directory that may have the name of the store. What
+// was put into it since the restore began stays.
+func freeName(fs vfs.FS, dir string) error {
+	switch names, err := fs.List(dir); {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case len(names) > 0:
+		return fmt.Errorf("%w: %q was filled while the backup was copied; restore to another directory", ErrExists, dir)
+	}
+	return fs.Remove(dir)
 }
 
 // restoreMark is what marks a store that was made from a backup.

@@ -128,6 +128,100 @@ func TestRestoreLeavesNothing(t *testing.T) {
 	}
 }
 
+// restorable returns a disk with a backup of 10 entries.
+func restorable(t *testing.T) *vfs.MemFS {
+	t.Helper()
+	disk := vfs.NewCrashableMem()
+	tl := newTestLog(t, testOptions(disk))
+	tl.addN(10)
+	if _, err := tl.Backup(t.Context(), BackupOptions{Dir: "backup"}); err != nil {
+		t.Fatal(err)
+	}
+	return disk
+}
+
+// TestRestoredBeforeIsDurable: a restore that reports that one before it was
+// complete has made it so, whatever that one came to.
+func TestRestoredBeforeIsDurable(t *testing.T) {
+	disk := restorable(t)
+	cut := &opFS{FS: disk, before: func(op fsOp) fsFault {
+		if _, err := disk.Stat("restored"); err == nil && op.kind == "sync" && op.path == "./" {
+			return fsFault{err: errors.New("ended")}
+		}
+		return fsFault{}
+	}}
+	o := RestoreOptions{From: "backup", Dir: "restored", fs: cut}
+	if _, err := Restore(t.Context(), o); err == nil {
+		t.Fatal("the last sync failed, and nobody says so")
+	}
+	o.fs = disk
+	if r, err := Restore(t.Context(), o); err != nil || !r.Before {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	s, err := OpenStore(StoreOptions{Dir: "restored", fs: disk.CrashClone(vfs.CrashCloneCfg{})})
+	if err != nil {
+		t.Fatalf("after a power cut: %v", err)
+	}
+	s.Close()
+}
+
+// TestRestoresAtOnce: a restore leaves what another one is copying.
+func TestRestoresAtOnce(t *testing.T) {
+	disk := restorable(t)
+	o := RestoreOptions{From: "backup", Dir: "restored", fs: disk}
+	second := error(nil)
+	o.Progress = func(done, size int64) {
+		if done == size {
+			again := o
+			again.Progress = nil
+			_, second = Restore(t.Context(), again)
+		}
+	}
+	if r, err := Restore(t.Context(), o); err != nil || r.Before {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if !errors.Is(second, ErrLocked) {
+		t.Errorf("the second: %v, want ErrLocked", second)
+	}
+	if r, err := Restore(t.Context(), RestoreOptions{From: "backup", Dir: "restored", fs: disk}); err != nil || !r.Before {
+		t.Errorf("after both: %+v, %v", r, err)
+	}
+	if _, err := disk.Stat("restored" + restoreLock); err == nil {
+		t.Error("the lock is still there")
+	}
+}
+
+// TestRestoreTakesNothing: what has the name of the store, or is put there while the
+// backup is copied, stays.
+func TestRestoreTakesNothing(t *testing.T) {
+	disk := restorable(t)
+	write := func(name string) {
+		if err := writeFileSync(disk, name, []byte("precious")); err != nil {
+			t.Error(err)
+		}
+	}
+	write("file")
+	filled := func(done, size int64) {
+		if done == size {
+			write("dir/mine")
+		}
+	}
+	if err := disk.MkdirAll("dir", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for dir, kept := range map[string]string{"file": "file", "dir": "dir/mine"} {
+		if _, err := Restore(t.Context(), RestoreOptions{From: "backup", Dir: dir, fs: disk, Progress: filled}); err == nil || dir == "dir" && !errors.Is(err, ErrExists) {
+			t.Errorf("restoring to %q: %v", dir, err)
+		}
+		if data, err := readFileLimit(disk, kept, 100); err != nil || string(data) != "precious" {
+			t.Errorf("%q is %q, %v", kept, data, err)
+		}
+		if _, err := disk.Stat(dir + restoreStaging); err == nil {
+			t.Errorf("what was copied for %q is still there", dir)
+		}
+	}
+}
+
 // TestInterruptedBackupIsNamed: a directory with what an interrupted backup left
 // is refused, and the error says what it is and what to do.
 func TestInterruptedBackupIsNamed(t *testing.T) {
