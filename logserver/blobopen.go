@@ -47,33 +47,44 @@ const blobSuffix = ".blob"
 // that lacks some, to read it: opening one of them fails then like a rotten one.
 // Pebble does not tell which are missing until it wants to read them, so every
 // number that no file has is one, up to those that it can have given away since
-// it made the newest file that is still there.
+// it made the newest table, blob file or write-ahead log that is still there. A
+// store that is whole is opened without.
 type partialFS struct{ storeFS }
 
-// maxMissing bounds how many numbers past the newest file are shown.
-const maxMissing = 1 << 14
+// maxMissing bounds how many numbers past the newest file are shown, and maxNumber
+// those of the files: each takes memory. A log comes to it with terabytes.
+const (
+	maxMissing = 1 << 14
+	maxNumber  = 1 << 22
+)
 
 // List implements vfs.FS.
 func (s partialFS) List(dir string) ([]string, error) {
 	names, err := s.storeFS.List(dir)
-	taken, last := map[int]bool{}, 0
+	if err != nil {
+		return nil, err
+	}
+	taken, last := map[uint64]bool{}, uint64(0)
 	for _, name := range names {
-		number, suffix, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(name, "MANIFEST-"), "OPTIONS-"), ".")
-		n, err := strconv.Atoi(number)
-		if err != nil {
-			continue
+		number, suffix, _ := strings.Cut(name, ".")
+		n, err := strconv.ParseUint(number, 10, 64)
+		if err != nil || suffix != "sst" && suffix != "log" && "."+suffix != blobSuffix {
+			continue // of the operator, or of no number that a missing file can have
+		}
+		if n > maxNumber {
+			return nil, fmt.Errorf("%q: files of numbers above %d are too many to look for those that are missing", name, maxNumber)
 		}
 		last = max(last, n)
-		if suffix == "sst" || "."+suffix == blobSuffix {
+		if suffix != "log" {
 			taken[n] = true
 		}
 	}
-	for n := 1; n <= last+maxMissing; n++ {
+	for n := uint64(1); n <= last+maxMissing; n++ {
 		if !taken[n] {
 			names = append(names, fmt.Sprintf("%06d%s", n, blobSuffix))
 		}
 	}
-	return names, err
+	return names, nil
 }
 
 // Open implements vfs.FS.

@@ -152,3 +152,29 @@ func TestMissingBlobsAreNamed(t *testing.T) {
 		}
 	}
 }
+
+// TestMissingNumbers: names that only look like those of files make nobody look for
+// others, and numbers that no log comes to are refused.
+func TestMissingNumbers(t *testing.T) {
+	for _, c := range []struct {
+		names []string
+		want  int // names that are shown beside these, or -1
+	}{
+		{nil, maxMissing},
+		{[]string{"000003.sst", "000005.blob", "000007.log", "MANIFEST-000009"}, 7 - 2 + maxMissing},
+		{[]string{"20261123.bak", "20261123", "OPTIONS-20261123.old", "-1.sst", "x.sst"}, maxMissing},
+		{[]string{"999999999999.sst"}, -1},
+		{[]string{"18446744073709551615.log"}, -1},
+	} {
+		fs := vfs.NewMem()
+		for _, name := range c.names {
+			if err := writeFileSync(fs, name, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		names, err := partialFS{storeFS{FS: fs}}.List("")
+		if (err != nil) != (c.want < 0) || err == nil && len(names) != len(c.names)+c.want {
+			t.Errorf("%q: %d names, %v", c.names, len(names), err)
+		}
+	}
+}
