@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -220,7 +221,7 @@ func TestAnnouncedFrame(t *testing.T) {
 func TestMetricsFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		made := 0
-		took := time.Second
+		took := maxPageRest / pageRest / 2
 		m := pagesOf(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			made++
 			page := byte(made)
@@ -229,7 +230,14 @@ func TestMetricsFlood(t *testing.T) {
 		}))
 		start := time.Now()
 		pages := make(chan byte, 1000)
-		ask := func() { pages <- m.page()[0] }
+		page := func() byte {
+			body, err := m.page()
+			if err != nil {
+				t.Error(err)
+			}
+			return body[0]
+		}
+		ask := func() { pages <- page() }
 		go ask()
 		synctest.Wait() // the first is being made
 		for range 999 {
@@ -246,8 +254,28 @@ func TestMetricsFlood(t *testing.T) {
 			t.Errorf("two pages took %v", d)
 		}
 		time.Sleep(pageRest * took)
-		if start = time.Now(); m.page()[0] != 3 || time.Since(start) != took {
+		if start = time.Now(); page() != 3 || time.Since(start) != took {
 			t.Errorf("a page after a rest took %v", time.Since(start))
 		}
+		// One that waited for long does not keep the others waiting.
+		time.Sleep(pageRest * took)
+		took = time.Minute
+		page()
+		if start = time.Now(); page() != 5 || time.Since(start) != took+maxPageRest {
+			t.Errorf("a page after one that took %v came after %v", took, time.Since(start))
+		}
 	})
+}
+
+// TestMetricsFail: metrics that cannot be gathered are no page.
+func TestMetricsFail(t *testing.T) {
+	tl := newTestLog(t, testOptions(vfs.NewMem()))
+	h := &handler{log: tl.Log, writes: true, metrics: pagesOf(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "nothing was gathered", http.StatusInternalServerError)
+	}))}
+	answer := httptest.NewRecorder()
+	h.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if answer.Code < 500 || strings.Contains(answer.Body.String(), "gathered") {
+		t.Errorf("%d %s", answer.Code, answer.Body)
+	}
 }

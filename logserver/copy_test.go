@@ -20,7 +20,13 @@ func (c fakeCopy) Health() error          { return c.err }
 
 func TestCopyIsReported(t *testing.T) {
 	tl := newTestLog(t, testOptions(vfs.NewMem()))
-	metrics := func() string { return string(newMetricsPages(tl.Log).page()) }
+	metrics := func() string {
+		page, err := newMetricsPages(tl.Log).page()
+		if err != nil {
+			t.Error(err)
+		}
+		return string(page)
+	}
 	if strings.Contains(metrics(), "copy") || tl.Status().Copy != nil {
 		t.Error("a log without a copy reports one")
 	}

@@ -171,7 +171,11 @@ func (h *handler) dispatch(route route, w http.ResponseWriter, r *http.Request) 
 	case routeHealth:
 		return h.health(w)
 	case routeMetrics:
-		return h.send(w, contentMetrics, cacheNone, h.metrics.page())
+		page, err := h.metrics.page()
+		if err != nil {
+			return err
+		}
+		return h.send(w, contentMetrics, cacheNone, page)
 	}
 	return errNoResource
 }

@@ -1,6 +1,8 @@
 package logserver
 
 import (
+	"bytes"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -11,7 +13,11 @@ import (
 
 // pageRest is for how many times as long as it took to make a page of metrics none
 // is made: a page costs as much as hundreds of tiles, and anybody may ask for one.
-const pageRest = 4
+// maxPageRest is the most: what a page waited for cost nobody anything.
+const (
+	pageRest    = 4
+	maxPageRest = time.Second
+)
 
 // metricsPages makes the page of GET /metrics, one at a time and before anything of
 // it is sent. Whoever asks until one is begun gets the same.
@@ -25,10 +31,11 @@ type metricsPages struct {
 	next *metricsPage
 }
 
-// metricsPage is one page; body is set when done is closed.
+// metricsPage is one page; body, or why there is none, is set when done is closed.
 type metricsPage struct {
 	done chan struct{}
 	body []byte
+	err  error
 }
 
 func newMetricsPages(l *Log) *metricsPages {
@@ -42,7 +49,7 @@ func pagesOf(handler http.Handler) *metricsPages {
 }
 
 // page returns a page that was begun after the call.
-func (m *metricsPages) page() []byte {
+func (m *metricsPages) page() ([]byte, error) {
 	m.mu.Lock()
 	p := m.next
 	if p == nil {
@@ -52,7 +59,7 @@ func (m *metricsPages) page() []byte {
 	}
 	m.mu.Unlock()
 	<-p.done
-	return p.body
+	return p.body, p.err
 }
 
 func (m *metricsPages) make(p *metricsPage) {
@@ -68,7 +75,9 @@ func (m *metricsPages) make(p *metricsPage) {
 	start := time.Now()
 	var answer refusal
 	m.handler.ServeHTTP(&answer, &http.Request{Method: http.MethodGet})
-	p.body = answer.body.Bytes()
+	if p.body = answer.body.Bytes(); answer.status != 0 && answer.status != http.StatusOK {
+		p.err = fmt.Errorf("making the page of metrics: %s", bytes.TrimSpace(p.body))
+	}
 	end := time.Now()
-	m.rest = end.Add(pageRest * end.Sub(start))
+	m.rest = end.Add(min(pageRest*end.Sub(start), maxPageRest))
 }
