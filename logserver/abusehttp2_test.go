@@ -90,7 +90,7 @@ func TestAnswersThatAreNotTaken(t *testing.T) {
 			c.get("/checkpoint")
 			outcomes[c.next()]++
 		}
-		if i == 0 && (outcomes["200"] != 8 || outcomes["503"] != 5 || outcomes["reset"] != 19) {
+		if i == 0 && (outcomes["200"] != 8 || outcomes["503"] != 6 || outcomes["reset"] != 18) {
 			t.Errorf("outcomes of the first: %v", outcomes)
 		}
 	}
