@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -77,16 +78,46 @@ func Execute(root *cobra.Command) (*cobra.Command, error) {
 			err = Usage(cmd, err)
 		}
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		err = interrupted{}
+		err = interrupt(err)
 	}
 	return cmd, err
 }
 
-// interrupted is what a command fails with that a signal has ended.
-type interrupted struct{}
+// interrupted is what a command fails with that a signal has ended: what else went
+// wrong meanwhile says so too, and decides about hint and exit status.
+type interrupted struct {
+	cause error // context.Canceled if there is nothing else
+}
 
-func (interrupted) Error() string { return "interrupted" }
-func (interrupted) Unwrap() error { return context.Canceled }
+func interrupt(err error) error {
+	if onlyCanceled(err) {
+		err = context.Canceled
+	}
+	return interrupted{err}
+}
+
+func (e interrupted) Error() string {
+	if e.cause == context.Canceled {
+		return "interrupted"
+	}
+	return "interrupted: " + e.cause.Error()
+}
+
+func (e interrupted) Unwrap() error { return e.cause }
+
+// onlyCanceled reports whether an error comes from a canceled context in all of
+// its parts.
+func onlyCanceled(err error) bool {
+	switch e := err.(type) {
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(part error) bool { return !onlyCanceled(part) })
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil {
+			return onlyCanceled(inner)
+		}
+	}
+	return errors.Is(err, context.Canceled)
+}
 
 // output remembers why it could not be written to, since what prints a table or a
 // help text does not look. It is used by one goroutine at a time, as any output.

@@ -2,6 +2,7 @@ package wiring
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -194,6 +195,28 @@ func TestPassphraseHint(t *testing.T) {
 		status := complain(&stderr, cmd, err, nil)
 		if _, hint, _ := strings.Cut(stderr.String(), "\n"); status != StatusFailed || !strings.HasPrefix(hint, test.want) || (hint == "") != (test.want == "") {
 			t.Errorf("with the flag %v: status %d, hint %q, want %q", test.flag, status, hint, test.want)
+		}
+	}
+}
+
+// TestInterrupt: a signal is all that is said of a command that it ended, unless
+// something else went wrong as well.
+func TestInterrupt(t *testing.T) {
+	lost := errors.New("the disk is gone")
+	canceled := fmt.Errorf("fetching: %w", context.Canceled)
+	for _, c := range []struct {
+		err  error
+		want string
+		lost bool
+	}{
+		{context.Canceled, "interrupted", false},
+		{canceled, "interrupted", false},
+		{errors.Join(canceled, fmt.Errorf("closing: %w", context.Canceled)), "interrupted", false},
+		{fmt.Errorf("running: %w", errors.Join(canceled, lost)), "interrupted: running: fetching: context canceled\nthe disk is gone", true},
+	} {
+		err := interrupt(c.err)
+		if err.Error() != c.want || errors.Is(err, lost) != c.lost || !errors.Is(err, context.Canceled) {
+			t.Errorf("%v: %v", c.err, err)
 		}
 	}
 }
