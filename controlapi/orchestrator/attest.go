@@ -3,6 +3,8 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/dsse"
@@ -65,8 +67,12 @@ func (o *Orchestrator) attest(ctx context.Context, actor Actor, a attestation) (
 			p.sets = []Register{{registerExecution(id[:]), version + 1}}
 		} else {
 			// Evidence takes no effect, and must not use up the key of a record
-			// that does.
+			// that does. Nor does it move a register that it is guarded by, so it
+			// has one that is set once.
 			p.repeatable = true
+			next := registerEvidence(&ex, a.statement.Node)
+			p.guards = append(p.guards, Register{next, 0})
+			p.sets = []Register{{next, 1}}
 		}
 		return p, nil
 	}
@@ -96,6 +102,20 @@ func (o *Orchestrator) attest(ctx context.Context, actor Actor, a attestation) (
 		}
 	}
 	return appended, err
+}
+
+// registerEvidence names the register of the next attestation of an assigned node:
+// of two that are judged at the same time, the log takes one, and the other is
+// judged again. The fold takes two of a node at most. The name follows from the log
+// alone, so nothing misses a register that an older store did not set.
+func registerEvidence(ex *provenance.Execution, node string) string {
+	n := 0
+	for _, a := range ex.Attestations {
+		if a.Node == node {
+			n++
+		}
+	}
+	return fmt.Sprintf("evidence/%x/%d/%d", ex.ID[:], slices.Index(ex.Schedule.Ranking, node), n)
 }
 
 // attestedAt returns the index of the record of the same statement, if the node

@@ -14,6 +14,7 @@ import (
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/record"
 )
 
@@ -114,6 +115,48 @@ func TestRaces(t *testing.T) {
 		}
 		w.checkLog()
 	})
+	for name, test := range map[string]struct {
+		slower func(s *provenance.Statement) // what it says otherwise than the faster one
+		want   orchestrator.Code
+		twice  bool // the slower one is answered with the record of the faster
+	}{
+		"the same evidence":             {slower: func(*provenance.Statement) {}, twice: true},
+		"the same evidence, reworded":   {slower: func(s *provenance.Statement) { s.SoftwareVersion = "v9.9.9" }, want: orchestrator.CodeAttestation},
+		"evidence of another outcome":   {slower: func(s *provenance.Statement) { s.Outcome.PeakPages++ }},
+		"evidence that is void already": {slower: func(s *provenance.Statement) { s.Outcome.PeakPages += 2 }, want: orchestrator.CodeAttestation},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 3)
+			id := w.submit(w.register(newContract()), "x", 1)
+			n := w.worker("node-1")
+			s := n.statement(n.next())
+			faster := [][]byte{n.envelope(s)}
+			if name == "evidence that is void already" {
+				other := *s
+				other.Outcome.PeakPages++
+				faster = append(faster, n.envelope(&other))
+			}
+			test.slower(s)
+			slower := n.envelope(s)
+			w.cancel(id)
+			var last orchestrator.Appended
+			w.race(record.KindAttestation, func() {
+				for _, envelope := range faster {
+					_, a, _, err := w.Attest(ctx(t), actor("node-1"), "node-1", envelope)
+					if err != nil || a.Duplicate {
+						t.Errorf("a faster one: duplicate %v, %v", a.Duplicate, err)
+					}
+					last = a
+				}
+			})
+			_, a, _, err := w.Attest(ctx(t), actor("node-1"), "node-1", slower)
+			wantCode(t, "the slower one", err, test.want)
+			if err == nil && (a.Duplicate != test.twice || (a.Index == last.Index) != test.twice) {
+				t.Errorf("the slower one: index %d after %d, duplicate %v", a.Index, last.Index, a.Duplicate)
+			}
+			w.checkLog()
+		})
+	}
 	t.Run("attestation before a cancellation", func(t *testing.T) {
 		w := newWorld(t, 3)
 		id := w.submit(w.register(newContract()), "x", 1)
