@@ -143,9 +143,9 @@ func (r *auditReport) verdict() error {
 	}
 	switch differ := len(r.Differences); {
 	case differ > 0:
-		return falsehood("%d answers of the control plane are not what the log says", differ)
+		return falsehood("the log contradicts %s of the control plane", count(differ, "answer"))
 	case voids > 0:
-		return falsehood("%d records of the log are void: an honest control plane writes none", voids)
+		return falsehood("the log has %s: an honest control plane writes none", count(voids, "void record"))
 	}
 	return nil
 }
