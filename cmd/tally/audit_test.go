@@ -243,7 +243,7 @@ func TestAudit(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-			} else if err == nil || !strings.Contains(err.Error(), test.error) || report(io.Discard, err) != test.code {
+			} else if err == nil || !strings.Contains(err.Error(), test.error) || report(io.Discard, unreached(err, "the server")) != test.code {
 				t.Fatalf("%v, want %q and exit code %d\n%s", err, test.error, test.code, out)
 			}
 			if !strings.Contains(out, test.says) {
@@ -316,7 +316,7 @@ func TestAuditWithoutAnAnswer(t *testing.T) {
 		"no such flag":    {"auditor", []string{"audit", "--since", "5"}, exitUsage},
 		"no profile":      {"nobody", []string{"audit"}, exitError},
 	} {
-		if _, err := o.try(test.as, test.args...); err == nil || report(io.Discard, err) != test.code {
+		if _, err := o.try(test.as, test.args...); err == nil || report(io.Discard, unreached(err, p.Server)) != test.code {
 			t.Errorf("%s: %v, want exit code %d", name, err, test.code)
 		}
 	}

@@ -20,27 +20,43 @@ var statusLine = regexp.MustCompile(`^([0-9]{3}) [A-Z]`)
 
 // unreached names the server in an error that came from not reaching a control
 // plane there, and says what to look at. Other errors, those that a control plane
-// answered among them, it returns as they are.
+// answered among them, it returns as they are. The exit code stays what it was.
 func unreached(err error, server string) error {
+	named, ok := nameServer(err, server)
+	if !ok {
+		return err
+	}
+	if coded := (*codeError)(nil); errors.As(err, &coded) {
+		return &codeError{named, coded.code}
+	}
+	return named
+}
+
+// nameServer is unreached without the exit code; ok is false for other errors.
+func nameServer(err error, server string) (named error, ok bool) {
 	var ce *connect.Error
 	if !errors.As(err, &ce) || connect.IsWireError(ce) || errors.Is(err, context.Canceled) {
-		return err
+		return nil, false
 	}
 	if hinted := (*hintError)(nil); errors.As(err, &hinted) {
-		return err
+		return nil, false
 	}
 	if m := statusLine.FindStringSubmatch(ce.Message()); m != nil {
+		if ce.Code() == connect.CodeUnavailable {
+			return withHint(fmt.Errorf("%s answers %q", server, ce.Message()),
+				"the control plane is starting, or what lies before it cannot reach it: try again; "+server+"/healthz says what it waits for"), true
+		}
 		hint := "the profile's \"server\" should be the address of a control plane, without a path"
 		if m[1] == "400" && strings.HasPrefix(server, "http:") {
 			hint += "; if it wants TLS, https"
 		}
-		return withHint(fmt.Errorf("%s answers %q, which no control plane does", server, ce.Message()), hint)
+		return withHint(fmt.Errorf("%s answers %q, which no control plane does", server, ce.Message()), hint), true
 	}
 	if ce.Code() != connect.CodeUnavailable && ce.Code() != connect.CodeDeadlineExceeded {
-		return err
+		return nil, false
 	}
 	hint, cause := unreachable(ce.Unwrap())
-	return withHint(fmt.Errorf("no answer from the control plane at %s: %w", server, cause), hint)
+	return withHint(fmt.Errorf("no answer from the control plane at %s: %w", server, cause), hint), true
 }
 
 // unreachable returns what to do about a connection that failed, and the innermost

@@ -25,6 +25,10 @@ func TestUnreachable(t *testing.T) {
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	defer secure.Close()
+	starting := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "starting: waiting for the witnesses", http.StatusServiceUnavailable)
+	}))
+	defer starting.Close()
 	gone, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -35,6 +39,7 @@ func TestUnreachable(t *testing.T) {
 		{"http://" + gone.Addr().String(), "no answer from the control plane at http://" + gone.Addr().String() + ": connection refused", "is the control plane running?"},
 		{other.URL, other.URL + ` answers "404 Not Found", which no control plane does`, "should be the address of a control plane"},
 		{"https://" + plain, "it speaks plain http", "should begin with http://"},
+		{starting.URL, starting.URL + ` answers "503 Service Unavailable"` + "\n", starting.URL + "/healthz says what it waits for"},
 		{secure.URL, "certificate signed by unknown authority", "SSL_CERT_FILE"},
 		{"http://" + strings.TrimPrefix(secure.URL, "https://"), `answers "400 Bad Request"`, "if it wants TLS, https"},
 		{"https://host.invalid", `no address for "host.invalid"`, "name service"},
@@ -57,6 +62,11 @@ func TestUnreachable(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = c.Control.GetClusterRoot(t.Context(), connect.NewRequest(&pb.GetClusterRootRequest{}))
+		for _, want := range []int{exitFalse, exitBlind} {
+			if code := report(io.Discard, unreached(&codeError{err, want}, test.server)); code != want {
+				t.Errorf("%s: exit code %d, want %d as before", test.server, code, want)
+			}
+		}
 		var out strings.Builder
 		if code := report(&out, unreached(err, test.server)); code != exitError || !strings.Contains(out.String(), test.want) ||
 			!strings.Contains(out.String(), "tally: hint: ") || !strings.Contains(out.String(), test.hint) || strings.Count(out.String(), "\n") != 2 {
@@ -72,6 +82,7 @@ func TestUnreachedLeavesAnswers(t *testing.T) {
 		connect.NewError(connect.CodeCanceled, context.Canceled),
 		withHint(connect.NewError(connect.CodeUnavailable, context.DeadlineExceeded), "do this"),
 		context.DeadlineExceeded,
+		blind(context.DeadlineExceeded),
 	} {
 		if got := unreached(err, "https://control.example"); got != err {
 			t.Errorf("%v became %v", err, got)
