@@ -17,6 +17,7 @@ import (
 	"github.com/tallystick/tallystick/client"
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/record"
@@ -167,8 +168,11 @@ func audit(ctx context.Context, p *profile, c *client.Client, wait time.Duration
 	if err != nil {
 		return nil, err
 	}
-	members, err := history(ctx, p, c)
+	members, err := patiently(ctx, pause, func(ctx context.Context) (*membership.History, error) { return history(ctx, p, c) })
 	if err != nil {
+		return nil, err
+	}
+	if err := checkSeesAll(p, members); err != nil {
 		return nil, err
 	}
 	fold := provenance.NewFold(p.Cluster, members)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
@@ -41,6 +42,10 @@ type auditedControl struct {
 	// the checkpoint covers; records is how many openings are shown. 0 means all.
 	epochs  int64
 	records int
+	// without is the index of a record that is left out; 0 leaves out none.
+	without int
+	// stalls makes no answer to the question for a checkpoint end.
+	stalls bool
 	// write appends to the log what it should not.
 	write func(c *testcluster.Cluster)
 	// answer is what every question about executions fails with.
@@ -52,7 +57,7 @@ type auditedControl struct {
 }
 
 // serveAudited starts a control plane with three executions, at epoch 2, and
-// returns the office of its auditor.
+// returns the office of its auditor, an admin here.
 func serveAudited(t *testing.T, f *auditedControl) *office {
 	t.Helper()
 	c := testcluster.New(t, testcluster.Options{})
@@ -84,7 +89,7 @@ func serveAudited(t *testing.T, f *auditedControl) *office {
 	if err := keyfile.WriteEd25519(o.path("token.pem"), testcluster.Key("auditor/token"), nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeProfile(o.path("auditor.json"), &profile{Server: server.URL, Cluster: c.Name, Principal: "auditor",
+	if err := writeProfile(o.path("auditor.json"), &profile{Server: server.URL, Cluster: c.Name, Principal: testcluster.Admin,
 		Keys: map[string]string{"token": "token.pem"}, Genesis: "genesis", AuditPolicy: "audit.policy", MembershipPolicy: "membership.policy"}); err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +97,11 @@ func serveAudited(t *testing.T, f *auditedControl) *office {
 }
 
 // GetCheckpoint leaves a record, as asking does, so that there is a later one.
-func (f *auditedControl) GetCheckpoint(context.Context, *connect.Request[pb.GetCheckpointRequest]) (*connect.Response[pb.GetCheckpointResponse], error) {
+func (f *auditedControl) GetCheckpoint(ctx context.Context, _ *connect.Request[pb.GetCheckpointRequest]) (*connect.Response[pb.GetCheckpointResponse], error) {
+	if f.stalls {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked++
@@ -109,7 +118,7 @@ func (f *auditedControl) ListRecords(_ context.Context, req *connect.Request[pb.
 	defer f.mu.Unlock()
 	out := &pb.ListRecordsResponse{}
 	for i, opening := range f.cluster.Audit.Openings {
-		if uint64(i) >= req.Msg.Start && (f.records == 0 || i < f.records) {
+		if uint64(i) >= req.Msg.Start && (f.records == 0 || i < f.records) && (f.without == 0 || i != f.without) {
 			out.Records = append(out.Records, &pb.ProvenRecord{Index: uint64(i), Opening: opening})
 		}
 	}
@@ -212,6 +221,7 @@ func TestAudit(t *testing.T) {
 		"an attempt out of turn": {&auditedControl{write: earlyReschedule}, exitFalse, "the log has 1 void record", "(reschedule): attempt: attempt 7, want 1"},
 		"an old membership":      {&auditedControl{epochs: 1}, exitBlind, "the membership log is behind the audit log: record 3", ""},
 		"changes withheld":       {&auditedControl{epochs: -1}, exitFalse, "changes are withheld", ""},
+		"a record left out":      {&auditedControl{without: 3}, exitFalse, "the control plane shows record 4 where record 3 is due", ""},
 		"records withheld":       {&auditedControl{records: 5}, exitFalse, "the control plane shows 5 records", ""},
 		"an old checkpoint": {&auditedControl{sign: tripleSign(func(c *testcluster.Cluster, size int64) []byte {
 			now := c.Audit.Now
@@ -220,7 +230,8 @@ func TestAudit(t *testing.T) {
 			return c.Audit.Signed(size)
 		})}, exitBlind, "witness quorum not fresh: size", ""},
 		"no newer checkpoint": {&auditedControl{sign: func(c *testcluster.Cluster, _ int64, _ int) []byte { return c.Audit.Signed(7) }}, exitBlind,
-			"the newest has size 7, cosigned by the quorum at ", ""},
+			"has been shown for 1ns: ", ""},
+		"no checkpoint": {&auditedControl{stalls: true}, exitBlind, "has been shown for 50ms: none has been shown at all", ""},
 		"too few witnesses": {&auditedControl{sign: func(c *testcluster.Cluster, size int64, _ int) []byte {
 			return c.Audit.Sign(c.Audit.Checkpoint(size), 1)
 		}}, exitBlind, "witness quorum not reached", ""},
@@ -235,8 +246,11 @@ func TestAudit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			args := []string{"audit"}
-			if name == "no newer checkpoint" {
-				args = append(args, "--wait", "1ns") // there never will be one
+			switch name { // there never will be one
+			case "no newer checkpoint":
+				args = append(args, "--wait", "1ns")
+			case "no checkpoint":
+				args = append(args, "--wait", "50ms")
 			}
 			out, err := serveAudited(t, test.server).try("auditor", args...)
 			if test.code == 0 {
@@ -302,6 +316,10 @@ func TestAuditWithoutAnAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.Principal = testcluster.Tenant
+	if err := writeProfile(o.path("tenant.json"), p); err != nil {
+		t.Fatal(err)
+	}
 	p.Server = "http://127.0.0.1:1"
 	if err := writeProfile(o.path("away.json"), p); err != nil {
 		t.Fatal(err)
@@ -314,11 +332,78 @@ func TestAuditWithoutAnAnswer(t *testing.T) {
 		"nobody answers":  {"away", []string{"audit"}, exitBlind},
 		"no time to wait": {"auditor", []string{"audit", "--wait", "0s"}, exitUsage},
 		"no such flag":    {"auditor", []string{"audit", "--since", "5"}, exitUsage},
+		"a tenant asks":   {"tenant", []string{"audit"}, exitError},
 		"no profile":      {"nobody", []string{"audit"}, exitError},
 	} {
 		if _, err := o.try(test.as, test.args...); err == nil || report(io.Discard, unreached(err, p.Server)) != test.code {
 			t.Errorf("%s: %v, want exit code %d", name, err, test.code)
 		}
+	}
+}
+
+// An audit waits for the second checkpoint that is larger than the first, and no
+// longer than it was told to: neither for one that never comes nor for an answer
+// that never ends. The first whole answer counts, also when it is a late one.
+func TestSecondGrowth(t *testing.T) {
+	const patience = 10 * time.Second
+	lasting, busy := refusal(connect.CodePermissionDenied, ""), refusal(connect.CodeUnavailable, "3")
+	never := func(ctx context.Context) (int64, error) {
+		<-ctx.Done()
+		return 0, connect.NewError(connect.CodeDeadlineExceeded, ctx.Err())
+	}
+	size := func(n int64) func(context.Context) (int64, error) {
+		return func(context.Context) (int64, error) { return n, nil }
+	}
+	refuse := func(err error) func(context.Context) (int64, error) {
+		return func(context.Context) (int64, error) { return 0, err }
+	}
+	for name, test := range map[string]struct {
+		answers []func(context.Context) (int64, error) // the last one again and again
+		want    int64                                  // size of the one returned, or of the last that was shown
+		err     error                                  // unless it gave up
+		refusal string
+		gaveUp  bool
+		took    time.Duration
+	}{
+		"one after the other": {answers: []func(context.Context) (int64, error){size(5), size(5), size(6), size(9)}, want: 9, took: 300 * time.Millisecond},
+		"only one more":       {answers: []func(context.Context) (int64, error){size(5), size(6)}, want: 6, gaveUp: true, took: patience},
+		"no answer":           {answers: []func(context.Context) (int64, error){never}, gaveUp: true, took: patience},
+		"no second answer":    {answers: []func(context.Context) (int64, error){size(5), never}, want: 5, gaveUp: true, took: patience},
+		"the second one late": {answers: []func(context.Context) (int64, error){size(5), size(6), func(context.Context) (int64, error) {
+			time.Sleep(patience)
+			return 7, nil
+		}}, want: 7, took: patience + 200*time.Millisecond},
+		"busy":          {answers: []func(context.Context) (int64, error){refuse(busy), size(5), size(6), size(7)}, want: 7, took: 3200 * time.Millisecond},
+		"busy for good": {answers: []func(context.Context) (int64, error){size(5), refuse(busy)}, want: 5, refusal: "not now", gaveUp: true, took: patience},
+		"refused":       {answers: []func(context.Context) (int64, error){size(5), refuse(lasting)}, err: lasting, took: 100 * time.Millisecond},
+		"false":         {answers: []func(context.Context) (int64, error){refuse(checkpoint.ErrCosignature)}, err: checkpoint.ErrCosignature},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin, asked := time.Now(), 0
+				got, err := secondGrowth(t.Context(), patience, func(ctx context.Context) (*checkpoint.Verified, error) {
+					answer := test.answers[min(asked, len(test.answers)-1)]
+					asked++
+					n, err := answer(ctx)
+					return &checkpoint.Verified{Checkpoint: checkpoint.Checkpoint{Size: n}}, err
+				})
+				var gaveUp *notLater
+				if errors.As(err, &gaveUp) {
+					got = gaveUp.last
+					if gaveUp.refusal != test.refusal {
+						t.Errorf("refusal %q, want %q", gaveUp.refusal, test.refusal)
+					}
+				} else if !errors.Is(err, test.err) || test.err == nil && err != nil {
+					t.Errorf("%v, want %v", err, test.err)
+				}
+				if (gaveUp != nil) != test.gaveUp || (got == nil) != (test.want == 0) || got != nil && got.Checkpoint.Size != test.want {
+					t.Errorf("%+v, gave up %t, want size %d", got, gaveUp != nil, test.want)
+				}
+				if took := time.Since(begin); took != test.took {
+					t.Errorf("took %v, want %v", took, test.took)
+				}
+			})
+		})
 	}
 }
 

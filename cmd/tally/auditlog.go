@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,6 +11,8 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/tallystick/tallystick/client"
+	"github.com/tallystick/tallystick/internal/printable"
+	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/record"
@@ -41,7 +44,8 @@ type seenTree struct {
 // call began. Rounds follow one another and publish what they signed, so the
 // second that is published from now on was begun later; asking is an operation
 // that the log records, so there is always something to sign. It gives up after
-// the profile's patience.
+// the profile's patience, also on a control plane that begins answers and does not
+// end them.
 //
 // A server may show checkpoints that it has kept back. The cosignatures must be as
 // recent as those of the membership; the rest is left to the witnesses' clocks,
@@ -51,27 +55,21 @@ func laterTree(ctx context.Context, p *profile, c *client.Client, patience time.
 	if err != nil {
 		return seenTree{}, err
 	}
-	end := time.NewTimer(patience)
-	defer end.Stop()
-	var last *checkpoint.Verified
-	for grown := -1; grown < 2; {
-		now, err := published(ctx, p, c)
-		if err != nil {
-			return seenTree{}, err
+	last, err := secondGrowth(ctx, patience, func(ctx context.Context) (*checkpoint.Verified, error) { return published(ctx, p, c) })
+	if gaveUp := (*notLater)(nil); errors.As(err, &gaveUp) {
+		newest := "none has been shown at all"
+		if gaveUp.last != nil {
+			tree := treeOf(policy, gaveUp.last)
+			newest = fmt.Sprintf("the newest has size %d, %s", tree.N, tree.age(time.Now()))
 		}
-		if last == nil || now.Checkpoint.Size > last.Checkpoint.Size {
-			last = now
-			grown++
+		if gaveUp.refusal != "" {
+			newest += "; the last refusal was: " + gaveUp.refusal
 		}
-		select {
-		case <-ctx.Done():
-			return seenTree{}, ctx.Err()
-		case <-end.C:
-			tree := treeOf(policy, last)
-			return seenTree{}, blind(withHint(fmt.Errorf("no checkpoint that was signed since has been shown for %v: the newest has size %d, %s",
-				patience, tree.N, tree.age(time.Now())), "are the witnesses away, or is the control plane keeping its checkpoints back? --wait waits for longer"))
-		case <-time.After(5 * startPoll):
-		}
+		return seenTree{}, blind(withHint(fmt.Errorf("no checkpoint that was signed since has been shown for %v: %s", patience, newest),
+			"are the witnesses away, or is the control plane keeping its checkpoints back? --wait waits for longer"))
+	}
+	if err != nil {
+		return seenTree{}, err
 	}
 	tree := treeOf(policy, last)
 	maxAge := cmp.Or(p.maxAge, checkpoint.DefaultMaxAge)
@@ -80,6 +78,42 @@ func laterTree(ctx context.Context, p *profile, c *client.Client, patience time.
 			"the control plane shows an old checkpoint as a new one, or the clocks differ by more than --max-age"))
 	}
 	return tree, nil
+}
+
+// notLater is the error that patience has ended.
+type notLater struct {
+	last    *checkpoint.Verified // the newest that was shown, nil if none
+	refusal string               // the last answer of a control plane that was busy, if any
+}
+
+func (*notLater) Error() string { return "no later checkpoint" }
+
+// secondGrowth asks for checkpoints until it has seen the second that is larger
+// than the first. When patience ends before, the error is a *notLater.
+func secondGrowth(ctx context.Context, patience time.Duration, ask func(context.Context) (*checkpoint.Verified, error)) (*checkpoint.Verified, error) {
+	waiting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var so notLater
+	for grown := -1; ; {
+		now, err := ask(waiting)
+		wait := 5 * startPoll
+		var answer *connect.Error
+		switch asked, again := client.RetryAfter(err); {
+		case err == nil && (so.last == nil || now.Checkpoint.Size > so.last.Checkpoint.Size):
+			so.last = now
+			if grown++; grown == 2 {
+				return now, nil
+			}
+		case err == nil, connect.CodeOf(err) == connect.CodeDeadlineExceeded:
+		case again && connect.IsWireError(err) && errors.As(err, &answer): // it is busy, or this caller over a quota
+			wait, so.refusal = max(time.Second, asked), printable.Text(answer.Message())
+		default:
+			return nil, err
+		}
+		if pause(waiting, wait) != nil {
+			return nil, cmp.Or[error](ctx.Err(), &so)
+		}
+	}
 }
 
 func treeOf(policy *checkpoint.Policy, v *checkpoint.Verified) seenTree {
@@ -119,7 +153,7 @@ func listExecutions(ctx context.Context, c *client.Client, limit int64, bar *pro
 	var answers []*pb.ExecutionStatus
 	for req := (&pb.ListExecutionsRequest{PageSize: 200}); ; {
 		bar.show(fmt.Sprintf("asked about %s", count(len(answers), "execution")))
-		res, err := patiently(ctx, pause, func() (*connect.Response[pb.ListExecutionsResponse], error) {
+		res, err := patiently(ctx, pause, func(ctx context.Context) (*connect.Response[pb.ListExecutionsResponse], error) {
 			return c.Control.ListExecutions(ctx, connect.NewRequest(req))
 		})
 		if err != nil {
@@ -144,8 +178,19 @@ func listExecutions(ctx context.Context, c *client.Client, limit int64, bar *pro
 	}
 }
 
+// checkSeesAll refuses to hold a control plane to records that it may not show the
+// profile's principal.
+func checkSeesAll(p *profile, members *membership.History) error {
+	principal, _ := members.Current().Principal(p.Principal)
+	if principal.Kind == membership.KindAuditor || principal.Kind == membership.KindAdmin {
+		return nil
+	}
+	return withHint(fmt.Errorf("%q is not an auditor or admin of the cluster, and others do not see all records", p.Principal), "use the profile of one")
+}
+
 // foldLog folds the records that a tree covers, and returns the hashes of the log.
-// An error says that they are not the tree's, or not all of them.
+// The principal must be one that sees all (checkSeesAll). An error says that they
+// are not the tree's, or not all of them.
 func foldLog(ctx context.Context, c *client.Client, fold *provenance.Fold, tree tlog.Tree, visit func(index int64, e provenance.Effect, r *pb.Record) error) (tlog.HashReader, error) {
 	var hashes []tlog.Hash // as tlog stores them
 	reader := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
@@ -156,7 +201,7 @@ func foldLog(ctx context.Context, c *client.Client, fold *provenance.Fold, tree 
 		return out, nil
 	})
 	for fold.Size() < tree.N {
-		res, err := patiently(ctx, pause, func() (*connect.Response[pb.ListRecordsResponse], error) {
+		res, err := patiently(ctx, pause, func(ctx context.Context) (*connect.Response[pb.ListRecordsResponse], error) {
 			return c.Log.ListRecords(ctx, connect.NewRequest(&pb.ListRecordsRequest{Start: uint64(fold.Size()), PageSize: 1000}))
 		})
 		if err != nil {
@@ -169,7 +214,7 @@ func foldLog(ctx context.Context, c *client.Client, fold *provenance.Fold, tree 
 				break
 			}
 			if r.Index != uint64(index) {
-				return nil, withHint(fmt.Errorf("the control plane shows record %d where record %d is due", r.Index, index), "only auditors and admins see all records: use the profile of one")
+				return nil, falsehood("the control plane shows record %d where record %d is due", r.Index, index)
 			}
 			opening, err := record.ParseOpening(r.Opening)
 			if err != nil {

@@ -12,7 +12,7 @@ import (
 
 // refusal is one that asks to wait so many seconds, "" for none said.
 func refusal(code connect.Code, seconds string) error {
-	err := connect.NewError(code, errors.New("not now"))
+	err := connect.NewWireError(code, errors.New("not now"))
 	if seconds != "" {
 		err.Meta().Set("Retry-After", seconds)
 	}
@@ -42,7 +42,10 @@ func TestPatiently(t *testing.T) {
 		_, err := patiently(t.Context(), func(_ context.Context, d time.Duration) error {
 			waits = append(waits, d)
 			return nil
-		}, func() (int, error) {
+		}, func(ctx context.Context) (int, error) {
+			if end, bounded := ctx.Deadline(); !bounded || time.Until(end) > callTimeout {
+				t.Errorf("%s: a try until %v", name, end)
+			}
 			calls++
 			return calls, test.answers[calls-1]
 		})
@@ -52,7 +55,7 @@ func TestPatiently(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := patiently(ctx, pause, func() (int, error) { return 0, busy }); !errors.Is(err, context.Canceled) {
+	if _, err := patiently(ctx, pause, func(context.Context) (int, error) { return 0, busy }); !errors.Is(err, context.Canceled) {
 		t.Errorf("the context has ended: %v", err)
 	}
 }

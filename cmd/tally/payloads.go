@@ -116,6 +116,9 @@ func savePayloads(ctx context.Context, p *profile, c *client.Client, folder stri
 	if err != nil {
 		return nil, err
 	}
+	if err := checkSeesAll(p, members); err != nil {
+		return nil, err
+	}
 	fold := provenance.NewFold(p.Cluster, members)
 	erased := map[erasure]bool{}
 	_, err = foldLog(ctx, c, fold, tree, func(index int64, e provenance.Effect, r *pb.Record) error {
@@ -235,7 +238,7 @@ func hasPayload(path string, d digest.Digest) bool {
 func getPayload(ctx context.Context, c *client.Client, w wantedPayload) (data []byte, err error) {
 	for _, t := range w.takers {
 		var res *connect.Response[pb.GetBlobResponse]
-		res, err = patiently(ctx, pause, func() (*connect.Response[pb.GetBlobResponse], error) {
+		res, err = patiently(ctx, pause, func(ctx context.Context) (*connect.Response[pb.GetBlobResponse], error) {
 			return c.Control.GetBlob(ctx, connect.NewRequest(&pb.GetBlobRequest{Digest: w.Digest.String(), ExecutionId: t.execution.String()}))
 		})
 		if err == nil {
