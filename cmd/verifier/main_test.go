@@ -236,6 +236,7 @@ func clusterCmd(ts *testscript.TestScript, neg bool, args []string) {
 	format("true.tallyproof", said)
 	write("untrue.openings", openings(c.Audit.Size(), c.Audit.Size()))
 	treeOf(ts, "untrue", c.Audit, c.Audit.Size())
+	attestTwice(ts, write)
 	ts.Setenv("LIE", lie.String())
 	ts.Setenv("METERED", metered.String())
 
@@ -247,6 +248,24 @@ func clusterCmd(ts *testscript.TestScript, neg bool, args []string) {
 	write("input", input)
 	write("other-input", []byte("input"))
 	ts.Setenv("ID", id.String())
+}
+
+// attestTwice makes another log of the same cluster: of one execution, and with an
+// attestation that stands there twice.
+func attestTwice(ts *testscript.TestScript, write func(name string, b []byte)) {
+	c := testcluster.New(ts.Value("t").(testing.TB), testcluster.Options{})
+	con := c.Contract()
+	con.Module = digest.Of(echo())
+	said := testcluster.OK("of the parent, ")
+	id := c.Submit(c.Register(con), []byte("of the parent, "))
+	c.Run(id, said)
+	c.Append(c.AttestationRecord(c.Statement(id, c.Execution(id).Attestations[0].Node, said)))
+	b := provenance.FormatOpenings(c.Audit.Origin, c.Audit.Checkpoint(c.Audit.Size()).Tree())
+	for _, opening := range c.Audit.Openings {
+		b = provenance.AppendOpening(b, opening)
+	}
+	write("twice.openings", b)
+	treeOf(ts, "twice", c.Audit, c.Audit.Size())
 }
 
 func flipCmd(ts *testscript.TestScript, neg bool, args []string) {

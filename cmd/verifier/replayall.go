@@ -130,15 +130,24 @@ func (r *replayAllReport) verdict() error {
 		return fail(exitDiffers, "replay their bundles one by one; if your blobs and release are right, the attested outcomes are not what contracts and inputs make",
 			"another outcome than the attested one: %s", wiring.Count(n, "execution"))
 	}
-	if n := len(r.Voids); n > 0 {
+	if len(r.Voids) > 0 {
 		return fail(exitRules, "the outcomes do not rest on them; ask the operator why the control plane wrote them",
-			"%d records of the log or more are void: an honest control plane writes none", n)
+			"the log has %s: an honest control plane writes none", r.voids())
 	}
 	if n := len(r.NotReplayed); n > 0 {
 		return fail(exitNoOutcome, "give what is missing and run the same command again: it tries these executions only",
 			"not replayed: %s", wiring.Count(n, "execution"))
 	}
 	return nil
+}
+
+// voids counts the void records that were found, of which not all are listed.
+func (r *replayAllReport) voids() string {
+	found := wiring.Count(len(r.Voids), "void record")
+	if len(r.Voids) == maxVoids {
+		found += " or more"
+	}
+	return found
 }
 
 func defaultReplayState(origin string) (string, error) {
@@ -300,6 +309,8 @@ func printReplayAll(w io.Writer, r *replayAllReport) {
 	switch {
 	case len(r.Differs) > 0:
 		verdict = "DIFFERENT"
+	case len(r.Voids) > 0:
+		verdict = "VOID RECORDS"
 	case len(r.NotReplayed) > 0:
 		verdict = "NOT ALL REPLAYED"
 	}
@@ -326,7 +337,7 @@ func printReplayAll(w io.Writer, r *replayAllReport) {
 		row("", "%s: %s", v.Execution, v.Detail)
 	}
 	if len(r.Voids) > 0 {
-		row("void records", "%d or more without effect, which an honest control plane does not write", len(r.Voids))
+		row("void records", "%s, without effect: an honest control plane writes none", r.voids())
 		for _, v := range r.Voids {
 			row("", "record %d (%s): %s: %s", v.Index, v.Kind, v.Code, v.Detail)
 		}

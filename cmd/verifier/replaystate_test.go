@@ -49,4 +49,9 @@ func TestReplayAllVerdict(t *testing.T) {
 	if err := (&replayAllReport{Same: 1}).verdict(); err != nil {
 		t.Error(err)
 	}
+	for n, want := range map[int]string{1: "1 void record", 2: "2 void records", maxVoids: "1000 void records or more"} {
+		if got := (&replayAllReport{Voids: make([]voidRecord, n)}).voids(); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
 }
