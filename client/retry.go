@@ -13,14 +13,21 @@ import (
 const maxRetryAfter = time.Minute
 
 // RetryAfter reports whether the same call may succeed later, and how long the
-// control plane asks to wait before, 0 to one minute; 0 leaves it to the caller.
-// The answer is what the control plane says, or what no control plane answered.
+// control plane asks to wait before, 0 to one minute; 0 leaves it to the caller. It
+// may when the control plane is busy or the caller over a quota, and when nobody
+// could be reached. It may not when an answer or a request is too large here.
 func RetryAfter(err error) (time.Duration, bool) {
 	var refusal *connect.Error
 	if !errors.As(err, &refusal) {
 		return 0, false
 	}
-	if code := refusal.Code(); code != connect.CodeResourceExhausted && code != connect.CodeUnavailable {
+	switch refusal.Code() {
+	case connect.CodeUnavailable:
+	case connect.CodeResourceExhausted:
+		if !connect.IsWireError(refusal) {
+			return 0, false // a bound of this side
+		}
+	default:
 		return 0, false
 	}
 	seconds, err := strconv.ParseUint(refusal.Meta().Get("Retry-After"), 10, 32)

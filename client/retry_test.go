@@ -14,13 +14,16 @@ import (
 	"github.com/tallystick/tallystick/proto/tallystick/v1/tallystickv1connect"
 )
 
-// refusing answers each call with one error.
+// refusing answers each call with one error, or nil with eleven bytes.
 type refusing struct {
 	tallystickv1connect.UnimplementedControlHandler
 	err error
 }
 
 func (r *refusing) GetBlob(context.Context, *connect.Request[pb.GetBlobRequest]) (*connect.Response[pb.GetBlobResponse], error) {
+	if r.err == nil {
+		return connect.NewResponse(&pb.GetBlobResponse{Data: make([]byte, 11)}), nil
+	}
 	return nil, r.err
 }
 
@@ -55,6 +58,13 @@ func TestRetryAfter(t *testing.T) {
 				t.Errorf("%v, %t, want %v, %t", wait, again, test.want, test.again)
 			}
 		})
+	}
+	_, handler := tallystickv1connect.NewControlHandler(&refusing{})
+	server := httptest.NewServer(handler)
+	defer server.Close()
+	_, err := tallystickv1connect.NewControlClient(server.Client(), server.URL, connect.WithReadMaxBytes(10)).GetBlob(t.Context(), connect.NewRequest(&pb.GetBlobRequest{}))
+	if _, again := client.RetryAfter(err); again || connect.CodeOf(err) != connect.CodeResourceExhausted {
+		t.Errorf("an answer that is too large here, and will be again: %t, %v", again, err)
 	}
 	if _, again := client.RetryAfter(context.Canceled); again {
 		t.Error("a caller that went away shall ask again")
