@@ -74,10 +74,12 @@ func run(ctx context.Context, name string, args ...string) ([]byte, error) {
 
 // Restarting: a server that dies more often than this within a minute is
 // broken, and the cluster ends. Each death within the minute makes the next
-// start wait a little longer.
+// start wait a little longer. One that has never listened is given up sooner, but
+// not before a last one of the folder that is about to end has let go of the files.
 const (
 	maxRestarts   = 20
-	maxStarts     = 4 // before it has listened; the last one of the folder may be about to end
+	maxStarts     = 4
+	startsWindow  = 2 * stopTimeout
 	restartWindow = time.Minute
 	restartDelay  = 100 * time.Millisecond
 )
@@ -151,13 +153,7 @@ func (c *child) supervise(cmd *exec.Cmd) {
 		for now.Sub(deaths[0]) > restartWindow {
 			deaths = deaths[1:]
 		}
-		c.mu.Lock()
-		most := maxRestarts
-		if !c.listened {
-			most = maxStarts
-		}
-		c.mu.Unlock()
-		if len(deaths) > most {
+		if c.broken(deaths) {
 			c.err = died
 			return
 		}
@@ -171,6 +167,18 @@ func (c *child) supervise(cmd *exec.Cmd) {
 			return
 		}
 	}
+}
+
+// broken says whether starting the server again is in vain, after deaths within
+// the last minute.
+func (c *child) broken(deaths []time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := len(deaths)
+	if c.listened {
+		return n > maxRestarts
+	}
+	return n > maxStarts && deaths[n-1].Sub(deaths[0]) > startsWindow
 }
 
 // terminate asks a process to end, and kills it when it does not.
