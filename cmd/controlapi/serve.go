@@ -236,6 +236,11 @@ func (p *controlPlane) openLog(name membership.LogName, hold bool) (*logserver.L
 // open beside connections: its two logs, and the blobs.
 const fileUsers = 3
 
+// fewConnections is what a limit of about 4,200 open files allows. A node takes one or two
+// connections, and whoever watches an execution one; what waits has no answer to
+// learn that from.
+const fewConnections = 1024
+
 // listen opens the listener. Connections beyond what the limit of open files allows
 // wait: a log that cannot open a file stops for good.
 func (p *controlPlane) listen() (net.Listener, error) {
@@ -255,7 +260,11 @@ func (p *controlPlane) listen() (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	ln = netutil.LimitListener(ln, logserver.ConnectionLimit(fileUsers))
+	limit := logserver.ConnectionLimit(fileUsers)
+	if limit < fewConnections {
+		p.logger.Warn("few files may be open, and connections beyond what they allow wait: raise the limit of open files", "connections", limit)
+	}
+	ln = netutil.LimitListener(ln, limit)
 	if config != nil {
 		ln = tls.NewListener(ln, config)
 	}
