@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/tallystick/tallystick/sandbox"
 )
@@ -33,9 +34,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	b := &bench{rounds: 7, span: 2000}
+	b := &bench{rounds: 7, span: 2000, window: 100 * time.Millisecond}
 	if *quick {
-		b.rounds, b.span = 1, 50
+		b.rounds, b.span, b.window = 1, 50, 0
 	}
 	for name, path := range map[string]string{
 		"go": *goModule, "rust": filepath.Join(*guests, "words.wasm"), "c": filepath.Join(*guests, "mean.wasm"),

@@ -17,7 +17,8 @@ import (
 // the machine only ever adds.
 type bench struct {
 	rounds  int
-	span    int // runs of a small module in a row, for the slowest module a tenth
+	span    int           // runs of a small module in a row at least, for the slowest module a tenth
+	window  time.Duration // that such runs in a row take at least
 	modules map[string][]byte
 	rows    []row
 }
@@ -56,9 +57,9 @@ func ended(ctx context.Context, runner interface {
 	return r, err
 }
 
-// turns is how often a round takes turns. Short turns find the moments in which
-// nothing else is on the machine; long ones, a tenth of a second or more, may find
-// none on a virtual one.
+// turns is how often a round of metering takes turns. Short turns find the moments
+// in which nothing else is on the machine; long ones, a tenth of a second or more,
+// may find none on a virtual one.
 const turns = 10
 
 // metering compares the same work metered and not, in one engine, in turns.
@@ -83,12 +84,15 @@ func (b *bench) metering(ctx context.Context) error {
 				least[i] = min(least[i], r.Engine.WallTime)
 			}
 		}
-		b.rows = append(b.rows, compared(m.name, ms(least[0]), ms(least[1]), m.bound))
+		name := fmt.Sprintf("%s, %d KiB", m.name, len(m.input)>>10)
+		b.rows = append(b.rows, compared(name, ms(least[0]), ms(least[1]), m.bound))
 	}
 	return nil
 }
 
-// rate is how many runs of a job a runner does in a second, at best.
+// rate is how many runs of a job a runner does in a second, in the best of the
+// rounds. Each takes n runs and a window at least, so that what comes in between
+// runs, as collecting does, is in every one.
 func (b *bench) rate(ctx context.Context, runner interface {
 	Run(context.Context, sandbox.Job) (*sandbox.Result, error)
 }, job sandbox.Job, n int) (float64, error) {
@@ -96,15 +100,14 @@ func (b *bench) rate(ctx context.Context, runner interface {
 		return 0, err
 	}
 	best := 0.0
-	n = max(n/turns, 1)
-	for range b.rounds * turns {
-		start := time.Now()
-		for range n {
+	for range b.rounds {
+		runs, start := 0, time.Now()
+		for ; runs < n || time.Since(start) < b.window; runs++ {
 			if _, err := ended(ctx, runner, job); err != nil {
 				return 0, err
 			}
 		}
-		best = max(best, float64(n)/time.Since(start).Seconds())
+		best = max(best, float64(runs)/time.Since(start).Seconds())
 	}
 	return best, nil
 }
