@@ -35,7 +35,8 @@ func (t *tail) add(in *instr) {
 
 // callsOut reports whether an instruction is a call once it is rewritten. Even
 // of a function that leaves the counter alone, reading it back is cheaper than
-// keeping a register across the call.
+// keeping a register across the call. ref.func is none, though engines may make it
+// one of their own.
 func callsOut(op wasm.Opcode) bool {
 	_, _, helped := helperOf(op)
 	return helped || op == wasm.OpCall || op == wasm.OpCallIndirect
