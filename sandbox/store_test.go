@@ -362,6 +362,8 @@ func TestAbandonedFiles(t *testing.T) {
 		"aa" + nativeSuffix: {2 * abandonedAfter, false},
 		"bb" + nativeSuffix: {0, true},
 		"cc" + codeSuffix:   {2 * abandonedAfter, false},
+		"dd" + codeSuffix:   {0, true}, // made anew, and native code is about to be
+		"dd" + nativeSuffix: {2 * abandonedAfter, true},
 		"notes.txt":         {2 * abandonedAfter, true},
 	}
 	for name, f := range files {

@@ -12,8 +12,8 @@ import (
 // A stored is the files of one program, as trim finds them.
 type stored struct {
 	id       string
-	complete bool // its program's file is there
-	used     time.Time
+	complete bool      // its program's file is there
+	used     time.Time // or, of an incomplete one, when the last of its files was made
 	bytes    int64
 }
 
@@ -48,7 +48,7 @@ func (s *store) trim(keep string) {
 			p = &stored{id: id}
 			programs[id] = p
 		}
-		if suffix == programSuffix || !p.complete {
+		if suffix == programSuffix || !p.complete && info.ModTime().After(p.used) {
 			p.used = info.ModTime()
 		}
 		p.complete = p.complete || suffix == programSuffix
