@@ -84,7 +84,7 @@ func (s *store) place(p *preparedProgram, dir string) error {
 	}
 	_ = os.Remove(path) // of a worker that was given it before
 	from := s.path(p.id, nativeSuffix)
-	err := os.Link(from, path)
+	err := s.link(from, path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		err = copyFile(from, path, p.native.Bytes)
 	}

@@ -44,7 +44,7 @@ func loadStored(t *testing.T, e *Engine, job Job) {
 	if e.warm(job.key()) {
 		return
 	}
-	s := &store{dir: t.TempDir(), maxBytes: DefaultCacheBytes}
+	s := newStore(t.TempDir(), DefaultCacheBytes)
 	a := forStore(t, job)
 	p := makeStored(t, s, a)
 	_, outline, err := s.read(p.id)
@@ -140,7 +140,7 @@ func TestOutlineIsNotCompiled(t *testing.T) {
 	job := metered(newJob(guestModule(t, "words")), 1_000_000, 10)
 	job.Capabilities, job.Limits.MemoryPages = allCapabilities, 1024
 	a := forStore(t, job)
-	s := &store{dir: t.TempDir(), maxBytes: DefaultCacheBytes}
+	s := newStore(t.TempDir(), DefaultCacheBytes)
 	p := makeStored(t, s, a)
 	good, err := os.ReadFile(s.path(p.id, nativeSuffix))
 	if err != nil {
@@ -177,7 +177,7 @@ func TestOutlineIsNotCompiled(t *testing.T) {
 // TestSwappedFiles swaps the files of two programs in a store: none of them is
 // placed.
 func TestSwappedFiles(t *testing.T) {
-	s := &store{dir: t.TempDir(), maxBytes: DefaultCacheBytes}
+	s := newStore(t.TempDir(), DefaultCacheBytes)
 	var programs [2]*preparedProgram
 	for i := range programs {
 		programs[i] = makeStored(t, s, forStore(t, metered(newJob(counter(int32(10+i))), 1_000_000, 10)))

@@ -41,9 +41,10 @@ type PoolConfig struct {
 	CachedModules int
 	// CacheDir, if not empty, keeps compiled programs across restarts; without it
 	// they live as long as the pool. It holds native code that workers execute:
-	// only this process may write to it, and workers never do. It is made with
-	// mode 0700 if it does not exist. With Interpreter nothing is compiled, and it
-	// is not used.
+	// only processes of this binary and user, on this machine, may write to it, and
+	// workers never do. It is made with mode 0700 if it does not exist. Workers load
+	// soonest if it is on the file system of [os.TempDir], where their own
+	// directories are. With Interpreter nothing is compiled, and it is not used.
 	CacheDir string
 	// CacheBytes bounds the directory's size, roughly; 0 means DefaultCacheBytes.
 	CacheBytes int64

@@ -47,7 +47,7 @@ func newPrograms(p *Pool) (*programs, error) {
 			return nil, engineFault("making the compilation cache: %w", err)
 		}
 	}
-	files := &store{dir: dir, maxBytes: p.config.CacheBytes}
+	files := newStore(dir, p.config.CacheBytes)
 	files.trim("") // of what a process that crashed left, too
 	return &programs{
 		pool: p, store: files,

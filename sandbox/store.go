@@ -18,21 +18,24 @@ import (
 	"github.com/tallystick/tallystick/sandbox/rewrite"
 )
 
-// A store keeps compiled programs in a directory that only this process writes
-// to, three files for each: ID.code, the code that runs; ID.native, what the
-// engine made of it; and ID.program, a header and the outline with which a worker
-// loads the latter (outline.go). Every byte is verified against the header's
-// digests each time that it is used, so a file that was damaged costs a
-// compilation and is never executed. Header and outline have a digest of their
-// own; all this is against accidents, and who can write to the directory is
-// trusted.
+// A store keeps compiled programs in a directory that only processes of this
+// binary and user write to, on one machine. Each has three files: ID.code, the
+// code that runs; ID.native, what the engine made of it; and ID.program, a header
+// and the outline with which a worker loads the latter (outline.go). Every byte
+// is verified against the header's digests each time that it is used, so a file
+// that was damaged costs a compilation and is never executed. Header and outline
+// have a digest of their own; all this is against accidents, and who can write to
+// the directory is trusted.
 //
-// Files are immutable once they have their name. Two processes may share a
-// directory.
+// Files are immutable once they have their name, so processes may share a
+// directory: what one removes, another makes anew.
 type store struct {
 	dir      string
 	maxBytes int64
+	link     func(old, new string) error // os.Link; tests have others
 }
+
+func newStore(dir string, maxBytes int64) *store { return &store{dir, maxBytes, os.Link} }
 
 const (
 	programSuffix = ".program"

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -95,6 +96,68 @@ func TestWorkersLoadOutlines(t *testing.T) {
 	}
 }
 
+// TestStoresThatCannotBeLinked keeps programs where the system does not link: on
+// another file system than the workers' directories. Their native code is copied,
+// verified, and loaded as if it were linked.
+func TestStoresThatCannotBeLinked(t *testing.T) {
+	p := testPool(t, PoolConfig{})
+	needFiles(t, p)
+	s, attempts := p.programs.store, 0
+	s.link = func(from, to string) error {
+		attempts++
+		return &os.LinkError{Op: "link", Old: from, New: to, Err: syscall.EXDEV}
+	}
+	job := metered(newJob(counter(10)), 1_000_000, 10)
+	if _, err := p.Admit(t.Context(), job.Module, job.Capabilities, job.Limits); err != nil {
+		t.Fatal(err)
+	}
+	program, err := s.load(job.key())
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := cacheFile(s.dir, job, nativeSuffix)
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	placed := filepath.Join(dir, filepath.FromSlash(program.native.Name))
+	for range 2 { // the second takes the place of the first
+		if err := s.place(program, dir); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(placed)
+		if err != nil || !bytes.Equal(got, good) {
+			t.Errorf("%d bytes were placed, want %d; %v", len(got), len(good), err)
+		}
+		info, err := os.Stat(placed)
+		if err != nil || info.Mode() != 0o400 {
+			t.Errorf("mode %v, %v", info, err)
+		}
+	}
+	// A worker that loads it needs no code; one that compiled would.
+	if err := os.Remove(cacheFile(s.dir, job, codeSuffix)); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := p.Run(t.Context(), job); err != nil || r.Outcome.Kind != KindOK {
+		t.Errorf("%v, %v", r, err)
+	}
+	if n := len(cacheFiles(t, s.dir, codeSuffix)); n != 0 || attempts != 3 {
+		t.Errorf("made anew: %t; %d links were attempted", n != 0, attempts)
+	}
+	for name, bad := range map[string][]byte{
+		"short": good[:len(good)-1], "flipped": append([]byte{good[0] ^ 1}, good[1:]...), "empty": {},
+	} {
+		replace(t, file, bad)
+		if err := s.place(program, dir); err == nil || !strings.Contains(err.Error(), "damaged") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(placed); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: what does not verify is still there: %v", name, err)
+		}
+	}
+}
+
 // TestStoredUnmetered stores a module that was not rewritten, and so has no
 // outline.
 func TestStoredUnmetered(t *testing.T) {
@@ -162,7 +225,7 @@ func TestDamagedCache(t *testing.T) {
 				bad = bad[:at]
 			}
 			replace(t, name, bad)
-			s := &store{dir: dir, maxBytes: DefaultCacheBytes}
+			s := newStore(dir, DefaultCacheBytes)
 			loaded, err := s.load(job.key())
 			if err == nil {
 				_, err = s.code(loaded)
@@ -200,7 +263,7 @@ func cacheFile(dir string, job Job, suffix string) string {
 
 // TestCacheIsBounded fills a cache beyond its bound.
 func TestCacheIsBounded(t *testing.T) {
-	s := &store{dir: t.TempDir(), maxBytes: 50_000}
+	s := newStore(t.TempDir(), 50_000)
 	code := func(i byte) []byte { return bytes.Repeat([]byte{i}, 10_000) }
 	for i := range byte(8) {
 		sum := sha256.Sum256(code(i))
@@ -337,7 +400,7 @@ func TestHotProgramsStay(t *testing.T) {
 		}
 		total += info.Size()
 	}
-	(&store{dir: s.dir, maxBytes: total - 1}).trim("") // one has to go
+	newStore(s.dir, total-1).trim("") // one has to go
 	if _, err := os.Stat(cacheFile(s.dir, hot, programSuffix)); err != nil {
 		t.Errorf("the program in use: %v", err)
 	}
