@@ -197,11 +197,13 @@ func (c *child) write(kind frameKind, payload []byte) error {
 
 // A request is one exchange with a worker.
 type request struct {
-	kind           frameKind // frameJob or frameCompile
-	payload        []byte
-	module         func(whole bool) ([]byte, error) // called if the worker asks for the program
-	compileTimeout time.Duration                    // from the start
-	runTimeout     time.Duration                    // from the running frame
+	kind    frameKind // frameJob or frameCompile
+	payload []byte
+	// module is called if the worker asks for the program: with nil, and then, if
+	// what it got did not serve and it asks for the whole, with the reason.
+	module         func(unserved error) ([]byte, error)
+	compileTimeout time.Duration // from the start
+	runTimeout     time.Duration // from the running frame
 	answer         frameKind
 	// cancels reports whether the worker ends the request soon after a cancel; one
 	// that would not is killed.
@@ -222,12 +224,12 @@ func (c *child) do(ctx context.Context, q request) ([]byte, error) {
 	guard := c.guard("compiling", q.compileTimeout)
 	inTime := true
 	fetch := q.module
-	q.module = func(whole bool) ([]byte, error) {
+	q.module = func(unserved error) ([]byte, error) {
 		// Its time is not the worker's: a program that has to be made anew is compiled
 		// meanwhile, under a guard of its own.
 		inTime = guard.Stop() && inTime
 		defer func() { guard = c.guard("compiling", q.compileTimeout) }()
-		return fetch(whole)
+		return fetch(unserved)
 	}
 	answer, err := c.exchange(q, func() {
 		inTime = guard.Stop() && inTime
@@ -309,7 +311,11 @@ func (c *child) exchange(q request, running func()) ([]byte, error) {
 		switch {
 		case !ran && (kind == frameNeed && sent == 0 || kind == frameNeedWhole && sent == frameNeed && q.kind == frameJob):
 			sent = kind
-			module, err := q.module(kind == frameNeedWhole)
+			var unserved error
+			if kind == frameNeedWhole {
+				unserved = fmt.Errorf("a worker did without: %q", payload)
+			}
+			module, err := q.module(unserved)
 			if err != nil {
 				c.kill(err)
 				return nil, err

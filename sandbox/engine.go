@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 )
 
 // engineVersion is the version of the engine in go.mod; a test holds it there.
@@ -200,6 +201,16 @@ func (e *Engine) keep(ctx context.Context, a *admitted) (*program, error) {
 	p, err := e.compile(ctx, a)
 	if err != nil {
 		return nil, err
+	}
+	return p, e.remember(p)
+}
+
+// keepUnstored is keep without the cache directory: of an engine that cannot
+// write there, and has found nothing in it.
+func (e *Engine) keepUnstored(ctx context.Context, a *admitted) (*program, error) {
+	p, err := e.compileWith(experimental.WithCompilationWorkers(ctx, e.compilers), a, "")
+	if err != nil {
+		return nil, a.compileError(ctx, err)
 	}
 	return p, e.remember(p)
 }

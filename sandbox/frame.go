@@ -17,7 +17,7 @@ import (
 //	job or compile      →
 //	                    ←    need             (the program is not warm)
 //	module              →
-//	                    ←    need whole       (a job's program was an outline without its native code)
+//	                    ←    need whole       (a job's program was an outline without its native code, because of this)
 //	module              →
 //	                    ←    running          (a job's guest is about to start)
 //	                    ←    result, compiled or failure
@@ -59,7 +59,7 @@ var frameLimits = [...]int{
 	frameFailure:  64 << 10,
 	frameCancel:   0,
 
-	frameNeedWhole: 0,
+	frameNeedWhole: maxFailureText,
 }
 
 // errProtocol is wrapped by every error about what the other side sent.

@@ -10,7 +10,7 @@ import (
 
 // workerProtocol is the version of the messages below. Pool and worker are the
 // same binary, so it guards only against a binary replaced while running.
-const workerProtocol = 4
+const workerProtocol = 5
 
 // A workerConfig is the first message to a worker.
 type workerConfig struct {

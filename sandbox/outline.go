@@ -24,7 +24,7 @@ import (
 // segments) is in the outline byte for byte.
 //
 // An outline that ran as what it says would have another outcome than its module.
-// Three things rule out that it is attested: [Engine.keepOutlined] has the engine
+// Three things rule out that it is attested: [Engine.keepStored] has the engine
 // load and never compile; each body of an outline sets the gas counter to
 // outlineGas, which no run of a rewritten module does, and traps; and classify
 // takes that for a fault of the engine, before it looks at anything else. Who
@@ -34,8 +34,8 @@ import (
 // run. The counter of a rewritten module stays above -2^62.
 const outlineGas = math.MinInt64
 
-// errNotStored is that the engine has no native code for an outline.
-var errNotStored = errors.New("no native code for the outline of a program")
+// errNotStored is that the engine has no native code for a program.
+var errNotStored = errors.New("no native code for the program")
 
 // outlineOf returns the outline of a module that the rewriter made.
 func outlineOf(rewritten []byte) ([]byte, error) {
@@ -88,17 +88,24 @@ func (e *Engine) nameOutline(ctx context.Context, a *admitted, dir string) error
 	return nil
 }
 
-// keepOutlined makes a program of an outline and the native code that the cache
-// directory has for it. Without that it returns an error that wraps errNotStored.
-func (e *Engine) keepOutlined(a *admitted) (*program, error) {
+// keepStored makes a program of the native code that the cache directory has for
+// its outline, or for its code if it has none. Without that it returns an error
+// that wraps errNotStored; it never compiles.
+func (e *Engine) keepStored(a *admitted) (*program, error) {
 	if e.config.CacheDir == "" || e.config.Interpreter {
 		return nil, errNotStored
+	}
+	if len(a.outline) > 0 {
+		a = a.ofOutline()
 	}
 	// The engine asks its cache first and does not look at the context before it
 	// compiles; with more than one compiler it does so before each function.
 	never, cancel := context.WithCancel(context.Background())
 	cancel()
-	p, err := e.compileWith(experimental.WithCompilationWorkers(never, 2), a.ofOutline(), e.config.CacheDir)
+	p, err := e.compileWith(experimental.WithCompilationWorkers(never, 2), a, e.config.CacheDir)
+	if errors.Is(err, context.Canceled) {
+		return nil, fmt.Errorf("%w under the name that the engine has for it on this processor", errNotStored)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotStored, err)
 	}

@@ -54,7 +54,7 @@ func loadStored(t *testing.T, e *Engine, job Job) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.keepOutlined(&admitted{key: p.key, admission: p.admission, outline: outline}); err != nil {
+	if _, err := e.keepStored(&admitted{key: p.key, admission: p.admission, outline: outline}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -157,7 +157,7 @@ func TestOutlineIsNotCompiled(t *testing.T) {
 			}
 		}
 		e := NewEngine(EngineConfig{CacheDir: dir})
-		if _, err := e.keepOutlined(a); !errors.Is(err, errNotStored) {
+		if _, err := e.keepStored(a); !errors.Is(err, errNotStored) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if got, err := os.ReadFile(file); err == nil && !bytes.Equal(got, content) {
@@ -167,7 +167,7 @@ func TestOutlineIsNotCompiled(t *testing.T) {
 	}
 	for _, config := range []EngineConfig{{}, {Interpreter: true, CacheDir: t.TempDir()}} {
 		e := NewEngine(config)
-		if _, err := e.keepOutlined(a); !errors.Is(err, errNotStored) {
+		if _, err := e.keepStored(a); !errors.Is(err, errNotStored) {
 			t.Errorf("%+v: %v", config, err)
 		}
 		e.Close()

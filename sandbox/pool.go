@@ -248,8 +248,8 @@ func (p *Pool) serve(ctx context.Context, program *preparedProgram, job *Job, q 
 		if err != nil {
 			return err
 		}
-		q.module = func(whole bool) (message []byte, err error) {
-			program, message, err = p.programs.supply(ctx, program, job.Module, destination{c, whole})
+		q.module = func(unserved error) (message []byte, err error) {
+			program, message, err = p.programs.supply(ctx, program, job.Module, destination{c, unserved != nil, unserved})
 			return message, err
 		}
 		answer, err := c.do(ctx, q)

@@ -152,7 +152,7 @@ func (s *programs) compile(ctx context.Context, a *admitted, original []byte) (*
 	_, err = c.do(ctx, request{
 		kind:           frameCompile,
 		payload:        q.pack(),
-		module:         func(bool) ([]byte, error) { return m.pack(), nil },
+		module:         func(error) ([]byte, error) { return m.pack(), nil },
 		compileTimeout: s.pool.config.CompileTimeout,
 		answer:         frameCompiled,
 	})
@@ -163,29 +163,35 @@ func (s *programs) compile(ctx context.Context, a *admitted, original []byte) (*
 	return readNative(c.dir, len(a.outline) > 0)
 }
 
+// supplyAttempts bounds how many programs supply places: another worker may find
+// one of no use, or another program need the room, before it is placed.
+const supplyAttempts = 3
+
 // A destination is a worker that asked for a program: as it is loaded at best, or
 // whole, since that did not serve.
 type destination struct {
 	*child
-	whole bool
+	whole    bool
+	unserved error // why the program did not serve; nil of one that it was not given yet
 }
 
 // supply is place, but of a program whose files have gone since it was asked for
 // (others needed the room, or somebody removed them) it places what it makes anew
-// of module, once. It returns the program that was placed.
+// of module. It returns the program that was placed.
 func (s *programs) supply(ctx context.Context, p *preparedProgram, module []byte, to destination) (*preparedProgram, []byte, error) {
-	message, err := s.place(p, to)
-	if err == nil {
-		return p, message, nil
+	for attempt := 1; ; attempt++ {
+		message, err := s.place(p, to)
+		if err == nil || attempt == supplyAttempts {
+			return p, message, err
+		}
+		s.pool.config.Logger.Warn("compiled program is gone and is made anew", "error", err)
+		s.displace(p, to.dir)
+		renewed, err := s.get(ctx, p.key, module)
+		if err != nil {
+			return p, nil, err
+		}
+		p, to.unserved = renewed, nil
 	}
-	s.pool.config.Logger.Warn("compiled program is gone and is made anew", "error", err)
-	s.displace(p, to.dir)
-	renewed, err := s.get(ctx, p.key, module)
-	if err != nil {
-		return p, nil, err
-	}
-	message, err = s.place(renewed, to)
-	return renewed, message, err
 }
 
 // place puts the native code of a program into a worker's directory, and returns
@@ -198,7 +204,7 @@ func (s *programs) place(p *preparedProgram, to destination) ([]byte, error) {
 	case p.native.Name == "" || !to.greeting.Filesystem:
 	case to.whole:
 		s.displace(p, to.dir)
-		unusable = errNotStored
+		unusable = to.unserved
 	default:
 		m, err := s.placeNative(p, to.dir)
 		if err == nil {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -176,14 +177,13 @@ func TestStoredUnmetered(t *testing.T) {
 
 // TestNativeCodeOfAnotherMachine has the store keep native code under a name for
 // which no engine here looks, as that of another processor has. The worker then
-// compiles, and the program is made anew.
+// compiles, and the program is made anew; the log says why.
 func TestNativeCodeOfAnotherMachine(t *testing.T) {
-	p := testPool(t, PoolConfig{})
+	var log bytes.Buffer
+	p := testPool(t, PoolConfig{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	needFiles(t, p)
 	job := metered(newJob(counter(10)), 1_000_000, 10)
-	other := makeStored(t, p.programs.store, forStore(t, job))
-	other.native.Name = other.native.Name[:len(other.native.Name)-64] + strings.Repeat("0", 64)
-	p.programs.known[job.key()] = other
+	makeForAnother(t, p, job)
 	for i := range 2 {
 		before := p.pids()
 		r, err := p.Run(t.Context(), job)
@@ -195,6 +195,51 @@ func TestNativeCodeOfAnotherMachine(t *testing.T) {
 		}
 		if n := len(cacheFiles(t, p.programs.store.dir, programSuffix)); n != i {
 			t.Errorf("run %d: %d programs are stored", i, n)
+		}
+	}
+	p.Close() // nobody writes to the log any more
+	if !strings.Contains(log.String(), "under the name that the engine has for it on this processor") {
+		t.Errorf("the log says %q", log.String())
+	}
+}
+
+// makeForAnother has a pool know a stored program with native code for another
+// processor.
+func makeForAnother(t *testing.T, p *Pool, job Job) {
+	t.Helper()
+	other := makeStored(t, p.programs.store, forStore(t, job))
+	other.native.Name = other.native.Name[:len(other.native.Name)-64] + strings.Repeat("0", 64)
+	p.programs.known[job.key()] = other
+}
+
+// TestNativeCodeOfAnotherMachineAlone does so where the code is gone or damaged
+// too. The program is made anew at once, and then stays: what is new was not
+// tried in vain.
+func TestNativeCodeOfAnotherMachineAlone(t *testing.T) {
+	for name, spoil := range map[string]func(string){
+		"gone":    func(file string) { os.Remove(file) },
+		"damaged": func(file string) { replace(t, file, []byte("code")) },
+	} {
+		p := testPool(t, PoolConfig{})
+		needFiles(t, p)
+		job := metered(newJob(counter(10)), 1_000_000, 10)
+		makeForAnother(t, p, job)
+		spoil(cacheFile(p.programs.store.dir, job, codeSuffix))
+		for i := range 2 {
+			if r, err := p.Run(t.Context(), job); err != nil || r.Outcome.Kind != KindOK {
+				t.Errorf("%s, run %d: %v, %v", name, i, r, err)
+			}
+			for _, suffix := range []string{programSuffix, codeSuffix, nativeSuffix} {
+				if n := len(cacheFiles(t, p.programs.store.dir, suffix)); n != 1 {
+					t.Errorf("%s, run %d: %d files %s", name, i, n, suffix)
+				}
+			}
+		}
+		p.mu.Lock()
+		started := p.started
+		p.mu.Unlock()
+		if started != 2 { // a worker, a compiler
+			t.Errorf("%s: %d processes were started", name, started)
 		}
 	}
 }

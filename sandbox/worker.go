@@ -227,27 +227,28 @@ func (w *worker) load(ctx context.Context, key programKey) (*program, error) {
 	if p, err := w.engine.recall(key); p != nil || err != nil {
 		return p, err
 	}
-	a, original, err := w.need(frameNeed, key)
+	a, original, err := w.need(frameNeed, nil, key)
 	if err != nil {
 		return nil, err
 	}
 	if w.compiler {
 		return w.make(ctx, a, original)
 	}
+	p, missing := w.engine.keepStored(a)
+	if missing == nil {
+		return p, nil
+	}
 	if len(a.outline) > 0 {
-		if p, err := w.engine.keepOutlined(a); err == nil {
-			return p, nil
-		}
-		if a, _, err = w.need(frameNeedWhole, key); err != nil {
+		if a, _, err = w.need(frameNeedWhole, []byte(clip(missing.Error())), key); err != nil {
 			return nil, err
 		}
 	}
-	return w.engine.keep(ctx, a)
+	return w.engine.keepUnstored(ctx, a)
 }
 
 // need asks the pool for a program.
-func (w *worker) need(kind frameKind, key programKey) (a *admitted, original []byte, err error) {
-	if err := writeFrame(w.out, kind, nil); err != nil {
+func (w *worker) need(kind frameKind, reason []byte, key programKey) (a *admitted, original []byte, err error) {
+	if err := writeFrame(w.out, kind, reason); err != nil {
 		return nil, nil, err
 	}
 	frame, ok := <-w.in

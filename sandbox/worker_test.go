@@ -2,9 +2,12 @@ package sandbox
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -114,7 +117,9 @@ func TestWorkerConversation(t *testing.T) {
 	p.send(frameJob, packJob(&spin))
 	p.want(frameNeed)
 	p.send(frameModule, (&moduleMessage{outline: outlined(t, spin)}).pack())
-	p.want(frameNeedWhole) // it has no native code for that
+	if reason := p.want(frameNeedWhole); !bytes.HasPrefix(reason, []byte(errNotStored.Error())) {
+		t.Errorf("the whole is needed because of %q", reason)
+	}
 	p.send(frameModule, rewritten(t, spin, false))
 	p.want(frameRunning)
 	p.send(frameCancel, nil)
@@ -129,6 +134,58 @@ func TestWorkerConversation(t *testing.T) {
 	}
 	if err := p.end(); err != nil {
 		t.Errorf("the worker ended with %v", err)
+	}
+}
+
+// A counted context counts how often it is asked: an engine with several
+// compilers derives a context from it for each compilation. It has the cache
+// directory vanish then, where an engine could not keep what it makes.
+type counted struct {
+	context.Context
+	cache string
+	asked int
+}
+
+func (c *counted) Done() <-chan struct{} {
+	c.asked++
+	os.RemoveAll(c.cache)
+	return nil
+}
+
+// TestRunnersCompileOnce has a runner ask for programs whose native code is not
+// in its directory, to which it cannot write.
+func TestRunnersCompileOnce(t *testing.T) {
+	for name, job := range map[string]Job{
+		"metered": metered(newJob(counter(10)), 1_000_000, 10), "unmetered": newJob(counter(10)),
+	} {
+		ctx := &counted{Context: t.Context(), cache: filepath.Join(t.TempDir(), "cache")}
+		e := NewEngine(EngineConfig{CacheDir: ctx.cache})
+		defer e.Close()
+		e.compilers = 2
+		once := &counted{Context: t.Context()}
+		p, err := e.keepUnstored(once, &admitted{key: job.key(), code: job.Module})
+		if err != nil || once.asked == 0 {
+			t.Fatalf("%s: asked %d times, %v", name, once.asked, err)
+		}
+		e.programs = nil
+		p.close()
+		frames := make(chan inbound, 2)
+		if job.Limits.metered() {
+			frames <- inbound{kind: frameModule, payload: (&moduleMessage{outline: outlined(t, job)}).pack()}
+			frames <- inbound{kind: frameModule, payload: rewritten(t, job, false)}
+		} else {
+			frames <- inbound{kind: frameModule, payload: (&moduleMessage{code: job.Module}).pack()}
+		}
+		w := &worker{in: frames, out: io.Discard, engine: e}
+		if _, err := w.load(ctx, job.key()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if ctx.asked != once.asked || len(frames) > 0 {
+			t.Errorf("%s: asked %d times, for one compilation %d; %d messages left", name, ctx.asked, once.asked, len(frames))
+		}
+		if kept, err := filepath.Glob(filepath.Join(ctx.cache, "*", "*")); err != nil || len(kept) > 0 {
+			t.Errorf("%s: the runner left %q, %v", name, kept, err)
+		}
 	}
 }
 
