@@ -8,6 +8,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tallystick/tallystick/sandbox/wasm"
@@ -60,7 +62,7 @@ func loadStored(t *testing.T, e *Engine, job Job) {
 }
 
 // TestOutline compares an outline with its module: all but the bodies is there,
-// byte for byte.
+// byte for byte, after a section that names the module.
 func TestOutline(t *testing.T) {
 	for _, guest := range []string{"go", "words", "mean", "probe", "start function"} {
 		job := metered(newJob(guestModule(t, guest)), 1_000_000, 10)
@@ -77,7 +79,10 @@ func TestOutline(t *testing.T) {
 		if err := outline.Validate(); err != nil || len(outline.Bodies) != len(whole.Bodies) {
 			t.Errorf("%s: %d bodies, want %d; %v", guest, len(outline.Bodies), len(whole.Bodies), err)
 		}
-		if !bytes.Equal(withoutCode(t, a.code), withoutCode(t, a.outline)) {
+		// id, size, length of the name, name, digest
+		digest := slices.Concat([]byte{0, 51, 18}, []byte("tallystick:outline"), a.admission.RewrittenModule[:])
+		rest, ok := bytes.CutPrefix(withoutCode(t, a.outline), digest)
+		if !ok || !bytes.Equal(withoutCode(t, a.code), rest) {
 			t.Errorf("%s: something else than the bodies differs", guest)
 		}
 		t.Logf("%s: %d bytes, outline %d", guest, len(a.code), len(a.outline))
@@ -106,6 +111,78 @@ func TestOutlinesOfWhat(t *testing.T) {
 		if o, err := outlineOf(module); !errors.Is(err, ErrEngineFault) {
 			t.Errorf("%s: %d bytes, %v", name, len(o), err)
 		}
+	}
+}
+
+// TestOutlinesDiffer runs two programs in turn that differ in what one function
+// does, and so would have one outline but for its digest, in one worker that
+// keeps one of them warm: each keeps its own gas.
+func TestOutlinesDiffer(t *testing.T) {
+	p := testPool(t, PoolConfig{CachedModules: 1})
+	before := p.pids()
+	var outlines [][]byte
+	for _, n := range []int32{10, 11, 10, 11} {
+		job := metered(newJob(counter(n)), 1_000_000, 10)
+		want, err := RunDirect(t.Context(), job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := p.Run(t.Context(), job)
+		if err != nil || got.Outcome.String() != want.Outcome.String() {
+			t.Errorf("%d: %v, %v; want %v", n, got, err, want)
+		}
+		outlines = append(outlines, outlined(t, job))
+	}
+	if bytes.Equal(outlines[0], outlines[1]) || !bytes.Equal(outlines[0], outlines[2]) {
+		t.Error("outlines are not the modules' own")
+	}
+	const header = 8 + 2 + 1 + 18 + 32
+	if !bytes.Equal(outlines[0][header:], outlines[1][header:]) {
+		t.Error("the modules differ in more than a body: this shows nothing")
+	}
+	names := map[string]bool{}
+	for _, file := range cacheFiles(t, p.programs.store.dir, programSuffix) {
+		h, _, err := p.programs.store.read(strings.TrimSuffix(filepath.Base(file), programSuffix))
+		if err != nil {
+			t.Fatal(err)
+		}
+		names[h.Native.Name] = true
+	}
+	if len(names) != 2 && p.Enforcement().Filesystem {
+		t.Errorf("native code of two programs is called %v", names)
+	}
+	if after := p.pids(); !slices.Equal(before, after) {
+		t.Error("the worker was replaced")
+	}
+}
+
+// TestTooManyToOutline has a pool prepare a module with more functions than it
+// outlines: it is stored whole, under the engine's name for that.
+func TestTooManyToOutline(t *testing.T) {
+	p := testPool(t, PoolConfig{})
+	needFiles(t, p)
+	p.programs.maxOutlined = 0
+	job := metered(newJob(counter(10)), 1_000_000, 10)
+	r, err := p.Run(t.Context(), job)
+	if err != nil || r.Outcome.Kind != KindOK {
+		t.Fatalf("%v, %v", r, err)
+	}
+	stored, err := p.programs.store.load(job.key())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, outline, err := p.programs.store.read(stored.id); err != nil || len(outline) > 0 {
+		t.Errorf("outline of %d bytes, %v", len(outline), err)
+	}
+	e := NewEngine(EngineConfig{CacheDir: t.TempDir()})
+	defer e.Close()
+	if err := p.programs.store.place(stored, e.config.CacheDir); err != nil {
+		t.Fatal(err)
+	}
+	a := forStore(t, job)
+	a.outline = nil
+	if _, err := e.keepStored(a); err != nil {
+		t.Errorf("the native code of the whole: %v", err)
 	}
 }
 

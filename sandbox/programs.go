@@ -31,8 +31,9 @@ type preparedProgram struct {
 //
 // It is safe for concurrent use: mu guards known and underway.
 type programs struct {
-	pool  *Pool
-	store *store
+	pool        *Pool
+	store       *store
+	maxOutlined int // functions; the constant, but in tests
 
 	mu       sync.Mutex
 	known    map[programKey]*preparedProgram
@@ -50,7 +51,7 @@ func newPrograms(p *Pool) (*programs, error) {
 	files := newStore(dir, p.config.CacheBytes)
 	files.trim("") // of what a process that crashed left, too
 	return &programs{
-		pool: p, store: files,
+		pool: p, store: files, maxOutlined: maxOutlined,
 		known: map[programKey]*preparedProgram{}, underway: map[programKey]chan struct{}{},
 	}, nil
 }
@@ -119,7 +120,7 @@ func (s *programs) prepare(ctx context.Context, key programKey, module []byte) (
 	if err != nil {
 		return nil, err
 	}
-	if key.metered && !s.pool.config.Interpreter {
+	if key.metered && !s.pool.config.Interpreter && a.admission.Functions <= s.maxOutlined {
 		if a.outline, err = outlineOf(a.code); err != nil {
 			return nil, err
 		}
@@ -196,8 +197,9 @@ func (s *programs) supply(ctx context.Context, p *preparedProgram, module []byte
 
 // place puts the native code of a program into a worker's directory, and returns
 // the message with its outline. A worker that sees no files, and one that found
-// no native code there, gets the whole code and compiles. The latter's program is
-// not usable on this machine any more: another processor is one reason.
+// no native code there, gets the whole code and compiles. The program that did
+// not serve the latter is not usable on this machine any more: another processor
+// is one reason.
 func (s *programs) place(p *preparedProgram, to destination) ([]byte, error) {
 	unusable := error(nil)
 	switch {

@@ -42,10 +42,10 @@ const (
 	codeSuffix    = ".code"
 	nativeSuffix  = ".native"
 	// storeFormat is the version of the files, and part of their names.
-	storeFormat = 2
+	storeFormat = 3
 	// programMagic is the first line of a program's file, with the SHA-256 of what
 	// follows it.
-	programMagic = "tallystick compiled program 2 "
+	programMagic = "tallystick compiled program 3 "
 	// maxHeader bounds the header, whose longest part is a module's imports.
 	maxHeader = 1 << 20
 	// maxNative bounds native code, which is some four times its module.
