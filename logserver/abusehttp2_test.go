@@ -105,7 +105,7 @@ func TestAnswersThatAreNotTaken(t *testing.T) {
 		for range 3 {
 			c.get("/checkpoint")
 			if got := c.next(); got != "200" {
-				t.Errorf("meanwhile, by HTTP/2: %s", got)
+				t.Fatalf("meanwhile, by HTTP/2: %s", got)
 			}
 			for { // a second request may come only after the first has ended
 				frame, err := c.ReadFrame()
