@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -49,10 +48,6 @@ var percents = []int{0, 50, 100}
 func newLife(w *world, rng *rand.Rand, disk *vfs.MemFS, created *atomic.Bool) *life {
 	l := &life{world: w, rng: rng, opts: w.opts, mem: disk, fs: &opFS{FS: disk}, created: created}
 	l.opts.fs = l.fs
-	// When Pebble fails to open a database, the goroutine that reads the tables'
-	// statistics may outlive it and panic. A process that cannot open its store ends;
-	// this one goes on.
-	l.opts.tune = func(p *pebble.Options) { p.DisableTableStats = true }
 	return l
 }
 
