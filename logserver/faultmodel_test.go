@@ -74,6 +74,7 @@ func survive(t *testing.T, seed uint64, first, second map[int64]fsFault) (operat
 			continue
 		}
 		l := newLife(w, rand.New(rand.NewPCG(seed, uint64(n))), disk, created)
+		l.opts.tune = quiet
 		e := l.live(t, plan, 8)
 		if plan == nil && e.err != nil {
 			t.Fatalf("life %d without a fault: %v", n, e.err)
