@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"reflect"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -105,11 +106,19 @@ func (e interrupted) Error() string {
 
 func (e interrupted) Unwrap() error { return e.cause }
 
-// onlyCanceled reports whether an error comes from a canceled context in all of
-// its parts.
+// joined is the type of an error in which several failed.
+var joined = reflect.TypeOf(errors.Join(context.Canceled))
+
+// onlyCanceled reports whether an error comes from a canceled context and from
+// nothing else. Of errors that were joined each has to; what wraps several at once
+// is one error, of which one part says what kind it is and another where it came
+// from.
 func onlyCanceled(err error) bool {
 	switch e := err.(type) {
 	case interface{ Unwrap() []error }:
+		if reflect.TypeOf(err) != joined {
+			return slices.ContainsFunc(e.Unwrap(), onlyCanceled)
+		}
 		return !slices.ContainsFunc(e.Unwrap(), func(part error) bool { return !onlyCanceled(part) })
 	case interface{ Unwrap() error }:
 		if inner := e.Unwrap(); inner != nil {

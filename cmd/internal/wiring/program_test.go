@@ -212,6 +212,10 @@ func TestInterrupt(t *testing.T) {
 		{context.Canceled, "interrupted", false},
 		{canceled, "interrupted", false},
 		{errors.Join(canceled, fmt.Errorf("closing: %w", context.Canceled)), "interrupted", false},
+		{fmt.Errorf("%w: %w", lost, context.Canceled), "interrupted", false},
+		{fmt.Errorf("catching up: %w", fmt.Errorf("%w: %q: %w", lost, "tile/0/000", canceled)), "interrupted", false},
+		{errors.Join(fmt.Errorf("%w: %w", lost, context.Canceled), canceled), "interrupted", false},
+		{errors.Join(fmt.Errorf("%w: %w", lost, errors.ErrUnsupported), canceled), "interrupted: the disk is gone: unsupported operation\nfetching: context canceled", true},
 		{fmt.Errorf("running: %w", errors.Join(canceled, lost)), "interrupted: running: fetching: context canceled\nthe disk is gone", true},
 	} {
 		err := interrupt(c.err)
