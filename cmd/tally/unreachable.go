@@ -43,8 +43,11 @@ func nameServer(err error, server string) (named error, ok bool) {
 	}
 	if m := statusLine.FindStringSubmatch(ce.Message()); m != nil {
 		if ce.Code() == connect.CodeUnavailable {
-			return withHint(fmt.Errorf("%s answers %q", server, ce.Message()),
-				"the control plane is starting, or what lies before it cannot reach it: try again; "+server+"/healthz says what it waits for"), true
+			hint := "the control plane is starting, or what lies before it cannot reach it: try again; " + server + "/healthz says what it waits for"
+			if m[1] == "429" {
+				hint = "what lies before the control plane limits requests: try again later"
+			}
+			return withHint(fmt.Errorf("%s answers %q", server, ce.Message()), hint), true
 		}
 		hint := "the profile's \"server\" should be the address of a control plane, without a path"
 		if m[1] == "400" && strings.HasPrefix(server, "http:") {

@@ -29,6 +29,10 @@ func TestUnreachable(t *testing.T) {
 		http.Error(w, "starting: waiting for the witnesses", http.StatusServiceUnavailable)
 	}))
 	defer starting.Close()
+	limiting := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "slow down", http.StatusTooManyRequests)
+	}))
+	defer limiting.Close()
 	gone, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -40,6 +44,7 @@ func TestUnreachable(t *testing.T) {
 		{other.URL, other.URL + ` answers "404 Not Found", which no control plane does`, "should be the address of a control plane"},
 		{"https://" + plain, "it speaks plain http", "should begin with http://"},
 		{starting.URL, starting.URL + ` answers "503 Service Unavailable"` + "\n", starting.URL + "/healthz says what it waits for"},
+		{limiting.URL, limiting.URL + ` answers "429 Too Many Requests"` + "\n", "limits requests: try again later"},
 		{secure.URL, "certificate signed by unknown authority", "SSL_CERT_FILE"},
 		{"http://" + strings.TrimPrefix(secure.URL, "https://"), `answers "400 Bad Request"`, "if it wants TLS, https"},
 		{"https://host.invalid", `no address for "host.invalid"`, "name service"},
