@@ -10,9 +10,10 @@
 //
 // proof checks one execution from one file and makes no network connection.
 // member does so for who was a member at an epoch.
-// replay does what proof does, then runs the module again and compares the outcome bit
-// for bit; with --all it does so for every execution of a log. log downloads a whole log, recomputes its tree, and compares it with
-// what it remembers of the last time.
+// replay does what proof does, then runs the module again and compares the outcome
+// bit for bit; with --all it does so for every execution of a log. log downloads a
+// whole log, recomputes its tree, and compares it with what it remembers of the last
+// time.
 //
 // The policies and the genesis decide what is believed: get them from people,
 // not from the cluster's server, and keep them like keys.

@@ -45,7 +45,7 @@ of the cluster at an epoch, and with which keys. No network connection is made.
 "tally member show PRINCIPAL@EPOCH -o FILE" fetches such a proof.
 
 A proof can also show that the principal was no member. That ends with exit code
-14, unless --absent says that this is what is expected; then it is the other way
+` + strconv.Itoa(exitAbsent) + `, unless --absent says that this is what is expected; then it is the other way
 round.
 
 ` + exitTable(),
