@@ -19,7 +19,6 @@ type bench struct {
 	logserver string // binaries
 	tessera   string
 	base      string
-	lock      string
 	quick     bool
 	only      *regexp.Regexp
 	shape     shape
@@ -170,22 +169,6 @@ func (b *bench) measure() {
 	if len(b.clients) > 0 {
 		fmt.Printf("client    used %s%s of the cores in a series over HTTP, beside the server\n", figure(b.clients.median()), b.clients.spread())
 	}
-}
-
-// turn waits until no other measurer holds the lock file, if there is one. The
-// function that it returns ends the turn.
-func (b *bench) turn() (end func(), err error) {
-	if b.lock == "" {
-		return func() {}, nil
-	}
-	f, err := os.OpenFile(b.lock, os.O_CREATE|os.O_RDWR, 0o666)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		return nil, errors.Join(fmt.Errorf("locking %q: %w", b.lock, err), f.Close())
-	}
-	return func() { f.Close() }, nil // which unlocks
 }
 
 // result returns the outcome of a row, to be filled in.

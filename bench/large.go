@@ -81,11 +81,6 @@ func (b *bench) inclusions(dir string) error {
 // start starts the server on a log and adds to two rows how long it took, from
 // exec, until it served a read and until a checkpoint covered a new entry.
 func (b *bench) start(dir, read, signed string) (*server, error) {
-	end, err := b.turn()
-	if err != nil {
-		return nil, err
-	}
-	defer end()
 	s, err := b.serveLog(dir) // returns as soon as the checkpoint is served
 	if err != nil {
 		return nil, err

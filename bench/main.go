@@ -41,7 +41,6 @@ func run(ctx context.Context, args []string) (err error) {
 	flags.StringVar(&b.logserver, "logserver", "", "the logserver `binary`")
 	flags.StringVar(&b.tessera, "tessera", "", "Tessera's conformance server, the `binary` built from cmd/conformance/posix")
 	flags.StringVar(&b.base, "dir", "", "`directory` on the disk to measure; a new one in it is used and removed at the end")
-	flags.StringVar(&b.lock, "lock", "", "`file` to lock during each series, for several measurers on one machine")
 	flags.BoolVar(&b.quick, "quick", false, "short series, one of each, and small logs: shows that it works, its figures mean little")
 	openings := flags.Bool("openings", false, "entries of 32 bytes with an opening of 300 bytes and a deduplication key, as the control plane has them")
 	pattern := flags.String("rows", "", "measure only the rows whose names match this regular `expression`")

@@ -72,11 +72,6 @@ const roleTimeout = 10 * time.Minute
 // role runs a role to its end and returns its report. Variables are added to
 // its environment.
 func (b *bench) role(j job, variables ...string) (report, error) {
-	end, err := b.turn()
-	if err != nil {
-		return report{}, err
-	}
-	defer end()
 	cmd, err := roleCommand(b.ctx, j, variables...)
 	if err != nil {
 		return report{}, err
