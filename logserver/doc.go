@@ -41,18 +41,19 @@
 // # HTTP
 //
 // [Handler] and [ReadHandler] serve what docs/formats/log-http.md specifies, and
-// [Serve] runs them, and answers plain appends itself. Strangers send requests: everything that one of them can
-// make the log hold is bounded, in bytes of bodies and replies, entries that
-// wait, streams and connections, and what is beyond a bound is refused with 503.
-// Every refusal has a code of a closed set, over HTTP and in the metrics.
+// [Serve] runs them, and answers plain appends itself. Strangers send requests:
+// everything that one of them can make the log hold is bounded, in bytes of bodies
+// and replies, entries that wait, streams and connections, and what is beyond a
+// bound is refused with 503. Every refusal has a code of a closed set, over HTTP
+// and in the metrics.
 //
 // # Concurrency
 //
 // All methods of [Log] are safe for concurrent use. The sequencer's first
 // goroutine owns the edge of the tree, its second the groups that are applied;
 // the publisher goroutine owns the rounds; readers use immutable views that the
-// sequencer replaces after each sync. [Log.Close]
-// stops them in that order and blocks until they have ended.
+// sequencer replaces after each sync. [Log.Close] stops them in that order and
+// blocks until they have ended.
 //
 // # Errors
 //

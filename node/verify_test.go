@@ -557,9 +557,9 @@ func TestLogKeyMustBeNamed(t *testing.T) {
 	verify(t, n, a, nil)
 }
 
-// DESIGN, "Epoch in the audit log": from the index at which a node has seen
-// epoch E's record it refuses an older pin, though a second record of E, without
-// effect, is shown further on; and it remembers.
+// From the index at which a node has seen epoch E's record it refuses an older
+// pin, though a second record of E, without effect, is shown further on; and it
+// remembers.
 func TestStalePin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testcluster.Options{})

@@ -17,9 +17,8 @@
 // no keys, no environment and no descriptors but their pipes, and that the
 // system confines ([Enforcement]), so that a fault of the engine's compiler
 // reaches nothing of value; native code that workers share comes from processes
-// that ran no guest; [RunDirect] runs a module
-// in this process and is for workers, tests and an auditor's own replay of a
-// module the auditor chose.
+// that ran no guest; an [Engine] runs a module in this process and is what a
+// worker uses.
 //
 // # Outcomes and errors
 //

@@ -113,8 +113,8 @@ func prepare(t testing.TB, nodes int) *world {
 	if w.state, _, err = membership.Genesis(w.genesis); err != nil {
 		t.Fatal(err)
 	}
-	// The order of DESIGN section 5: no witness sees an epoch whose record is not
-	// in the audit log.
+	// The order of docs/architecture.md, "State and who owns it": no witness sees
+	// an epoch whose record is not in the audit log.
 	w.police()
 	return w
 }
