@@ -1,16 +1,14 @@
 // Command benchsubmit measures a running development cluster through its API:
 // submissions a second and their latency, and the time from a submission to
-// its proof. It prints one line for each
-// figure.
-//
-//	tally dev &
-//	go run ./scripts/benchsubmit -dir tally-dev -module canonjson.wasm
+// its proof. It prints one line for each figure; docs/benchmarks.md says how it is
+// run.
 package main
 
 import (
 	"context"
 	"crypto"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -33,7 +31,7 @@ import (
 func main() {
 	var b bench
 	flag.StringVar(&b.dir, "dir", "tally-dev", "folder of the cluster")
-	flag.StringVar(&b.server, "server", "", "address of the control plane")
+	flag.StringVar(&b.server, "server", "", "address of the control plane (default: that of the folder's profile)")
 	flag.StringVar(&b.modulePath, "module", "", "WebAssembly module that reads JSON")
 	flag.IntVar(&b.total, "n", 5000, "submissions")
 	flag.IntVar(&b.workers, "c", 64, "concurrent callers")
@@ -59,10 +57,26 @@ func (b *bench) key(use string) (crypto.Signer, error) {
 	return keyfile.LoadEd25519(filepath.Join(b.dir, "keys", "tenant-"+use+".pem"), nil)
 }
 
+// profileServer returns the address that the profile of the cluster's tenant has.
+func (b *bench) profileServer() (string, error) {
+	data, err := os.ReadFile(filepath.Join(b.dir, "tenant.json"))
+	if err != nil {
+		return "", err
+	}
+	var profile struct{ Server string }
+	err = json.Unmarshal(data, &profile)
+	return profile.Server, err
+}
+
 func (b *bench) run(ctx context.Context) error {
 	tokenKey, err := b.key("token")
 	if err != nil {
 		return err
+	}
+	if b.server == "" {
+		if b.server, err = b.profileServer(); err != nil {
+			return err
+		}
 	}
 	if b.c, err = client.New(client.Config{Server: b.server, Cluster: "dev", Principal: "tenant", TokenKey: tokenKey}); err != nil {
 		return err
