@@ -90,10 +90,15 @@ func (g *guest) finish(why ending) {
 	panic(halt{})
 }
 
-// span is memory p to p+n, or nil if it is not all inside.
+// span is memory p to p+n, or nil if it is not all inside. No bytes are inside up
+// to the end, and never nil: the engine's view of a memory without pages may be
+// nil or not, which is no business of a guest's.
 func span(mem []byte, p uint32, n uint64) []byte {
 	if uint64(p)+n > uint64(len(mem)) {
 		return nil
+	}
+	if n == 0 {
+		return []byte{}
 	}
 	return mem[p : uint64(p)+n : uint64(p)+n]
 }

@@ -33,7 +33,9 @@ type memory struct {
 // Reallocate grows the memory to size bytes; the engine asks for no less than
 // before, and for no more than the limit.
 func (m *memory) Reallocate(size uint64) []byte {
-	if size > uint64(cap(m.buf)) {
+	// A memory without pages is empty and never nil, which the engine would take
+	// for a failure, whatever was lent before.
+	if m.buf == nil || size > uint64(cap(m.buf)) {
 		// Twice as much, so that growing by single pages is not quadratic.
 		grown := make([]byte, size, max(size, min(2*size, m.limit)))
 		copy(grown, m.buf)

@@ -11,3 +11,5 @@ func TestEveryByteChangedLong(t *testing.T) {
 }
 
 func TestGuestOutcomesLong(t *testing.T) { guestOutcomes(t, true) }
+
+func TestHistoryIsForgottenLong(t *testing.T) { historyIsForgotten(t, 3000) }
