@@ -20,7 +20,6 @@ type conditions struct {
 	consumed  []consumedKey
 	keys      int               // used places of it
 	registers map[string]uint64 // registers set by this batch
-	undo      []func()          // reverts what the unit under decision changed
 	key       []byte            // scratch: the store's key of a deduplication key
 
 	// filter knows every key that was consumed since the log was opened, and
@@ -59,7 +58,6 @@ func newConditions(s *store, filterBytes int) *conditions {
 func (c *conditions) begin(b *batch) error {
 	c.batch = b
 	clear(c.registers)
-	c.undo = c.undo[:0]
 	c.keys = 0
 	if b.plain {
 		return nil
@@ -78,60 +76,38 @@ func (c *conditions) begin(b *batch) error {
 	return c.lookUp(b)
 }
 
-// decide fills in the results of one unit, n entries of the batch from first on,
-// whose first fresh entry would get the index next, and reports how many entries
-// of it are to be sequenced. If one is refused none is, and the unit leaves no
-// trace. An error is a failure of the store.
-func (c *conditions) decide(first, n int, results []Result, next int64) (fresh int, err error) {
-	c.undo = c.undo[:0]
-	for i := range n {
-		p := &c.batch.entries[first+i]
-		// The deduplication key comes first: a duplicate learns its index
-		// even when its guards no longer hold.
-		key, cond := c.batch.dedupOf(p), c.batch.condition(p)
-		var hash uint64
-		if len(key) > 0 {
-			hash = c.filter.hash(key)
-			index, found, err := c.lookupDedup(first+i, key, hash)
-			if err != nil {
-				return 0, err
-			}
-			if found {
-				results[i] = Result{Index: index, Duplicate: true}
-				continue
-			}
-		}
-		refused, err := c.checkGuards(cond.guards)
+// decide returns the result of the i-th entry of the batch, which gets the index
+// next if it is fresh. An error is a failure of the store.
+func (c *conditions) decide(i int, next int64) (Result, error) {
+	p := &c.batch.entries[i]
+	// The deduplication key comes first: a duplicate learns its index even when
+	// its guards no longer hold.
+	key, cond := c.batch.dedupOf(p), c.batch.condition(p)
+	var hash uint64
+	if len(key) > 0 {
+		hash = c.filter.hash(key)
+		index, found, err := c.lookupDedup(i, key, hash)
 		if err != nil {
-			return 0, err
+			return Result{}, err
 		}
-		if refused != nil {
-			c.refuse(results, i, next, refused)
-			return 0, nil
-		}
-		index := next + int64(fresh)
-		fresh++
-		results[i] = Result{Index: index}
-		if len(key) > 0 {
-			c.consume(consumedKey{hash: hash, place: int32(first + i + 1), index: index}, n > 1)
-		}
-		c.set(cond.sets, n > 1)
-	}
-	return fresh, nil
-}
-
-// refuse turns the whole unit down because of its i-th entry. Duplicates of
-// entries ahead of the unit keep their index.
-func (c *conditions) refuse(results []Result, i int, next int64, reason error) {
-	for j := len(c.undo) - 1; j >= 0; j-- {
-		c.undo[j]()
-	}
-	for j := range results {
-		if j >= i || !results[j].Duplicate || results[j].Index >= next {
-			results[j] = Result{Index: -1, Err: ErrAborted}
+		if found {
+			return Result{Index: index, Duplicate: true}, nil
 		}
 	}
-	results[i].Err = reason
+	refused, err := c.checkGuards(cond.guards)
+	if err != nil {
+		return Result{}, err
+	}
+	if refused != nil {
+		return Result{Index: -1, Err: refused}, nil
+	}
+	if len(key) > 0 {
+		c.consume(consumedKey{hash: hash, place: int32(i + 1), index: next})
+	}
+	for _, r := range cond.sets {
+		c.registers[r.Key] = r.Value
+	}
+	return Result{Index: next}, nil
 }
 
 func (c *conditions) checkGuards(guards []Guard) (refused, err error) {
@@ -184,33 +160,11 @@ func (r reader) lookupDedup(key []byte) (index int64, found bool, err error) {
 }
 
 // consume makes later entries see that an entry consumed its key. The table has
-// room: it has two places for each entry. What is reverted was added last, so
-// that nothing was put behind it because its place was taken.
-func (c *conditions) consume(k consumedKey, revertible bool) {
-	place := c.place(c.batch.dedupOf(&c.batch.entries[k.place-1]), k.hash)
-	*place = k
+// room: it has two places for each entry.
+func (c *conditions) consume(k consumedKey) {
+	*c.place(c.batch.dedupOf(&c.batch.entries[k.place-1]), k.hash) = k
 	c.keys++
 	c.filter.add(k.hash)
-	if revertible {
-		c.undo = append(c.undo, func() { *place = consumedKey{}; c.keys-- })
-	}
-}
-
-// set makes later entries see the registers that an entry sets.
-func (c *conditions) set(sets []Register, revertible bool) {
-	for _, r := range sets {
-		if revertible {
-			old, was := c.registers[r.Key]
-			c.undo = append(c.undo, func() {
-				if was {
-					c.registers[r.Key] = old
-				} else {
-					delete(c.registers, r.Key)
-				}
-			})
-		}
-		c.registers[r.Key] = r.Value
-	}
 }
 
 // write adds everything that the batch consumed and set to its commit.

@@ -48,12 +48,10 @@ type walk struct {
 func (w *walk) step() {
 	w.t.Helper()
 	switch n := w.rng.IntN(20); {
-	case n < 8:
-		w.append(w.rng.IntN(4)+1, false)
 	case n < 12:
-		w.append(w.rng.IntN(600)+1, false)
+		w.append(w.rng.IntN(5) + 1)
 	case n < 16:
-		w.append(w.rng.IntN(5)+1, true)
+		w.append(w.rng.IntN(600) + 1)
 	case n < 18:
 		w.reopen()
 		w.check()
@@ -88,21 +86,17 @@ func (w *walk) entry() Entry {
 	return e
 }
 
-func (w *walk) append(n int, atomic bool) {
+func (w *walk) append(n int) {
 	w.t.Helper()
 	batch := make([]Entry, n)
 	for i := range batch {
 		batch[i] = w.entry()
 	}
-	call := w.AppendBatch
-	if atomic {
-		call = w.AppendAtomic
-	}
-	results, head, err := call(context.Background(), batch)
+	results, head, err := w.AppendBatch(context.Background(), batch)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if want := w.apply(batch, atomic); !sameResults(results, want) {
+	if want := w.apply(batch); !sameResults(results, want) {
 		w.t.Fatalf("results %+v, want %+v", results, want)
 	}
 	if head.Size != int64(len(w.data)) {

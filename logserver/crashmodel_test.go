@@ -116,13 +116,9 @@ func (l *life) open(ctx context.Context) (err error) {
 
 // call makes one call and registers its answer. The error is of the log itself:
 // what happened to the entries is then unknown.
-func (l *life) call(ctx context.Context, entries []Entry, atomic bool) error {
-	c := l.ask(entries, atomic)
-	do := l.log.AppendBatch
-	if atomic {
-		do = l.log.AppendAtomic
-	}
-	results, head, err := do(ctx, entries)
+func (l *life) call(ctx context.Context, entries []Entry) error {
+	c := l.ask(entries)
+	results, head, err := l.log.AppendBatch(ctx, entries)
 	if err == nil {
 		l.answered(c, results, head)
 	}
@@ -134,13 +130,11 @@ func (l *life) call(ctx context.Context, entries []Entry, atomic bool) error {
 func (l *life) step(ctx context.Context) error {
 	switch n := l.rng.IntN(20); {
 	case n < 6:
-		return l.call(ctx, someEntries(l.rng, 1, 200), false)
-	case n < 9:
-		return l.call(ctx, someEntries(l.rng, 1+l.rng.IntN(40), 100), false)
+		return l.call(ctx, someEntries(l.rng, 1, 200))
 	case n < 12:
-		return l.call(ctx, someEntries(l.rng, 1+l.rng.IntN(4), 200), true)
+		return l.call(ctx, someEntries(l.rng, 1+l.rng.IntN(40), 100))
 	case n < 13:
-		return l.call(ctx, someEntries(l.rng, 1, MaxEntrySize-10), false)
+		return l.call(ctx, someEntries(l.rng, 1, MaxEntrySize-10))
 	case n < 16:
 		return l.crowd(ctx)
 	case n < 19:
@@ -158,9 +152,8 @@ func (l *life) crowd(ctx context.Context) error {
 	var errs [4]error
 	for i := range errs {
 		a, b := someEntries(l.rng, 1+l.rng.IntN(3), 50), someEntries(l.rng, 1, 50)
-		atomic := l.rng.IntN(2) == 0
 		wg.Go(func() {
-			errs[i] = errors.Join(l.call(ctx, a, atomic), l.call(ctx, b, false))
+			errs[i] = errors.Join(l.call(ctx, a), l.call(ctx, b))
 		})
 	}
 	wg.Wait()

@@ -331,7 +331,7 @@ func (c *directConn) append(r addRequest) error {
 		return err
 	}
 	c.entry[0].Data = r.body
-	a, place, err := c.h.log.join(context.Background(), c.entry[:], c.leaf[:], false)
+	a, place, err := c.h.log.join(context.Background(), c.entry[:], c.leaf[:])
 	c.entry[0].Data = nil
 	if err != nil {
 		return err

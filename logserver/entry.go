@@ -17,7 +17,7 @@ const (
 	MaxKeySize = 128
 	// MaxConditions bounds the guards, and the registers set, of one entry.
 	MaxConditions = 16
-	// MaxBatch bounds the entries of one AppendBatch or AppendAtomic.
+	// MaxBatch bounds the entries of one AppendBatch.
 	MaxBatch = 4096
 )
 
@@ -62,7 +62,7 @@ type Result struct {
 	// Duplicate says that an earlier entry with the same deduplication key
 	// holds Index, and that nothing was sequenced now.
 	Duplicate bool
-	// Err is nil, a *GuardError, or ErrAborted.
+	// Err is nil or a *GuardError.
 	Err error
 }
 

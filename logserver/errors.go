@@ -15,9 +15,6 @@ var (
 	// asked for. Nothing was sequenced and no deduplication key was consumed:
 	// read the register again and re-pin. The error is a *GuardError.
 	ErrGuard = errors.New("guard does not hold")
-	// ErrAborted is the outcome of an entry whose atomic unit had another
-	// entry that could not be sequenced. Nothing of the unit was sequenced.
-	ErrAborted = errors.New("another entry of the atomic append was refused")
 	// ErrInvalid means that an argument is out of its documented bounds.
 	ErrInvalid = errors.New("invalid argument")
 	// ErrNotFound means that the index, size or resource does not exist (yet).

@@ -31,11 +31,10 @@ type history struct {
 	keys  map[string]bool  // deduplication keys ever asked for
 }
 
-// call is one call of Append, AppendBatch or AppendAtomic.
+// call is one call of AppendBatch.
 type call struct {
 	id      int
 	entries []Entry
-	atomic  bool
 	results []Result // nil until it was answered
 }
 
@@ -52,10 +51,10 @@ func newHistory() *history {
 
 // ask registers a call before it is made, and names every entry after it: the
 // data begins with the call and the place in it.
-func (h *history) ask(entries []Entry, atomic bool) *call {
+func (h *history) ask(entries []Entry) *call {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c := &call{id: len(h.calls), entries: entries, atomic: atomic}
+	c := &call{id: len(h.calls), entries: entries}
 	for i := range entries {
 		tag := binary.BigEndian.AppendUint32(nil, uint32(c.id))
 		tag = binary.BigEndian.AppendUint16(tag, uint16(i))
@@ -166,7 +165,7 @@ func (k *known) replay(t testing.TB, l *Log) *model {
 		}
 		replayed[id] = true
 		c := k.calls[id]
-		results := m.apply(c.entries, c.atomic)
+		results := m.apply(c.entries)
 		if len(m.data) == at || len(m.data) > len(stored) {
 			t.Fatalf("call %d holds entry %d, but should have %d fresh entries; the log has %d", id, at, len(m.data)-at, len(stored))
 		}

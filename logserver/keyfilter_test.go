@@ -71,14 +71,13 @@ func TestKeysDuringTheScan(t *testing.T) {
 		for i := range stored + n {
 			b.add(&Entry{Dedup: fmt.Appendf(nil, "key %d", i)}, &Hash{})
 		}
-		results := make([]Result, stored+n)
 		if err := c.begin(b); err != nil {
 			t.Fatal(err)
 		}
-		for i := range results {
-			fresh, err := c.decide(i, 1, results[i:i+1], int64(i))
-			if err != nil || results[i] != (Result{Index: int64(i), Duplicate: i < stored}) || fresh == 1 == (i < stored) {
-				t.Fatalf("key %d of %d, warm %v: %+v, %v", i, stored, c.scan == nil, results[i], err)
+		for i := range stored + n {
+			r, err := c.decide(i, int64(i))
+			if err != nil || r != (Result{Index: int64(i), Duplicate: i < stored}) {
+				t.Fatalf("key %d of %d, warm %v: %+v, %v", i, stored, c.scan == nil, r, err)
 			}
 		}
 		commit := s.db.NewBatch()
@@ -155,26 +154,6 @@ func TestRetriesWhileWarming(t *testing.T) {
 		if tl.Size() != keys {
 			t.Fatalf("size is %d, want %d", tl.Size(), keys)
 		}
-	}
-	tl.check()
-}
-
-// TestAtomicUnitsGiveKeysBack refuses units whose keys were consumed already, in
-// one batch with others, in every order of places in the table.
-func TestAtomicUnitsGiveKeysBack(t *testing.T) {
-	t.Parallel()
-	tl := newTestLog(t, testOptions(vfs.NewMem()))
-	for round := range 20 {
-		var unit []Entry
-		for i := range 50 {
-			key := fmt.Appendf(nil, "%d/%d", round, i)
-			unit = append(unit, Entry{Data: key, Dedup: key})
-		}
-		refused := append(unit[:50:50], Entry{Guards: []Guard{{"never", 1}}})
-		if results, _, err := tl.AppendAtomic(context.Background(), refused); err != nil || results[0].Err != ErrAborted {
-			t.Fatal(results[0], err)
-		}
-		tl.add(unit...)
 	}
 	tl.check()
 }

@@ -268,7 +268,7 @@ func (l *Log) failed() error {
 // deduplication key to find out.
 func (l *Log) Append(ctx context.Context, e Entry) (Result, Head, error) {
 	entries, leaves := [1]Entry{e}, [1]Hash{}
-	a, first, err := l.join(ctx, entries[:], leaves[:], false)
+	a, first, err := l.join(ctx, entries[:], leaves[:])
 	if err != nil {
 		return Result{Index: -1, Err: err}, Head{}, err
 	}
@@ -280,24 +280,13 @@ func (l *Log) Append(ctx context.Context, e Entry) (Result, Head, error) {
 // that are sequenced follow one another in the log, in order. Each has its own
 // result; the error is set only if none was decided on.
 func (l *Log) AppendBatch(ctx context.Context, entries []Entry) ([]Result, Head, error) {
-	return l.appendAll(ctx, entries, false)
-}
-
-// AppendAtomic is AppendBatch, except that if one entry is refused none is
-// sequenced: the others have the result ErrAborted. Guards see what earlier
-// entries of the same call set.
-func (l *Log) AppendAtomic(ctx context.Context, entries []Entry) ([]Result, Head, error) {
-	return l.appendAll(ctx, entries, true)
-}
-
-func (l *Log) appendAll(ctx context.Context, entries []Entry, atomic bool) ([]Result, Head, error) {
 	if len(entries) == 0 || len(entries) > MaxBatch {
 		return nil, Head{}, invalid("batch of %d entries, 1 to %d are allowed", len(entries), MaxBatch)
 	}
 	leaves := leafSlices.Get().(*[]Hash)
 	defer leafSlices.Put(leaves)
 	*leaves = slices.Grow((*leaves)[:0], len(entries))[:len(entries)]
-	a, first, err := l.join(ctx, entries, *leaves, atomic)
+	a, first, err := l.join(ctx, entries, *leaves)
 	if err != nil {
 		return nil, Head{}, err
 	}
@@ -310,8 +299,8 @@ func (l *Log) appendAll(ctx context.Context, entries []Entry, atomic bool) ([]Re
 
 // join hands the entries to the sequencer and waits for the answer of their
 // commit group.
-func (l *Log) join(ctx context.Context, entries []Entry, leaves []Hash, atomic bool) (*answer, int, error) {
-	a, first, err := l.enqueue(entries, leaves, atomic, nil)
+func (l *Log) join(ctx context.Context, entries []Entry, leaves []Hash) (*answer, int, error) {
+	a, first, err := l.enqueue(entries, leaves, nil)
 	if err != nil {
 		l.metrics.refused(err)
 		return nil, 0, err
@@ -331,7 +320,7 @@ func (l *Log) join(ctx context.Context, entries []Entry, leaves []Hash, atomic b
 // ask is join for a caller that does not wait: by is told when there is an answer,
 // unless there is an error now.
 func (l *Log) ask(entries []Entry, leaves []Hash, by asker) error {
-	_, _, err := l.enqueue(entries, leaves, false, by)
+	_, _, err := l.enqueue(entries, leaves, by)
 	if err != nil {
 		l.metrics.refused(err)
 	}
@@ -342,7 +331,7 @@ func (l *Log) ask(entries []Entry, leaves []Hash, by asker) error {
 // them into the queue. It returns the answer of their commit group and the
 // place of the first of them in it. The slices may be used again at once. by may
 // be nil: see queue.join.
-func (l *Log) enqueue(entries []Entry, leaves []Hash, atomic bool, by asker) (*answer, int, error) {
+func (l *Log) enqueue(entries []Entry, leaves []Hash, by asker) (*answer, int, error) {
 	if err := l.publisher.appendable(); err != nil {
 		return nil, 0, err
 	}
@@ -355,5 +344,5 @@ func (l *Log) enqueue(entries []Entry, leaves []Hash, atomic bool, by asker) (*a
 		}
 		leaves[i] = LeafHash(entries[i].Data)
 	}
-	return l.queue.join(entries, leaves, atomic, by)
+	return l.queue.join(entries, leaves, by)
 }

@@ -161,41 +161,6 @@ func TestGuards(t *testing.T) {
 	tl.check()
 }
 
-func TestAtomic(t *testing.T) {
-	ctx := context.Background()
-	tl := newTestLog(t, testOptions(vfs.NewMem()))
-	a := Entry{Data: []byte("a"), Dedup: []byte("a"), Guards: []Guard{{"v", 0}}, Sets: []Register{{"v", 1}, {"w", 5}}}
-	b := Entry{Data: []byte("b"), Dedup: []byte("b"), Guards: []Guard{{"v", 1}}, Sets: []Register{{"v", 2}}}
-	bad := Entry{Data: []byte("bad"), Guards: []Guard{{"v", 9}}}
-
-	results, h, err := tl.AppendAtomic(ctx, []Entry{a, a, b, bad})
-	if err != nil || h.Size != 0 {
-		t.Fatal(err, h.Size)
-	}
-	for i, want := range []error{ErrAborted, ErrAborted, ErrAborted, ErrGuard} {
-		if !errors.Is(results[i].Err, want) || results[i].Index != -1 {
-			t.Errorf("entry %d: %+v, want %v", i, results[i], want)
-		}
-	}
-	tl.check()
-
-	results, _, err = tl.AppendAtomic(ctx, []Entry{a, b})
-	if err != nil || results[0].Index != 0 || results[1].Index != 1 || results[1].Err != nil {
-		t.Fatal(results, err)
-	}
-	tl.sequence(a)
-	tl.sequence(b)
-	tl.check()
-
-	// Doing it again gives the same indexes; a unit that is refused keeps the
-	// answer of the duplicates ahead of it.
-	results, _, err = tl.AppendAtomic(ctx, []Entry{a, b, bad})
-	if err != nil || results[0].Index != 0 || !results[1].Duplicate || !errors.Is(results[2].Err, ErrGuard) {
-		t.Fatal(results, err)
-	}
-	tl.check()
-}
-
 func TestPushback(t *testing.T) {
 	opts := testOptions(vfs.NewMem())
 	opts.QueueEntries, opts.QueueBytes = 4, 100
@@ -203,10 +168,10 @@ func TestPushback(t *testing.T) {
 	entries := func(n, size int) []Entry {
 		return make([]Entry, n, n+size)[:n:n]
 	}
-	if _, _, err := q.join(entries(6, 0), make([]Hash, 6), false, nil); err != nil {
+	if _, _, err := q.join(entries(6, 0), make([]Hash, 6), nil); err != nil {
 		t.Fatalf("a batch beyond the bound on an empty queue: %v", err)
 	}
-	if _, _, err := q.join(entries(1, 0), make([]Hash, 1), false, nil); !errors.Is(err, ErrPushback) {
+	if _, _, err := q.join(entries(1, 0), make([]Hash, 1), nil); !errors.Is(err, ErrPushback) {
 		t.Fatalf("queue takes more than its bound: %v", err)
 	}
 	take := func() *batch {
@@ -218,17 +183,17 @@ func TestPushback(t *testing.T) {
 	}
 	q.release(take())
 	big := []Entry{{Data: make([]byte, 90)}}
-	if _, _, err := q.join(big, make([]Hash, 1), false, nil); err != nil {
+	if _, _, err := q.join(big, make([]Hash, 1), nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, first, err := q.join([]Entry{{Data: make([]byte, 10)}}, make([]Hash, 1), false, nil); err != nil || first != 1 {
+	if _, first, err := q.join([]Entry{{Data: make([]byte, 10)}}, make([]Hash, 1), nil); err != nil || first != 1 {
 		t.Fatal(first, err)
 	}
-	if _, _, err := q.join([]Entry{{Opening: []byte{1}}}, make([]Hash, 1), false, nil); !errors.Is(err, ErrPushback) {
+	if _, _, err := q.join([]Entry{{Opening: []byte{1}}}, make([]Hash, 1), nil); !errors.Is(err, ErrPushback) {
 		t.Fatalf("queue takes more bytes than its bound: %v", err)
 	}
 	q.shut()
-	if _, _, err := q.join(big, make([]Hash, 1), false, nil); !errors.Is(err, ErrClosed) {
+	if _, _, err := q.join(big, make([]Hash, 1), nil); !errors.Is(err, ErrClosed) {
 		t.Fatalf("join after shut: %v", err)
 	}
 	if b := take(); b == nil || len(b.entries) != 2 {

@@ -109,62 +109,28 @@ func (m *model) sequence(e Entry) {
 	}
 }
 
-// apply does to the model what the log should do with one call, and returns the
-// results that it should give: of an atomic call as one unit, else entry by
-// entry.
-func (m *model) apply(entries []Entry, atomic bool) []Result {
-	if atomic {
-		return m.applyUnit(entries)
-	}
-	var results []Result
+// apply does to the model what the log should do with one call, entry by entry,
+// and returns the results that it should give.
+func (m *model) apply(entries []Entry) []Result {
+	results := make([]Result, len(entries))
 	for i := range entries {
-		results = append(results, m.applyUnit(entries[i:i+1])...)
+		results[i] = m.applyOne(entries[i])
 	}
 	return results
 }
 
-func (m *model) applyUnit(unit []Entry) []Result {
-	next := int64(len(m.data))
-	dedup, registers := map[string]int64{}, map[string]uint64{}
-	results := make([]Result, len(unit))
-	var fresh []Entry
-	for i, e := range unit {
-		index, known := dedup[string(e.Dedup)]
-		if !known {
-			index, known = m.dedup[string(e.Dedup)]
-		}
-		if known && len(e.Dedup) > 0 {
-			results[i] = Result{Index: index, Duplicate: true}
-			continue
-		}
-		for _, g := range e.Guards {
-			got, set := registers[g.Key]
-			if !set {
-				got = m.registers[g.Key]
-			}
-			if got != g.Want {
-				for j := range results { // duplicates of entries ahead of the unit keep their index
-					if j >= i || !results[j].Duplicate || results[j].Index >= next {
-						results[j] = Result{Index: -1, Err: ErrAborted}
-					}
-				}
-				results[i].Err = ErrGuard
-				return results
-			}
-		}
-		results[i] = Result{Index: next + int64(len(fresh))}
-		fresh = append(fresh, e)
-		if len(e.Dedup) > 0 {
-			dedup[string(e.Dedup)] = results[i].Index
-		}
-		for _, r := range e.Sets {
-			registers[r.Key] = r.Value
+func (m *model) applyOne(e Entry) Result {
+	if index, known := m.dedup[string(e.Dedup)]; known && len(e.Dedup) > 0 {
+		return Result{Index: index, Duplicate: true}
+	}
+	for _, g := range e.Guards {
+		if m.registers[g.Key] != g.Want {
+			return Result{Index: -1, Err: ErrGuard}
 		}
 	}
-	for _, e := range fresh {
-		m.sequence(e)
-	}
-	return results
+	index := int64(len(m.data))
+	m.sequence(e)
+	return Result{Index: index}
 }
 
 // sameResults reports whether a log gave the results that the model does.

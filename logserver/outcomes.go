@@ -34,7 +34,6 @@ var outcomes = []outcome{
 	// Outcomes of the log.
 	{err: ErrPushback, code: "pushback", status: http.StatusServiceUnavailable, retryAfter: soon},
 	{err: ErrGuard, code: "guard", status: http.StatusConflict},
-	{err: ErrAborted, code: "aborted", status: http.StatusConflict},
 	{err: ErrInvalid, code: "invalid", status: http.StatusBadRequest},
 	{err: ErrDiskFull, code: "disk_full", status: http.StatusServiceUnavailable, retryAfter: later},
 	{err: ErrImporting, code: "importing", status: http.StatusServiceUnavailable, retryAfter: later},

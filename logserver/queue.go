@@ -20,9 +20,6 @@ type pending struct {
 	// conds is the number of the entry's conditions in batch.conds plus one,
 	// 0 if it has none.
 	conds int32
-	// unit is, for the first entry of an atomic unit, the number of entries
-	// in it; 0 for the others of the unit; 1 for an entry on its own.
-	unit int32
 }
 
 // condition is what an entry's guards ask and what its registers become.
@@ -121,7 +118,7 @@ func newAnswer() *answer { return &answer{done: make(chan struct{})} }
 // the gathering batch in one piece and returns its answer and the place of the
 // first one in it. ErrPushback means that they would exceed the bound. by, unless
 // it is nil, is told when there is an answer, and only if there is no error.
-func (q *queue) join(entries []Entry, leaves []Hash, atomic bool, by asker) (*answer, int, error) {
+func (q *queue) join(entries []Entry, leaves []Hash, by asker) (*answer, int, error) {
 	size := 0
 	for i := range entries {
 		size += len(entries[i].Data) + len(entries[i].Opening)
@@ -142,12 +139,6 @@ func (q *queue) join(entries []Entry, leaves []Hash, atomic bool, by asker) (*an
 	b.bytes += size
 	for i := range entries {
 		b.add(&entries[i], &leaves[i])
-	}
-	if atomic {
-		for i := range entries {
-			b.entries[first+i].unit = 0
-		}
-		b.entries[first].unit = int32(len(entries))
 	}
 	if by != nil {
 		q.mu.answer.asked = append(q.mu.answer.asked, question{by, first})
@@ -235,7 +226,7 @@ func (q *queue) shut() {
 func (b *batch) add(e *Entry, leaf *Hash) {
 	b.entries = append(b.entries, pending{
 		leaf: *leaf, frame: len(b.frames), private: len(b.private),
-		opening: int32(len(e.Opening)), dedup: int32(len(e.Dedup)), unit: 1,
+		opening: int32(len(e.Opening)), dedup: int32(len(e.Dedup)),
 	})
 	b.frames = binary.BigEndian.AppendUint16(b.frames, uint16(len(e.Data)))
 	b.frames = append(b.frames, e.Data...)

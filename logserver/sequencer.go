@@ -159,7 +159,7 @@ func (s *sequencer) apply(g *commitGroup, b *batch) error {
 	w := batchWriter{commit}
 	before := s.edge.size
 
-	// 1. Decide on each unit against the store and everything ahead of it in
+	// 1. Decide on each entry against the store and everything ahead of it in
 	// this batch, and let the edge grow by what is sequenced. A tile or bundle
 	// that becomes full is added to the commit on the way.
 	// Crash here: nothing has been written; the callers have no answer.
@@ -253,7 +253,7 @@ func (s *sequencer) settle(g *commitGroup) error {
 	return nil
 }
 
-// sequence decides on every unit of the batch and integrates what is fresh. It
+// sequence decides on every entry of the batch and integrates what is fresh. It
 // fills in the results, unless every entry is sequenced.
 func (s *sequencer) sequence(a *answer, b *batch, w batchWriter) error {
 	a.entries, a.first = len(b.entries), s.edge.size
@@ -269,22 +269,18 @@ func (s *sequencer) sequence(a *answer, b *batch, w batchWriter) error {
 		return nil
 	}
 	a.results = make([]Result, len(b.entries))
-	for i := 0; i < len(b.entries); {
-		n := int(b.entries[i].unit)
-		fresh, err := s.conds.decide(i, n, a.results[i:i+n], s.edge.size)
+	for i := range b.entries {
+		r, err := s.conds.decide(i, s.edge.size)
 		if err != nil {
 			return err
 		}
-		for j := i; fresh > 0; j++ {
-			if a.results[j].Duplicate {
-				continue
-			}
-			if err := s.integrate(b, &b.entries[j], w); err != nil {
-				return err
-			}
-			fresh--
+		a.results[i] = r
+		if r.Duplicate || r.Err != nil {
+			continue
 		}
-		i += n
+		if err := s.integrate(b, &b.entries[i], w); err != nil {
+			return err
+		}
 	}
 	return nil
 }

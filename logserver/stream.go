@@ -230,7 +230,7 @@ func (s *stream) readMessage() error {
 // enqueue puts the entries into the log's queue. When that is full the stream
 // waits for commits to make room, and its client with it.
 func (s *stream) enqueue() (*answer, int, error) {
-	a, first, err := s.log.enqueue(s.entries, s.leaves[:len(s.entries)], false, nil)
+	a, first, err := s.log.enqueue(s.entries, s.leaves[:len(s.entries)], nil)
 	if !errors.Is(err, ErrPushback) {
 		return a, first, err
 	}
@@ -238,7 +238,7 @@ func (s *stream) enqueue() (*answer, int, error) {
 	defer retry.Stop()
 	for deadline := time.Now().Add(pushbackTimeout); errors.Is(err, ErrPushback) && time.Now().Before(deadline); {
 		_, committed := s.log.integrated.read()
-		if a, first, err = s.log.enqueue(s.entries, s.leaves[:len(s.entries)], false, nil); err == nil {
+		if a, first, err = s.log.enqueue(s.entries, s.leaves[:len(s.entries)], nil); err == nil {
 			break
 		}
 		select {
