@@ -153,12 +153,6 @@ func (c *conditions) place(key []byte, hash uint64) *consumedKey {
 	}
 }
 
-// lookupDedup returns the index of the entry that holds a deduplication key.
-func (r reader) lookupDedup(key []byte) (index int64, found bool, err error) {
-	n, err := r.getUint(dedupKey(key))
-	return int64(n) - 1, n != 0, err
-}
-
 // consume makes later entries see that an entry consumed its key. The table has
 // room: it has two places for each entry.
 func (c *conditions) consume(k consumedKey) {

@@ -51,8 +51,6 @@ func indexKey(kind byte, index int64) []byte {
 	return binary.BigEndian.AppendUint64(k, uint64(index))
 }
 
-func dedupKey(dedup []byte) []byte { return append([]byte{kindDedup}, dedup...) }
-
 func registerKey(key string) []byte { return append([]byte{kindRegister}, key...) }
 
 // keyIndex returns the integer that ends a tile or index key, -1 for a key that

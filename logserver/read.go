@@ -60,25 +60,9 @@ func (l *Log) Entries(start, end int64) iter.Seq2[[]byte, error] {
 	return l.snapshot().entries(start, end)
 }
 
-// OpeningAt returns the opening stored with the entry at index, or nil if it
-// was appended without one. Openings are private: who may see one is for the
-// caller to decide.
-func (l *Log) OpeningAt(index int64) ([]byte, error) {
-	if index < 0 || index >= l.Size() {
-		return nil, fmt.Errorf("opening %d: %w", index, ErrNotFound)
-	}
-	b, err := l.store.get(indexKey(kindOpening, index))
-	if errors.Is(err, ErrNotFound) {
-		// A store that has lost the entry may have lost its opening with it.
-		_, err := l.EntryAt(index)
-		return nil, err
-	}
-	return b, err
-}
-
 // Openings iterates over the openings from index start up to, not including,
 // end: one for each index, nil where there is none. It ends after the first
-// error.
+// error. Openings are private: who may see one is for the caller to decide.
 func (l *Log) Openings(start, end int64) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		if start < 0 || start > end || end > l.Size() {
@@ -130,19 +114,6 @@ func (l *Log) Register(key string) (uint64, error) {
 		return 0, l.failed()
 	}
 	return v, nil
-}
-
-// LookupDedup returns the index of the entry that was sequenced with a
-// deduplication key, and whether there is one.
-func (l *Log) LookupDedup(key []byte) (index int64, found bool, err error) {
-	if len(key) == 0 || len(key) > MaxDedupSize {
-		return 0, false, invalid("deduplication key of %d bytes, 1 to %d are allowed", len(key), MaxDedupSize)
-	}
-	index, found, err = l.store.lookupDedup(key)
-	if err != nil || !found || index >= l.Size() {
-		return 0, false, err // none, or of a group that is not durable yet
-	}
-	return index, true, nil
 }
 
 // Tile returns the first width hashes of a tile (c2sp.org/tlog-tiles), all of

@@ -96,9 +96,6 @@ func TestIteratorsStop(t *testing.T) {
 		break
 	}
 	for i := range int64(6) {
-		if got, err := tl.OpeningAt(i); err != nil || !bytes.Equal(got, tl.openings[i]) {
-			t.Errorf("opening %d: %q, %v", i, got, err)
-		}
 		if got, err := tl.EntryAt(i); err != nil || !bytes.Equal(got, tl.data[i]) {
 			t.Errorf("entry %d: %q, %v", i, got, err)
 		}
@@ -109,14 +106,6 @@ func TestLookupBounds(t *testing.T) {
 	tl := newTestLog(t, testOptions(vfs.NewMem()))
 	if _, err := tl.Register(""); !errors.Is(err, ErrInvalid) {
 		t.Error(err)
-	}
-	for _, n := range []int{0, MaxDedupSize + 1} {
-		if _, _, err := tl.LookupDedup(make([]byte, n)); !errors.Is(err, ErrInvalid) {
-			t.Error(err)
-		}
-	}
-	if _, found, err := tl.LookupDedup([]byte("x")); found || err != nil {
-		t.Error(found, err)
 	}
 	if _, err := tl.FirstPublishedCovering(-1); !errors.Is(err, ErrInvalid) {
 		t.Error(err)

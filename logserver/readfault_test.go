@@ -303,8 +303,7 @@ func TestRunningReadsFail(t *testing.T) {
 		do   func() error
 	}{
 		{"register", func() error { _, err := tl.Register("r"); return err }},
-		{"key", func() error { _, _, err := tl.LookupDedup([]byte("key")); return err }},
-		{"opening", func() error { _, err := tl.OpeningAt(300); return err }},
+		{"opening", func() error { return firstError(tl.Openings(300, 301)) }},
 		{"entry", func() error { _, err := tl.EntryAt(3); return err }},
 		{"first published", func() error { _, err := tl.FirstPublishedCovering(3); return err }},
 		{"inclusion", func() error { _, err := tl.InclusionProof(3, 301); return err }},

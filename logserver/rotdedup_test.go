@@ -93,9 +93,6 @@ func retryAll(t *testing.T, opts Options, keys int, entry func(int) Entry) error
 		case err == nil && (!r.Duplicate || r.Index != int64(i)):
 			t.Errorf("entry %d again: %+v", i, r)
 		}
-		if index, found, err := l.LookupDedup(entry(i).Dedup); err == nil && (!found || index != int64(i)) {
-			t.Errorf("looking up key %d: %d, %v", i, index, found)
-		}
 	}
 	return refusal
 }
