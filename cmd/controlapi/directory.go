@@ -56,7 +56,7 @@ func (d *directory) create(cluster string) error {
 	if _, err := os.Stat(d.file(logsFile)); err == nil {
 		return fmt.Errorf("%q holds a control plane already", d.path)
 	}
-	if err := wiring.MakeDir(d.file(keysDir)); err != nil {
+	if err := wiring.MakeDir(d.file(keysDir), 0o700); err != nil {
 		return err
 	}
 	var logs membership.Logs
@@ -71,7 +71,7 @@ func (d *directory) create(cluster string) error {
 	if err != nil {
 		return err
 	}
-	return wiring.WriteFile(d.file(logsFile), data)
+	return wiring.WriteFile(d.file(logsFile), data, 0o644)
 }
 
 // createLog makes one log and says how it is known.

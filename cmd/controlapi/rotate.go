@@ -172,7 +172,7 @@ func (d *directory) settle(name membership.LogName, keys []logserver.KeyInfo) er
 	if err != nil {
 		return err
 	}
-	return wiring.WriteFile(d.file(logsFile), data)
+	return wiring.WriteFile(d.file(logsFile), data, 0o644)
 }
 
 // settleKey settles one key file and its successor. The file that is looked for

@@ -164,7 +164,7 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) (err error
 	}
 	p.show(p.edge)
 	if config.addrFile != "" {
-		if err := wiring.WriteFile(config.addrFile, []byte(ln.Addr().String()+"\n")); err != nil {
+		if err := wiring.WriteFile(config.addrFile, []byte(ln.Addr().String()+"\n"), 0o644); err != nil {
 			return err
 		}
 	}

@@ -2,14 +2,15 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/client"
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
 )
@@ -43,44 +44,19 @@ in clear, so keep it like them.`,
 				return err
 			}
 			tree := verified.Checkpoint.Tree()
-			tmp, err := os.CreateTemp(filepath.Dir(output), "."+filepath.Base(output)+".*")
-			if err != nil {
-				return err
-			}
-			defer os.Remove(tmp.Name())
-			defer tmp.Close()
-			w := bufio.NewWriter(tmp)
-			w.Write(provenance.FormatOpenings(origin, tree)) // Flush reports its error
 			bar := newProgress()
 			n := uint64(0)
-			for next := uint64(0); ; {
-				res, err := c.Log.ListRecords(cmd.Context(), connect.NewRequest(&pb.ListRecordsRequest{Start: next, PageSize: 1000}))
-				if err != nil {
-					return err
+			err = wiring.ReplaceFile(output, 0o600, func(file io.Writer) error {
+				if _, err := file.Write(provenance.FormatOpenings(origin, tree)); err != nil {
+					return fmt.Errorf("writing the openings: %w", err)
 				}
-				for _, r := range res.Msg.Records {
-					if r.Index != n {
-						return withHint(fmt.Errorf("entry %d is withheld", n), "use the profile of an auditor: others see their own records only")
-					}
-					w.Write(provenance.AppendOpening(nil, r.Opening))
-					n++
+				n, err = saveOpenings(cmd.Context(), c, file, bar)
+				if err == nil && n < uint64(tree.N) {
+					err = fmt.Errorf("the control plane shows %d records, its checkpoint covers %d", n, tree.N)
 				}
-				bar.show(fmt.Sprintf("%d openings", n))
-				if next = res.Msg.Next; next == 0 {
-					break
-				}
-			}
-			bar.done()
-			if n < uint64(tree.N) {
-				return fmt.Errorf("the control plane shows %d records, its checkpoint covers %d", n, tree.N)
-			}
-			if err := w.Flush(); err != nil {
-				return fmt.Errorf("writing the openings: %w", err)
-			}
-			if err := tmp.Close(); err != nil {
-				return fmt.Errorf("writing the openings: %w", err)
-			}
-			if err := os.Rename(tmp.Name(), output); err != nil {
+				return err
+			})
+			if err != nil {
 				return err
 			}
 			return a.printer.value(map[string]any{"file": output, "openings": n}, func(w io.Writer) {
@@ -90,4 +66,32 @@ in clear, so keep it like them.`,
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "audit.openings", "file to write")
 	return cmd
+}
+
+// saveOpenings writes the openings of all records that the control plane shows,
+// and returns how many these are.
+func saveOpenings(ctx context.Context, c *client.Client, file io.Writer, bar *progress) (n uint64, err error) {
+	w := bufio.NewWriter(file)
+	for next := uint64(0); ; {
+		res, err := c.Log.ListRecords(ctx, connect.NewRequest(&pb.ListRecordsRequest{Start: next, PageSize: 1000}))
+		if err != nil {
+			return n, err
+		}
+		for _, r := range res.Msg.Records {
+			if r.Index != n {
+				return n, withHint(fmt.Errorf("entry %d is withheld", n), "use the profile of an auditor: others see their own records only")
+			}
+			w.Write(provenance.AppendOpening(nil, r.Opening)) // Flush reports its error
+			n++
+		}
+		bar.show(fmt.Sprintf("%d openings", n))
+		if next = res.Msg.Next; next == 0 {
+			break
+		}
+	}
+	bar.done()
+	if err := w.Flush(); err != nil {
+		return n, fmt.Errorf("writing the openings: %w", err)
+	}
+	return n, nil
 }

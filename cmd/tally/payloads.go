@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tallystick/tallystick/client"
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/internal/digest"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
@@ -192,8 +193,8 @@ func (r *payloadReport) fetch(ctx context.Context, c *client.Client, wanted []wa
 				case err != nil:
 					return err
 				default:
-					if err := placePayload(path, data); err != nil {
-						return err
+					if err := wiring.WriteFile(path, data, 0o600); err != nil {
+						return fmt.Errorf("saving a payload: %w", err)
 					}
 				}
 			}
@@ -255,23 +256,6 @@ func getPayload(ctx context.Context, c *client.Client, w wantedPayload) (data []
 		return nil, fmt.Errorf("payload %s: the server answered with other bytes: their digest is %s", w.Digest, got)
 	}
 	return data, nil
-}
-
-// placePayload makes a file that is there as a whole or not at all.
-func placePayload(path string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(data)
-	if closed := tmp.Close(); err == nil {
-		err = closed
-	}
-	if err != nil {
-		return fmt.Errorf("saving a payload: %w", err)
-	}
-	return os.Rename(tmp.Name(), path)
 }
 
 func printPayloads(w io.Writer, r *payloadReport) {

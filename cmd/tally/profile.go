@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/internal/strictjson"
 	"github.com/tallystick/tallystick/keyfile"
 	"github.com/tallystick/tallystick/keyfile/kms"
@@ -131,31 +132,10 @@ func writeProfile(path string, p *profile) error {
 	return writeFile(path, append(data, '\n'))
 }
 
-// writeFile replaces a file in one step, so that a reader sees the old content
-// or the new.
+// writeFile replaces a file durably, in a folder that it makes if need be.
 func writeFile(path string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := wiring.MakeDir(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	if _, err := tmp.Write(data); err != nil {
-		tmp.Close()
-		return err
-	}
-	if err := tmp.Chmod(0o644); err != nil {
-		tmp.Close()
-		return err
-	}
-	if err := tmp.Sync(); err != nil {
-		tmp.Close()
-		return err
-	}
-	if err := tmp.Close(); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
+	return wiring.WriteFile(path, data, 0o644)
 }

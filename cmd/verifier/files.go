@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
@@ -44,35 +45,12 @@ func readPolicy(what, name string) (*checkpoint.Policy, error) {
 
 // writeFile replaces a file so that, whatever happens, either the old or the new
 // content is there.
-func writeFile(name string, b []byte) (err error) {
-	dir := filepath.Dir(name)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+func writeFile(name string, b []byte) error {
+	if err := wiring.MakeDir(filepath.Dir(name), 0o700); err != nil {
 		return fmt.Errorf("making the folder of %q: %w", name, err)
 	}
-	f, err := os.CreateTemp(dir, "."+filepath.Base(name)+"-*")
-	if err != nil {
+	if err := wiring.WriteFile(name, b, 0o600); err != nil {
 		return fmt.Errorf("writing %q: %w", name, err)
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err = f.Write(b); err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return fmt.Errorf("writing %q: %w", name, err)
-	}
-	if d, openErr := os.Open(dir); openErr == nil {
-		_ = d.Sync() // a file system that cannot do this keeps the old name at worst
-		d.Close()
 	}
 	return nil
 }

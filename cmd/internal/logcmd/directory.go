@@ -61,7 +61,7 @@ func (d *directory) prepare(origin string) (options logserver.Options, vkey stri
 	if _, err := os.Stat(d.file(vkeyFile)); err == nil {
 		return options, "", fmt.Errorf("%w: %q", logserver.ErrExists, d.path)
 	}
-	if err := wiring.MakeDir(d.path); err != nil {
+	if err := wiring.MakeDir(d.path, 0o700); err != nil {
 		return options, "", err
 	}
 	key, _, err := d.makeKey(newKey{place: logPlace, name: origin, uri: d.kms})
@@ -78,7 +78,7 @@ func (d *directory) prepare(origin string) (options logserver.Options, vkey stri
 
 // complete says that the directory holds a log.
 func (d *directory) complete(vkey string) error {
-	return wiring.WriteFile(d.file(vkeyFile), []byte(vkey+"\n"))
+	return wiring.WriteFile(d.file(vkeyFile), []byte(vkey+"\n"), 0o644)
 }
 
 // open returns the options that say which log the directory holds.

@@ -129,7 +129,7 @@ func (d *directory) makeKey(k newKey) (held heldKey, made bool, err error) {
 	if err != nil {
 		return held, false, err
 	}
-	return held, true, wiring.WriteFile(d.file(service), []byte(k.uri+"\n"+vkey+"\n"))
+	return held, true, wiring.WriteFile(d.file(service), []byte(k.uri+"\n"+vkey+"\n"), 0o644)
 }
 
 // kmsKey is what a file says of a key in a service.

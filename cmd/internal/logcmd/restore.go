@@ -92,7 +92,7 @@ func restoreBackup(cmd *cobra.Command, config restoreConfig) error {
 		if _, err := logserver.RestoreFiles(cmd.Context(), config.from, dir); err != nil {
 			return err
 		}
-		if err := wiring.WriteFile(filepath.Join(dir, vkeyFile), vkeyText(m.Keys)); err != nil {
+		if err := wiring.WriteFile(filepath.Join(dir, vkeyFile), vkeyText(m.Keys), 0o644); err != nil {
 			return err
 		}
 		printWanted(out, &directory{path: dir}, m.Keys)

@@ -34,7 +34,7 @@ func (d *directory) settleKeys(keys []logserver.KeyInfo) error {
 			return err
 		}
 	}
-	return wiring.WriteFile(d.file(vkeyFile), vkeyText(keys))
+	return wiring.WriteFile(d.file(vkeyFile), vkeyText(keys), 0o644)
 }
 
 // keysOf returns the keys of one role.

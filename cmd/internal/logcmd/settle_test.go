@@ -55,7 +55,7 @@ func (m *keyMaker) put(file, name string) ed25519.PublicKey {
 	public := key.Public().(ed25519.PublicKey)
 	var err error
 	if strings.HasSuffix(file, kmsSuffix) {
-		err = wiring.WriteFile(m.dir.file(file), []byte("fake://"+name+"/ed25519\n"+m.vkey(public)+"\n"))
+		err = wiring.WriteFile(m.dir.file(file), []byte("fake://"+name+"/ed25519\n"+m.vkey(public)+"\n"), 0o644)
 	} else {
 		err = keyfile.WriteEd25519(m.dir.file(file), key, nil)
 	}
@@ -200,7 +200,7 @@ func TestReadKMS(t *testing.T) {
 		{"fake://key\r\n", "control characters", false},
 		{"fake://" + strings.Repeat("k", maxKMSFile), "more than 4096 bytes", false},
 	} {
-		if err := wiring.WriteFile(path, []byte(test.text)); err != nil {
+		if err := wiring.WriteFile(path, []byte(test.text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		k, err := readKMS(path)

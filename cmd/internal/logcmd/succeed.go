@@ -110,7 +110,7 @@ func writeLost(s *logserver.Store, r *logserver.Succession, path string) error {
 		fmt.Fprintf(&b, "%d %s\n", index, base64.StdEncoding.EncodeToString(h[:]))
 		index++
 	}
-	return wiring.WriteFile(path, []byte(b.String()))
+	return wiring.WriteFile(path, []byte(b.String()), 0o644)
 }
 
 func printSuccession(w io.Writer, r *logserver.Succession, dir string) {

@@ -8,26 +8,11 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"github.com/tallystick/tallystick/keyfile"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
-
-// ReadFile reads a file of at most limit bytes.
-func ReadFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%q has more than %d bytes", path, limit)
-	}
-	return data, err
-}
 
 // ReadPolicy reads a c2sp.org/tlog-policy file.
 func ReadPolicy(path string) (*checkpoint.Policy, error) {
@@ -48,24 +33,6 @@ func Passphrase(file string) keyfile.Passphrase {
 		return nil
 	}
 	return keyfile.PassphraseFile(file)
-}
-
-// WriteFile replaces a file durably and in one step: a reader, or the next
-// start, sees the old content or the new.
-func WriteFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return SyncDir(filepath.Dir(path))
 }
 
 // CheckAddress checks an address to listen on, and says whether only this machine
@@ -94,7 +61,7 @@ func Listen(address, addrFile string, stderr io.Writer) (net.Listener, error) {
 	}
 	// The file comes first: a script may wait for the line to read it.
 	if addrFile != "" {
-		if err := WriteFile(addrFile, []byte(ln.Addr().String()+"\n")); err != nil {
+		if err := WriteFile(addrFile, []byte(ln.Addr().String()+"\n"), 0o644); err != nil {
 			return nil, errors.Join(err, ln.Close())
 		}
 	}
@@ -134,33 +101,4 @@ func EndProcess(program string, stderr io.Writer) func(error) {
 		fmt.Fprintf(stderr, "%s: error: %v; restart it: opening the log again finds out what was written\n", program, err)
 		os.Exit(StatusStoreFailed)
 	}
-}
-
-// MakeDir makes a directory and all of its parents durably, for its owner only.
-func MakeDir(path string) error {
-	var missing []string // innermost first
-	for p := filepath.Clean(path); ; p = filepath.Dir(p) {
-		if _, err := os.Stat(p); !errors.Is(err, os.ErrNotExist) {
-			break // it exists, or MkdirAll says what is wrong with it
-		}
-		missing = append(missing, p)
-	}
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return err
-	}
-	for _, p := range missing {
-		if err := SyncDir(filepath.Dir(p)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// SyncDir makes the names in a directory durable.
-func SyncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -33,7 +33,7 @@ func TestReadFileIsBounded(t *testing.T) {
 func TestReadPolicy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policy")
 	for text, want := range map[string]error{"quorum none\n": nil, "quorum nobody\n": checkpoint.ErrPolicy} {
-		if err := WriteFile(path, []byte(text)); err != nil {
+		if err := WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := ReadPolicy(path); !errors.Is(err, want) {
