@@ -1,28 +1,25 @@
-//go:build unix
-
 package main
 
 import (
 	"errors"
-	"os"
-	"syscall"
+
+	"github.com/tallystick/tallystick/internal/dirlock"
 )
 
 // errInUse says that another `tally dev` runs the cluster of the folder.
 var errInUse = errors.New("another `tally dev` runs the cluster of this folder")
 
 // lockFolder takes the lock of a cluster's folder, which the system releases with
-// the process at the latest.
+// the process at the latest. Where there are no such locks it takes none: the
+// servers' own keep two clusters of one folder apart.
 func lockFolder(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = errInUse
-		}
+	f, err := dirlock.Lock(path)
+	switch {
+	case errors.Is(err, dirlock.ErrHeld):
+		return nil, errInUse
+	case errors.Is(err, errors.ErrUnsupported):
+		return func() {}, nil
+	case err != nil:
 		return nil, err
 	}
 	return func() { f.Close() }, nil
