@@ -63,6 +63,13 @@ type Attestation struct {
 // the execution is complete.
 func (e Execution) Provenance() *pb.ProvenanceRecord { return e.Derived.GetProvenance() }
 
+// Payloads returns the digests of all that a run of the execution reads: the
+// module, the submission's input, and the outputs of the parents as far as they
+// are known.
+func (e Execution) Payloads() []digest.Digest {
+	return append([]digest.Digest{e.Contract.Module, e.Submission.Input}, e.ParentOutputs...)
+}
+
 // Assigned returns the nodes that attempts 0 to Attempt assign, in rank order.
 func (e Execution) Assigned() []string { return e.Schedule.Assigned(e.Attempt) }
 

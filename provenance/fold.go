@@ -43,7 +43,8 @@ type Fold struct {
 	epochIndexes []int64
 	contracts    map[digest.Digest]*registered
 	executions   map[digest.Digest]*execution
-	order        []*execution // by request
+	order        []*execution         // by request
+	erased       map[tenantCopy]int64 // index of the last record that says so
 }
 
 // registered is a contract with a valid record.
@@ -69,6 +70,7 @@ func NewFold(cluster string, members Members) *Fold {
 		members:    members,
 		contracts:  map[digest.Digest]*registered{},
 		executions: map[digest.Digest]*execution{},
+		erased:     map[tenantCopy]int64{},
 	}
 }
 
@@ -159,8 +161,10 @@ func (f *Fold) judge(index int64, r *pb.Record) (Effect, commit) {
 		return f.judgeDerived(index, body.Provenance.GetExecutionId(), r)
 	case *pb.Record_Expired:
 		return f.judgeExpired(index, body.Expired)
+	case *pb.Record_Erasure:
+		return f.judgeErasure(index, body.Erasure)
 	}
-	return Effect{}, nil // operations, batches and erasures are no part of the state
+	return Effect{}, nil // operations and batches are no part of the state
 }
 
 // Size is the number of entries folded, the next index of a whole fold.

@@ -393,3 +393,69 @@ func TestFoldIsTotal(t *testing.T) {
 		t.Error("Check changed the state")
 	}
 }
+
+// Every tenant erases its own copy of a payload, the last record about one counts,
+// and no execution depends on any.
+func TestErased(t *testing.T) {
+	s := newScene(t)
+	mine, theirs := digest.Of([]byte("mine")), digest.Of([]byte("theirs"))
+	erase := func(tenant string, d []byte) *pb.Record {
+		return &pb.Record{Body: &pb.Record_Erasure{Erasure: &pb.ErasureRecord{Tenant: tenant, Digest: d, Reason: "asked for"}}}
+	}
+	before := dump(s.Fold)
+	if _, ok := s.Fold.Erased(testcluster.Tenant, mine); ok {
+		t.Error("erased before any record")
+	}
+	s.Append(erase(testcluster.Tenant, mine[:]))
+	last, effect := s.Append(erase(testcluster.Tenant, mine[:]))
+	if effect.Void || effect.Execution != nil {
+		t.Errorf("%+v", effect)
+	}
+	if effect := s.Fold.Check(s.Fill(erase(testcluster.Tenant, theirs[:]))); effect.Void {
+		t.Errorf("%+v", effect)
+	}
+	other := erase(testcluster.Tenant, theirs[:])
+	other.Cluster = "another"
+	// Neither what is void nor what names no payload says anything.
+	if effect := s.Fold.Apply(s.Fold.Size(), [record.EntrySize]byte{}, other); !effect.Void {
+		t.Errorf("%+v", effect)
+	}
+	if effect := s.Fold.Apply(s.Fold.Size(), [record.EntrySize]byte{}, s.Fill(erase(testcluster.Tenant, theirs[:5]))); effect.Void {
+		t.Errorf("%+v", effect)
+	}
+	for _, test := range []struct {
+		tenant  string
+		payload digest.Digest
+		want    int64
+		ok      bool
+	}{
+		{testcluster.Tenant, mine, last, true},
+		{testcluster.Other, mine, 0, false},
+		{testcluster.Tenant, theirs, 0, false},
+	} {
+		if index, ok := s.Fold.Erased(test.tenant, test.payload); index != test.want || ok != test.ok {
+			t.Errorf("%s of %s: %d, %t", test.payload, test.tenant, index, ok)
+		}
+	}
+	if after := dump(s.Fold); after != before {
+		t.Errorf("before\n%s\nafter\n%s", before, after)
+	}
+}
+
+// A run takes the module, the input and what the parents have put out.
+func TestPayloads(t *testing.T) {
+	c := testcluster.New(t, testcluster.Options{})
+	contract := c.Register(nil)
+	parent := c.Submit(contract, []byte("input"))
+	c.Run(parent, testcluster.OK("output"))
+	child := c.Submit(contract, []byte("more"), parent)
+	module := c.Execution(parent).Contract.Module
+	for id, want := range map[digest.Digest][]digest.Digest{
+		parent: {module, digest.Of([]byte("input"))},
+		child:  {module, digest.Of([]byte("more")), digest.Of([]byte("output"))},
+	} {
+		if got := c.Execution(id).Payloads(); !slices.Equal(got, want) {
+			t.Errorf("%s takes %v, want %v", id, got, want)
+		}
+	}
+}

@@ -9,8 +9,8 @@ import (
 	"github.com/tallystick/tallystick/record"
 )
 
-// ErrOpening says that an opening does not open the entry that it came with: the
-// opening is of another entry, or was altered.
+// ErrOpening says that an opening does not open the entry that it came with: it is
+// of another entry, was altered, or is none.
 var ErrOpening = errors.New("the opening does not open the entry")
 
 // OpenEntry opens the entry of an audit log at an index with its opening. It
@@ -23,7 +23,7 @@ var ErrOpening = errors.New("the opening does not open the entry")
 func OpenEntry(index int64, entry, opening []byte) ([record.EntrySize]byte, *pb.Record, error) {
 	o, err := record.ParseOpening(opening)
 	if err != nil {
-		return [record.EntrySize]byte{}, nil, fmt.Errorf("opening of audit entry %d: %w", index, err)
+		return [record.EntrySize]byte{}, nil, fmt.Errorf("opening of audit entry %d: %w: %w", index, ErrOpening, err)
 	}
 	commitment := o.Entry()
 	if !bytes.Equal(commitment[:], entry) {
