@@ -12,7 +12,6 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/tallystick/tallystick/client"
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
@@ -20,16 +19,13 @@ import (
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
-	"github.com/tallystick/tallystick/record"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
+	"github.com/tallystick/tallystick/verifier/wholelog"
 )
 
 // defaultAuditWait is how long an audit waits for each of its two checkpoints:
 // many rounds, also with public witnesses.
 const defaultAuditWait = 2 * time.Minute
-
-// maxAuditVoids bounds the void records that are listed; all are counted.
-const maxAuditVoids = 1000
 
 // An auditReport is what audit --json prints.
 type auditReport struct {
@@ -43,22 +39,14 @@ type auditReport struct {
 	AgeSeconds *int64     `json:"age_seconds,omitempty"`
 	NotSeen    []string   `json:"not_seen"` // what this audit says nothing about, in words
 
-	Executions  map[string]int    `json:"executions"` // by state, as the log says
-	Unrecorded  int               `json:"unrecorded"` // decided by attestations, and the log has no record yet that says so
-	Compared    int               `json:"compared"`   // answers about executions
-	Voids       map[string]int    `json:"voids"`      // records without effect, by code
-	VoidRecords []auditVoid       `json:"void_records"`
-	Divergent   map[string]int    `json:"divergent"`   // executions by node
-	PassedOver  map[string]int    `json:"passed_over"` // executions by node
-	Differences []auditDifference `json:"differences"`
-}
-
-// auditVoid is a record without effect.
-type auditVoid struct {
-	Index  int64           `json:"index"`
-	Kind   record.Kind     `json:"kind"`
-	Code   provenance.Code `json:"code"`
-	Detail string          `json:"detail"`
+	Executions  map[string]int          `json:"executions"`   // by state, as the log says
+	Unrecorded  int                     `json:"unrecorded"`   // decided by attestations, and the log has no record yet that says so
+	Compared    int                     `json:"compared"`     // answers about executions
+	Voids       map[provenance.Code]int `json:"voids"`        // records without effect, by code
+	VoidRecords []wholelog.Void         `json:"void_records"` // the first of them
+	Divergent   map[string]int          `json:"divergent"`    // executions by node
+	PassedOver  map[string]int          `json:"passed_over"`  // executions by node
+	Differences []auditDifference       `json:"differences"`
 }
 
 // auditDifference is an answer that is not what the log says.
@@ -175,44 +163,25 @@ func audit(ctx context.Context, p *profile, c *client.Client, wait time.Duration
 	if err := checkSeesAll(p, members); err != nil {
 		return nil, err
 	}
-	fold := provenance.NewFold(p.Cluster, members)
-	r := &auditReport{Size: tree.N, ListedSize: first.N, RootHash: tree.Hash.String(), Compared: len(answers), Executions: map[string]int{}, Voids: map[string]int{}, Divergent: map[string]int{}, PassedOver: map[string]int{}}
-	hashes, err := foldLog(ctx, c, fold, tree.Tree, func(index int64, e provenance.Effect, record *pb.Record) error {
-		if index%10_000 == 0 { // where there is no terminal, each is a line
-			bar.show(fmt.Sprintf("folding record %d of %d", index, tree.N))
-		}
-		// The executions of that epoch and of later ones would be void, and so be
-		// missing from the fold without a word.
-		if e.Code == provenance.CodeEpochUnknown {
-			return blind(withHint(fmt.Errorf("the membership log is behind the audit log: record %d: %s", index, e.Detail), "run it again: if that does not help, the control plane shows an old copy"))
-		}
-		r.note(index, e, record)
-		return nil
-	})
+	log, err := foldLog(ctx, c, members, tree.Tree, bar)
+	if errors.Is(err, wholelog.ErrMembershipBehind) {
+		return nil, blind(err)
+	}
 	if err != nil {
 		return nil, err
 	}
-	root, err := tlog.TreeHash(first.N, hashes)
+	root, err := log.Root(first.N)
 	if err != nil {
 		return nil, err
 	}
 	if root != first.Hash {
 		return nil, falsehood("the control plane has shown two histories of the audit log: at size %d root hash %s, and later %s", first.N, first.Hash, root)
 	}
-	r.compare(fold, first.N, answers)
+	r := &auditReport{Size: tree.N, ListedSize: first.N, RootHash: tree.Hash.String(), Compared: len(answers), Executions: map[string]int{},
+		Voids: log.VoidCounts, VoidRecords: log.Voids, Divergent: map[string]int{}, PassedOver: map[string]int{}}
+	r.compare(log.Fold, first.N, answers)
 	r.limits(tree, cmp.Or(p.maxAge, checkpoint.DefaultMaxAge), time.Now())
 	return r, nil
-}
-
-// note counts and lists a record that is void.
-func (r *auditReport) note(index int64, e provenance.Effect, body *pb.Record) {
-	if !e.Void {
-		return
-	}
-	r.Voids[string(e.Code)]++
-	if len(r.VoidRecords) < maxAuditVoids {
-		r.VoidRecords = append(r.VoidRecords, auditVoid{index, record.KindOf(body), e.Code, e.Detail})
-	}
 }
 
 // compare holds the answers against the fold, which must have been listed up to an

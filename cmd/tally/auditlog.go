@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"connectrpc.com/connect"
@@ -14,9 +15,9 @@ import (
 	"github.com/tallystick/tallystick/internal/printable"
 	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
-	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/record"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
+	"github.com/tallystick/tallystick/verifier/wholelog"
 )
 
 // What an audit reads of the control plane. Errors that show it to be false, and
@@ -188,62 +189,60 @@ func checkSeesAll(p *profile, members *membership.History) error {
 	return withHint(fmt.Errorf("%q is not an auditor or admin of the cluster, and others do not see all records", p.Principal), "use the profile of one")
 }
 
-// foldLog folds the records that a tree covers, and returns the hashes of the log.
-// The principal must be one that sees all (checkSeesAll). An error says that they
-// are not the tree's, or not all of them.
-func foldLog(ctx context.Context, c *client.Client, fold *provenance.Fold, tree tlog.Tree, visit func(index int64, e provenance.Effect, r *pb.Record) error) (tlog.HashReader, error) {
-	var hashes []tlog.Hash // as tlog stores them
-	reader := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
-		out := make([]tlog.Hash, len(indexes))
-		for i, index := range indexes {
-			out[i] = hashes[index]
+// foldLog folds the records that a tree covers. The principal must be one that sees
+// all (checkSeesAll). An error says that they are not the tree's, or not all of them.
+func foldLog(ctx context.Context, c *client.Client, members *membership.History, tree tlog.Tree, bar *progress) (*wholelog.Log, error) {
+	log, err := wholelog.Read(shownRecords(ctx, c, tree.N), members, func(index int64) {
+		if index%10_000 == 0 { // where there is no terminal, each is a line
+			bar.show(fmt.Sprintf("folding record %d of %d", index, tree.N))
 		}
-		return out, nil
 	})
-	for fold.Size() < tree.N {
-		res, err := patiently(ctx, pause, func(ctx context.Context) (*connect.Response[pb.ListRecordsResponse], error) {
-			return c.Log.ListRecords(ctx, connect.NewRequest(&pb.ListRecordsRequest{Start: uint64(fold.Size()), PageSize: 1000}))
-		})
-		if err != nil {
-			return nil, err
-		}
-		before := fold.Size()
-		for _, r := range res.Msg.Records {
-			index := fold.Size()
-			if index == tree.N {
-				break
-			}
-			if r.Index != uint64(index) {
-				return nil, falsehood("the control plane shows record %d where record %d is due", r.Index, index)
-			}
-			opening, err := record.ParseOpening(r.Opening)
-			if err != nil {
-				return nil, falsehood("record %d: %w", index, err)
-			}
-			entry := opening.Entry() // whether it is the log's, the root hash says at the end
-			more, err := tlog.StoredHashes(index, entry[:], reader)
-			if err != nil {
-				return nil, err
-			}
-			hashes = append(hashes, more...)
-			effect, body, err := fold.Read(index, entry[:], r.Opening)
-			if err != nil {
-				return nil, err
-			}
-			if err := visit(index, effect, body); err != nil {
-				return nil, err
-			}
-		}
-		if fold.Size() == before {
-			return nil, falsehood("the control plane shows %d records, its checkpoint covers %d", before, tree.N)
-		}
+	if errors.Is(err, wholelog.ErrMembershipBehind) {
+		return nil, withHint(err, "run it again: if that does not help, the control plane shows an old copy")
 	}
-	root, err := tlog.TreeHash(tree.N, reader)
 	if err != nil {
 		return nil, err
 	}
-	if root != tree.Hash {
+	if log.Tree.Hash != tree.Hash {
 		return nil, falsehood("the records are not those that the checkpoint commits to: the control plane has shown others")
 	}
-	return reader, nil
+	return log, nil
+}
+
+// shownRecords iterates over the first size entries of the audit log, as the
+// openings that the control plane shows make them: whether they are the log's, the
+// root hash says at the end.
+func shownRecords(ctx context.Context, c *client.Client, size int64) iter.Seq2[wholelog.Entry, error] {
+	return func(yield func(wholelog.Entry, error) bool) {
+		fail := func(err error) { yield(wholelog.Entry{}, err) }
+		for next := int64(0); next < size; {
+			res, err := patiently(ctx, pause, func(ctx context.Context) (*connect.Response[pb.ListRecordsResponse], error) {
+				return c.Log.ListRecords(ctx, connect.NewRequest(&pb.ListRecordsRequest{Start: uint64(next), PageSize: 1000}))
+			})
+			if err != nil {
+				fail(err)
+				return
+			}
+			if len(res.Msg.Records) == 0 {
+				fail(falsehood("the control plane shows %d records, its checkpoint covers %d", next, size))
+				return
+			}
+			for _, r := range res.Msg.Records[:min(size-next, int64(len(res.Msg.Records)))] {
+				if r.Index != uint64(next) {
+					fail(falsehood("the control plane shows record %d where record %d is due", r.Index, next))
+					return
+				}
+				opening, err := record.ParseOpening(r.Opening)
+				if err != nil {
+					fail(falsehood("record %d: %w", next, err))
+					return
+				}
+				entry := opening.Entry()
+				if !yield(wholelog.Entry{Data: entry[:], Opening: r.Opening}, nil) {
+					return
+				}
+				next++
+			}
+		}
+	}
 }

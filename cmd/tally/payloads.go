@@ -51,15 +51,15 @@ type taker struct {
 	execution digest.Digest
 }
 
-// An erasure is what a record of one is about.
-type erasure struct {
-	tenant string
-	digest digest.Digest
-}
+// An erasedFunc is [provenance.Fold.Erased].
+type erasedFunc func(tenant string, payload digest.Digest) (index int64, ok bool)
 
 // erased reports whether every tenant has erased its copy.
-func (w wantedPayload) erased(by map[erasure]bool) bool {
-	return !slices.ContainsFunc(w.takers, func(t taker) bool { return !by[erasure{t.tenant, w.Digest}] })
+func (w wantedPayload) erased(erased erasedFunc) bool {
+	return !slices.ContainsFunc(w.takers, func(t taker) bool {
+		_, ok := erased(t.tenant, w.Digest)
+		return !ok
+	})
 }
 
 type missingPayload struct {
@@ -120,17 +120,7 @@ func savePayloads(ctx context.Context, p *profile, c *client.Client, folder stri
 	if err := checkSeesAll(p, members); err != nil {
 		return nil, err
 	}
-	fold := provenance.NewFold(p.Cluster, members)
-	erased := map[erasure]bool{}
-	_, err = foldLog(ctx, c, fold, tree, func(index int64, e provenance.Effect, r *pb.Record) error {
-		if index%10_000 == 0 {
-			bar.show(fmt.Sprintf("folding record %d of %d", index, tree.N))
-		}
-		if d := r.GetErasure().GetDigest(); len(d) == digest.Size && !e.Void {
-			erased[erasure{r.GetErasure().GetTenant(), digest.Digest(d)}] = true
-		}
-		return nil
-	})
+	log, err := foldLog(ctx, c, members, tree, bar)
 	if err != nil {
 		return nil, err
 	}
@@ -138,9 +128,9 @@ func savePayloads(ctx context.Context, p *profile, c *client.Client, folder stri
 		return nil, err
 	}
 	r := &payloadReport{Folder: folder, Size: tree.N}
-	wanted := r.wants(fold)
+	wanted := r.wants(log.Fold)
 	r.Payloads = len(wanted)
-	return r, r.fetch(ctx, c, wanted, erased, bar)
+	return r, r.fetch(ctx, c, wanted, log.Fold.Erased, bar)
 }
 
 // wants returns what the replays of a log take, each payload once, in the order in
@@ -157,7 +147,7 @@ func (r *payloadReport) wants(fold *provenance.Fold) []wantedPayload {
 	at := map[digest.Digest]int{} // in list
 	var list []wantedPayload
 	for _, ex := range complete {
-		for _, d := range append([]digest.Digest{ex.Contract.Module, ex.Submission.Input}, ex.ParentOutputs...) {
+		for _, d := range ex.Payloads() {
 			i, known := at[d]
 			switch {
 			case d == digest.Of(nil): // known to all
@@ -173,7 +163,7 @@ func (r *payloadReport) wants(fold *provenance.Fold) []wantedPayload {
 }
 
 // fetch saves what the folder does not have.
-func (r *payloadReport) fetch(ctx context.Context, c *client.Client, wanted []wantedPayload, erased map[erasure]bool, bar *progress) error {
+func (r *payloadReport) fetch(ctx context.Context, c *client.Client, wanted []wantedPayload, erased erasedFunc, bar *progress) error {
 	var mu sync.Mutex // guards r and bar
 	group, working := errgroup.WithContext(ctx)
 	group.SetLimit(payloadsAtOnce)

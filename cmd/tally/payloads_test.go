@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -63,9 +64,8 @@ func TestFetchPayloads(t *testing.T) {
 		for who, bytes := range test.held {
 			h.held[digest.Of([]byte(who)).String()+data.String()] = bytes
 		}
-		erased := map[erasure]bool{}
-		for _, tenant := range test.erased {
-			erased[erasure{tenant, data}] = true
+		erased := func(tenant string, payload digest.Digest) (int64, bool) {
+			return 0, payload == data && slices.Contains(test.erased, tenant)
 		}
 		r := &payloadReport{Folder: t.TempDir()}
 		file := filepath.Join(r.Folder, data.String())

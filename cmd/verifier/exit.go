@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
+	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/verifier"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 	"github.com/tallystick/tallystick/verifier/member"
 	"github.com/tallystick/tallystick/verifier/tiles"
+	"github.com/tallystick/tallystick/verifier/wholelog"
 )
 
 // The exit codes. They never change their meaning; scripts rely on them.
@@ -90,13 +93,16 @@ var bundleExits = map[verifier.Code]int{
 	verifier.CodeNoResult:             exitNoResult,
 }
 
-// logExits has every outcome of package tiles, the most telling first, since an
-// error may match more than one.
-var logExits = []struct {
+// A sentinelExit is what an error that wraps a sentinel ends with.
+type sentinelExit struct {
 	err  error
 	code int
 	hint string
-}{
+}
+
+// logExits has every outcome of package tiles, the most telling first, since an
+// error may match more than one.
+var logExits = []sentinelExit{
 	{tiles.ErrFork, exitFork, "keep the evidence and tell whoever relies on the log"},
 	{tiles.ErrRollback, exitFork, "if a cache may be old, try again later; otherwise keep the state file as evidence"},
 	{tiles.ErrState, exitMalformed, "the state file is not of this log; name another one with --state, or remove it to begin anew"},
@@ -105,6 +111,18 @@ var logExits = []struct {
 	{tiles.ErrTile, exitProof, "the log serves tiles that are not of its entries; tell its operator"},
 	{tiles.ErrRoot, exitProof, "the log serves entries that are not of its checkpoint; do not rely on it"},
 	{tiles.ErrFetch, exitNetwork, "check the URL; run the same command again to go on where it stopped"},
+}
+
+// wholeExits has every outcome of package wholelog.
+var wholeExits = []sentinelExit{
+	{wholelog.ErrGenesis, exitMembership, "check that the genesis file is this cluster's"},
+	{wholelog.ErrChange, exitMembership, "keep the log as evidence"},
+	{wholelog.ErrNoMembership, exitMembership, ""},
+	{wholelog.ErrMembershipBehind, exitNoOutcome, "fetch a newer copy"},
+	{wholelog.ErrOtherLog, exitOther, "save the openings of this log"},
+	{wholelog.ErrOtherTree, exitProof, "save the openings again; if that does not help, run \"verifier log\" to see whether the log has forked"},
+	{provenance.ErrOpening, exitProof, "save the openings again; if they are still wrong the server does not show what it committed to"},
+	{wholelog.ErrSize, exitFailed, ""}, // no size is asked for that was not read
 }
 
 // A cliError is an error with its exit code and what to do about it.
@@ -145,15 +163,27 @@ func classify(err error) (code int, hint string) {
 		return bundleExits[refused.Code], refused.Hint()
 	case errors.As(err, &noMember):
 		return memberExits[noMember.Code], noMember.Hint()
+	}
+	if e, ok := exitOf(err, wholeExits); ok {
+		return e.code, e.hint
+	}
+	switch {
 	case errors.Is(err, checkpoint.ErrPolicy), errors.Is(err, checkpoint.ErrKey):
 		return exitMalformed, ""
 	case errors.Is(err, context.Canceled):
 		return exitFailed, "run the same command again"
 	}
-	for _, e := range logExits {
-		if errors.Is(err, e.err) {
-			return e.code, e.hint
-		}
+	if e, ok := exitOf(err, logExits); ok {
+		return e.code, e.hint
 	}
 	return exitFailed, ""
+}
+
+// exitOf finds the first sentinel of a list that an error wraps.
+func exitOf(err error, list []sentinelExit) (sentinelExit, bool) {
+	i := slices.IndexFunc(list, func(e sentinelExit) bool { return errors.Is(err, e.err) })
+	if i < 0 {
+		return sentinelExit{}, false
+	}
+	return list[i], true
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/provenance"
 	"github.com/tallystick/tallystick/verifier"
+	"github.com/tallystick/tallystick/verifier/wholelog"
 )
 
 // replayAllFlags are those of replay --all.
@@ -41,13 +42,13 @@ type replayAllReport struct {
 	Open       int64  `json:"open"`       // not decided at that size
 	Replayed   int64  `json:"replayed"`   // by this run
 	// The rest is of all runs that the state file remembers.
-	Same        int64        `json:"same"`
-	NoResult    int64        `json:"no_result"`
-	Differs     []verdict    `json:"differs"`
-	NotReplayed []verdict    `json:"not_replayed"`
-	Voids       []voidRecord `json:"void_records"`
-	State       string       `json:"state"`
-	Isolation   *isolation   `json:"isolation,omitempty"` // of this run, if it replayed any
+	Same        int64           `json:"same"`
+	NoResult    int64           `json:"no_result"`
+	Differs     []verdict       `json:"differs"`
+	NotReplayed []verdict       `json:"not_replayed"`
+	Voids       []wholelog.Void `json:"void_records"`
+	State       string          `json:"state"`
+	Isolation   *isolation      `json:"isolation,omitempty"` // of this run, if it replayed any
 }
 
 // replayAll recomputes the state of every execution of an audit log and replays
@@ -94,12 +95,12 @@ func replayAll(cmd *cobra.Command, f *replayFlags, place string) error {
 	if err != nil {
 		return err
 	}
-	if log.read.Size < state.Size {
+	if log.Tree.N < state.Size {
 		return fail(exitNoOutcome, "save the openings again", "%q ends before entry %d, and an earlier run has read %d", f.all.openings,
-			log.read.Size, state.Size)
+			log.Tree.N, state.Size)
 	}
-	state.read(log.read)
-	report := &replayAllReport{Origin: c.Origin, Size: log.read.Size, Shown: c.Size, RootHash: log.read.Root.String(), Voids: log.voids, State: f.all.state}
+	state.read(log.Tree)
+	report := &replayAllReport{Origin: c.Origin, Size: log.Tree.N, Shown: c.Size, RootHash: log.Tree.Hash.String(), Voids: log.Voids, State: f.all.state}
 	err = f.replayDecided(ctx, log, state, report, bar)
 	bar.clear()
 	if saved := state.save(f.all.state); saved != nil {
@@ -144,7 +145,7 @@ func (r *replayAllReport) verdict() error {
 // voids counts the void records that were found, of which not all are listed.
 func (r *replayAllReport) voids() string {
 	found := wiring.Count(len(r.Voids), "void record")
-	if len(r.Voids) == maxVoids {
+	if len(r.Voids) == wholelog.MaxVoids {
 		found += " or more"
 	}
 	return found
@@ -161,7 +162,7 @@ func defaultReplayState(origin string) (string, error) {
 // due returns the executions to look at, in the order in which they were decided:
 // those that could not be replayed before, and those that are new. It counts the
 // executions of the log.
-func due(log *wholeLog, state *replayState, report *replayAllReport) []digest.Digest {
+func due(log *wholelog.Log, state *replayState, report *replayAllReport) []digest.Digest {
 	again := map[digest.Digest]bool{}
 	for _, v := range state.NotReplayed {
 		again[v.Execution] = true
@@ -171,7 +172,7 @@ func due(log *wholeLog, state *replayState, report *replayAllReport) []digest.Di
 		at int64
 	}
 	var list []decision
-	for ex := range log.fold.Executions() {
+	for ex := range log.Fold.Executions() {
 		report.Executions++
 		switch {
 		case ex.State == provenance.StateOpen:
@@ -191,7 +192,7 @@ func due(log *wholeLog, state *replayState, report *replayAllReport) []digest.Di
 // replayDecided replays what is due, several at a time, and takes the verdicts in
 // the order of the decisions, so that the state is complete up to an index
 // whenever it is saved. It returns when all runs have ended.
-func (f *replayFlags) replayDecided(ctx context.Context, log *wholeLog, state *replayState, report *replayAllReport, bar *progress) error {
+func (f *replayFlags) replayDecided(ctx context.Context, log *wholelog.Log, state *replayState, report *replayAllReport, bar *progress) error {
 	ids := due(log, state, report)
 	state.retry()
 	if len(ids) == 0 {
@@ -259,8 +260,8 @@ func (f *replayFlags) replayDecided(ctx context.Context, log *wholeLog, state *r
 
 // judge replays one execution. An error means that nothing was found out, since
 // the context has ended.
-func (f *replayFlags) judge(ctx context.Context, log *wholeLog, m machine, from *blobs, id digest.Digest) (verdict, error) {
-	ex, _ := log.fold.Execution(id)
+func (f *replayFlags) judge(ctx context.Context, log *wholelog.Log, m machine, from *blobs, id digest.Digest) (verdict, error) {
+	ex, _ := log.Fold.Execution(id)
 	v := verdict{Execution: id, DecidedAt: ex.DecidedAt, Verdict: verdictNoResult}
 	if ex.State != provenance.StateComplete {
 		return v, nil
@@ -281,8 +282,8 @@ func (f *replayFlags) judge(ctx context.Context, log *wholeLog, m machine, from 
 		return v, ctx.Err()
 	case err != nil:
 		v.Verdict, v.Detail = verdictNotRun, err.Error()
-		for _, d := range r.payloads() {
-			if why := log.erasureOf(ex.Tenant, d); why != "" && errors.Is(err, errNoBlob) {
+		for _, d := range ex.Payloads() {
+			if why := erasureOf(log, ex, d); why != "" && errors.Is(err, errNoBlob) {
 				v.Detail += "; " + why
 			}
 		}
@@ -293,15 +294,6 @@ func (f *replayFlags) judge(ctx context.Context, log *wholeLog, m machine, from 
 		v.Verdict = verdictDiffers
 	}
 	return v, nil
-}
-
-// payloads are the digests of all that a replay reads.
-func (r *rerun) payloads() []digest.Digest {
-	out := []digest.Digest{r.contract.Module, r.input}
-	for _, p := range r.parents {
-		out = append(out, p.output)
-	}
-	return out
 }
 
 func printReplayAll(w io.Writer, r *replayAllReport) {

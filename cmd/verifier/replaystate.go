@@ -10,9 +10,10 @@ import (
 	"io/fs"
 	"slices"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/strictjson"
-	"github.com/tallystick/tallystick/verifier/checkpoint"
 	"github.com/tallystick/tallystick/verifier/tiles"
 )
 
@@ -101,9 +102,9 @@ func readReplayState(ctx context.Context, name string, source *tiles.Source) (*r
 	return s, nil
 }
 
-// read says that the whole tree of a checkpoint was read.
-func (s *replayState) read(c checkpoint.Checkpoint) {
-	s.Size, s.RootHash = c.Size, base64.StdEncoding.EncodeToString(c.Root[:])
+// read says that a whole tree was read.
+func (s *replayState) read(tree tlog.Tree) {
+	s.Size, s.RootHash = tree.N, tree.Hash.String()
 }
 
 // add counts a verdict on an execution that was not looked at before, or that

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/verifier/wholelog"
 )
 
 // What an earlier run could not replay stays, in the report and in the file, when
@@ -36,7 +37,7 @@ func TestPendingDoesNotVanish(t *testing.T) {
 
 // The worst that was found decides the exit code.
 func TestReplayAllVerdict(t *testing.T) {
-	bad, void := []verdict{{}}, []voidRecord{{}}
+	bad, void := []verdict{{}}, []wholelog.Void{{}}
 	for want, r := range map[int]replayAllReport{
 		exitDiffers:   {Differs: bad, Voids: void, NotReplayed: bad},
 		exitRules:     {Voids: void, NotReplayed: bad},
@@ -49,8 +50,8 @@ func TestReplayAllVerdict(t *testing.T) {
 	if err := (&replayAllReport{Same: 1}).verdict(); err != nil {
 		t.Error(err)
 	}
-	for n, want := range map[int]string{1: "1 void record", 2: "2 void records", maxVoids: "1000 void records or more"} {
-		if got := (&replayAllReport{Voids: make([]voidRecord, n)}).voids(); got != want {
+	for n, want := range map[int]string{1: "1 void record", 2: "2 void records", wholelog.MaxVoids: "1000 void records or more"} {
+		if got := (&replayAllReport{Voids: make([]wholelog.Void, n)}).voids(); got != want {
 			t.Errorf("%d: %q, want %q", n, got, want)
 		}
 	}

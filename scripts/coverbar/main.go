@@ -21,7 +21,7 @@ const bar = 90.0
 var held = map[string]bool{
 	"record": true, "membership": true, "contract": true, "provenance": true,
 	"internal/digest": true, "internal/strictjson": true, "internal/dsse": true, "internal/edkey": true,
-	"verifier": true, "verifier/checkpoint": true, "verifier/compare": true, "verifier/member": true, "verifier/tiles": true,
+	"verifier": true, "verifier/checkpoint": true, "verifier/compare": true, "verifier/member": true, "verifier/tiles": true, "verifier/wholelog": true,
 	"logserver": true, "logserver/export": true, "logserver/importer": true,
 	"witness": true, "controlapi": true, "node": true,
 	"sandbox/rewrite": true, "sandbox/wasm": true,
