@@ -156,6 +156,9 @@ func audit(ctx context.Context, p *profile, c *client.Client, wait time.Duration
 	if err != nil {
 		return nil, err
 	}
+	if tree.N < first.N {
+		return nil, blind(withHint(fmt.Errorf("the control plane shows a checkpoint of size %d after one of size %d", tree.N, first.N), "it keeps newer ones back, or several servers answer for it and one is behind: run it again"))
+	}
 	members, err := patiently(ctx, pause, func(ctx context.Context) (*membership.History, error) { return history(ctx, p, c) })
 	if err != nil {
 		return nil, err

@@ -230,6 +230,12 @@ func TestAudit(t *testing.T) {
 		"no newer checkpoint": {&auditedControl{sign: func(c *testcluster.Cluster, _ int64, _ int) []byte { return c.Audit.Signed(7) }}, exitBlind,
 			"has been shown for 1ns: ", ""},
 		"no checkpoint": {&auditedControl{stalls: true}, exitBlind, "has been shown for 50ms: none has been shown at all", ""},
+		"gone back": {&auditedControl{sign: func(c *testcluster.Cluster, size int64, nth int) []byte {
+			if nth > 3 {
+				size = int64(nth) - 2
+			}
+			return c.Audit.Signed(size)
+		}}, exitBlind, "shows a checkpoint of size 4 after one of size", ""},
 		"too few witnesses": {&auditedControl{sign: func(c *testcluster.Cluster, size int64, _ int) []byte {
 			return c.Audit.Sign(c.Audit.Checkpoint(size), 1)
 		}}, exitBlind, "witness quorum not reached", ""},
