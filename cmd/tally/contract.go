@@ -10,12 +10,10 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
-	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/dsse"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
-	"github.com/tallystick/tallystick/sandbox"
 )
 
 func contractCommand(a *app) *cobra.Command {
@@ -29,154 +27,6 @@ read it, sign it with "sign", and hand it in with "register".`,
 	cmd.AddCommand(contractNewCommand(a), contractSignCommand(a), contractRegisterCommand(a),
 		contractListCommand(a), contractRetireCommand(a))
 	return cmd
-}
-
-func contractNewCommand(a *app) *cobra.Command {
-	c := &contract.Contract{
-		ProtocolVersion: contract.ProtocolVersion,
-		Versions:        sandbox.Metered(),
-	}
-	var modulePath, output, seed string
-	var capabilities, args, env, nodeLabels []string
-	var unmetered bool
-	limits := sandbox.DefaultLimits()
-	cmd := &cobra.Command{
-		Use:   "new NAME --module FILE",
-		Short: "Write an unsigned contract for a module",
-		Long: `Write an unsigned contract for a WebAssembly module (a WASI preview 1 command).
-The module is checked as the control plane and every node will check it. Without
---capability the contract grants exactly what the module imports.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, argv []string) error {
-			p, err := loadProfile(a.profilePath)
-			if err != nil {
-				return err
-			}
-			module, err := readInput(modulePath)
-			if err != nil {
-				return err
-			}
-			c.Name, c.Cluster, c.Tenant, c.Module, c.Argv = argv[0], p.Cluster, p.Principal, digest.Of(module), args
-			if c.MaxAssigned < c.Nodes {
-				c.MaxAssigned = c.Nodes
-			}
-			if c.MaxAssigned == c.Nodes {
-				c.Step = 0
-			}
-			if seed != "" {
-				if c.Seed, err = digest.Parse(seed); err != nil {
-					return wiring.Usage(cmd, fmt.Errorf("--seed: %w", err))
-				}
-			}
-			if c.Environment, err = pairs(env); err != nil {
-				return wiring.Usage(cmd, err)
-			}
-			labels, err := pairs(nodeLabels)
-			if err != nil {
-				return wiring.Usage(cmd, err)
-			}
-			for _, l := range labels {
-				if c.NodeLabels == nil {
-					c.NodeLabels = map[string]string{}
-				}
-				c.NodeLabels[l[0]] = l[1]
-			}
-			grant := capabilities
-			if !cmd.Flags().Changed("capability") {
-				grant = allCapabilities()
-			}
-			if unmetered {
-				c.Versions.Rewriter, c.Versions.CostTable, limits.Gas, limits.Frames = 0, 0, 0, 0
-			}
-			admission, err := sandbox.Admit(module, grant, limits)
-			if err != nil {
-				return fmt.Errorf("%q: %w", modulePath, err)
-			}
-			if !cmd.Flags().Changed("capability") {
-				grant = admission.Needs
-			}
-			c.Capabilities = nil
-			for _, name := range grant {
-				c.Capabilities = append(c.Capabilities, contract.Capability(name))
-			}
-			c.Limits = contract.Limits{
-				Gas: limits.Gas, Frames: limits.Frames,
-				DiagnosticsBytes: uint64(limits.DiagnosticsBytes), InputBytes: uint64(limits.InputBytes),
-				MemoryPages: uint64(limits.MemoryPages), OutputBytes: uint64(limits.OutputBytes),
-			}
-			payload, err := c.Marshal()
-			if err != nil {
-				return err
-			}
-			if output == "" {
-				output = c.Name + ".json"
-			}
-			if err := writeFile(output, payload); err != nil {
-				return err
-			}
-			return a.printer.value(map[string]any{"file": output, "contract_hash": digest.Of(payload), "module": c.Module}, func(w io.Writer) {
-				fmt.Fprintf(w, "contract      %s (unsigned)\n", output)
-				fmt.Fprintf(w, "module        %s (%d bytes, %d functions)\n", c.Module, len(module), admission.Functions)
-				if unmetered {
-					fmt.Fprintf(w, "gas           unmetered, for development only\n")
-				} else {
-					fmt.Fprintf(w, "gas           at most %d, and %d frames\n", limits.Gas, limits.Frames)
-				}
-				fmt.Fprintf(w, "capabilities  %s\n", strings.Join(grant, ", "))
-				fmt.Fprintf(w, "agreement     %d of %d nodes, at most %d asked\n", c.Agreement, c.Nodes, c.MaxAssigned)
-				fmt.Fprintf(w, "sign it with: tally contract sign %s\n", output)
-			})
-		},
-	}
-	f := cmd.Flags()
-	f.StringVar(&modulePath, "module", "", "the WebAssembly module")
-	f.StringVarP(&output, "output", "o", "", "file to write (default NAME.json)")
-	f.StringVar(&c.Version, "contract-version", "1", "your own version of the contract")
-	f.StringSliceVar(&capabilities, "capability", nil, "capability to grant: args, clock, random, stdio (default what the module imports)")
-	f.StringArrayVar(&args, "arg", nil, "argument of the module, the program's name first (default the contract's name)")
-	f.StringArrayVar(&env, "env", nil, "NAME=VALUE in the module's environment")
-	f.StringVar(&seed, "seed", "", "seed of the module's randomness, 64 hexadecimal characters (default zeros)")
-	f.Uint64Var(&c.Nodes, "nodes", 3, "nodes asked at first")
-	f.Uint64Var(&c.Agreement, "agreement", 2, "nodes that must agree, more than half of --nodes")
-	f.Uint64Var(&c.MaxAssigned, "max-assigned", 0, "nodes asked at most when some stay away (default --nodes)")
-	f.Uint64Var(&c.Step, "step", 1, "nodes that each further attempt adds")
-	f.Uint64Var(&c.MinTrustLevel, "min-trust-level", 0, "least trust level of a node")
-	f.StringArrayVar(&nodeLabels, "node-label", nil, "KEY=VALUE that a node must have")
-	f.Uint64Var(&c.ExpiresEpoch, "expires-epoch", 0, "last epoch at which it may be used (default none)")
-	f.Uint64Var(&limits.Gas, "gas", limits.Gas, "budget in units of the cost table; 10^9 is 0.1 to 0.6 s of a node's time")
-	f.Uint64Var(&limits.Frames, "frames", limits.Frames, fmt.Sprintf("limit of calls nested in each other, at most %d", sandbox.MaxFrames))
-	f.BoolVar(&unmetered, "unmetered", false, "run the module as it is, for development; nodes refuse that unless started with --allow-unmetered")
-	f.Uint32Var(&limits.MemoryPages, "memory-pages", limits.MemoryPages, "memory limit in pages of 64 KiB")
-	f.Int64Var(&limits.InputBytes, "input-bytes", limits.InputBytes, "limit of the input")
-	f.Int64Var(&limits.OutputBytes, "output-bytes", limits.OutputBytes, "limit of the output")
-	f.Int64Var(&limits.DiagnosticsBytes, "diagnostics-bytes", limits.DiagnosticsBytes, "how much of standard error is kept")
-	_ = cmd.MarkFlagRequired("module")
-	return cmd
-}
-
-func allCapabilities() []string {
-	seen := map[string]bool{}
-	var list []string
-	for _, f := range sandbox.Capabilities() {
-		if !seen[f.Capability] {
-			seen[f.Capability] = true
-			list = append(list, f.Capability)
-		}
-	}
-	return list
-}
-
-// pairs splits NAME=VALUE arguments.
-func pairs(list []string) ([][2]string, error) {
-	var out [][2]string
-	for _, s := range list {
-		name, value, ok := strings.Cut(s, "=")
-		if !ok {
-			return nil, fmt.Errorf("%q is not NAME=VALUE", s)
-		}
-		out = append(out, [2]string{name, value})
-	}
-	return out, nil
 }
 
 func contractSignCommand(a *app) *cobra.Command {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -19,11 +20,7 @@ func clusterCommand(a *app) *cobra.Command {
 }
 
 func clusterInitCommand(a *app) *cobra.Command {
-	var dir, logsFile, server string
-	var witnesses, lawful, keys []string
-	var accept acceptance
-	var witnessQuorum int
-	f := founding{limits: contract.DefaultClusterLimits()}
+	n := newCluster{founding: founding{limits: contract.DefaultClusterLimits()}}
 	cmd := &cobra.Command{
 		Use:   "init --cluster ID --logs FILE --admin ID...",
 		Short: "Make the keys, genesis, policies and profiles of a new cluster",
@@ -42,78 +39,101 @@ Set-ups that only look safe are refused, with the reason; --accept NAME takes on
 weakness on, and --development all of them.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if f.logs, err = readLogs(logsFile); err != nil {
+			plan, err := n.plan(cmd)
+			if err != nil {
 				return err
 			}
-			list, err := parseWitnesses(witnesses)
-			if err != nil {
-				return wiring.Usage(cmd, err)
-			}
-			lawfulList, err := parseWitnesses(lawful)
-			if err != nil {
-				return wiring.Usage(cmd, err)
-			}
-			if f.keys, err = f.parseKeys(keys); err != nil {
-				return wiring.Usage(cmd, err)
-			}
-			plan := setUp{founding: &f, witnesses: list, lawful: lawfulList, quorum: witnessQuorum, server: server}
 			if err := plan.check(); err != nil {
 				return err
 			}
-			accepted, err := accept.refuse(plan.weaknesses())
+			accepted, err := n.accept.refuse(plan.weaknesses())
 			if err != nil {
 				return err
 			}
-			if err := found(dir, f); err != nil {
+			if err := n.write(plan); err != nil {
 				return err
 			}
-			if err := policies(dir, f.logs, cosigners{witnesses: list, quorum: witnessQuorum, lawful: lawfulList}); err != nil {
-				return err
-			}
-			if err := profiles(dir, server, f); err != nil {
-				return err
-			}
-			return a.printer.value(map[string]any{"dir": dir, "cluster": f.cluster, "accepted_weaknesses": namesOf(accepted)}, func(w io.Writer) {
-				fmt.Fprintf(w, "cluster %q is in %s: genesis.json, audit.policy, membership.policy, keys/, and a profile for each user\n", f.cluster, dir)
+			return a.printer.value(map[string]any{"dir": n.dir, "cluster": n.cluster, "accepted_weaknesses": namesOf(accepted)}, func(w io.Writer) {
+				fmt.Fprintf(w, "cluster %q is in %s: genesis.json, audit.policy, membership.policy, keys/, and a profile for each user\n", n.cluster, n.dir)
 				for _, weak := range accepted {
 					fmt.Fprintf(w, "accepted weakness %q: %s\n", weak.name, weak.what)
 				}
 			})
 		},
 	}
-	fl := cmd.Flags()
-	fl.StringVar(&dir, "dir", ".", "`folder` to write into")
-	fl.StringVar(&f.cluster, "cluster", "", "the cluster's `id`")
-	fl.StringVar(&logsFile, "logs", "", "`file` with the logs' keys: logs.json, which controlapi init wrote")
-	fl.StringVar(&server, "server", "http://127.0.0.1:8420", "`URL` of the control plane, for the profiles")
-	fl.StringArrayVar(&f.admins, "admin", nil, "`id` of an admin; may be repeated")
-	fl.StringArrayVar(&f.nodes, "node", nil, "`id` of a node; may be repeated")
-	fl.StringArrayVar(&f.tenants, "tenant", nil, "`id` of a tenant; may be repeated")
-	fl.StringArrayVar(&f.auditors, "auditor", nil, "`id` of an auditor; may be repeated")
-	fl.Uint64Var(&f.threshold, "admin-threshold", 0, "`number` of admins that must sign a change (default more than half)")
-	fl.Uint64Var(&f.nodeQuorum, "node-quorum", 0, "`number` of nodes that must be members for work to be accepted (default more than half)")
-	fl.StringArrayVar(&witnesses, "witness", nil, "a witness, `NAME=VKEY[,URL]`; may be repeated")
-	fl.StringArrayVar(&lawful, "lawful-witness", nil, "a cosigner of lawful membership, whose cosignature the membership log needs in addition, `NAME=VKEY[,URL]`; may be repeated")
-	fl.IntVar(&witnessQuorum, "witness-quorum", 0, "`number` of witnesses that must cosign (default more than half)")
-	fl.StringArrayVar(&keys, "key", nil, "a key that exists, `PRINCIPAL/USE=KEY`: a PEM file, or a URI in a key management service; may be repeated")
-	fl.StringSliceVar(&accept.names, "accept", nil, "`names` of weaknesses of the set-up to take on: "+strings.Join(weaknessNames(), ", "))
-	fl.BoolVar(&accept.all, "development", false, "take on every weakness: the cluster is for development only")
+	n.register(cmd)
+	return cmd
+}
+
+// newCluster is what the flags of cluster init say.
+type newCluster struct {
+	founding         // but for logs and keys, which plan reads
+	dir              string
+	logsFile, server string
+	witnesses        []string // NAME=VKEY[,URL]
+	lawful           []string // the same
+	existing         []string // keys, PRINCIPAL/USE=KEY
+	witnessQuorum    int      // 0 for more than half
+	accept           acceptance
+}
+
+func (n *newCluster) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&n.dir, "dir", ".", "`folder` to write into")
+	f.StringVar(&n.cluster, "cluster", "", "the cluster's `id`")
+	f.StringVar(&n.logsFile, "logs", "", "`file` with the logs' keys: logs.json, which controlapi init wrote")
+	f.StringVar(&n.server, "server", "http://127.0.0.1:8420", "`URL` of the control plane, for the profiles")
+	f.StringArrayVar(&n.admins, "admin", nil, "`id` of an admin; may be repeated")
+	f.StringArrayVar(&n.nodes, "node", nil, "`id` of a node; may be repeated")
+	f.StringArrayVar(&n.tenants, "tenant", nil, "`id` of a tenant; may be repeated")
+	f.StringArrayVar(&n.auditors, "auditor", nil, "`id` of an auditor; may be repeated")
+	f.Uint64Var(&n.threshold, "admin-threshold", 0, "`number` of admins that must sign a change (default more than half)")
+	f.Uint64Var(&n.nodeQuorum, "node-quorum", 0, "`number` of nodes that must be members for work to be accepted (default more than half)")
+	f.StringArrayVar(&n.witnesses, "witness", nil, "a witness, `NAME=VKEY[,URL]`; may be repeated")
+	f.StringArrayVar(&n.lawful, "lawful-witness", nil, "a cosigner of lawful membership, whose cosignature the membership log needs in addition, `NAME=VKEY[,URL]`; may be repeated")
+	f.IntVar(&n.witnessQuorum, "witness-quorum", 0, "`number` of witnesses that must cosign (default more than half)")
+	f.StringArrayVar(&n.existing, "key", nil, "a key that exists, `PRINCIPAL/USE=KEY`: a PEM file, or a URI in a key management service; may be repeated")
+	f.StringSliceVar(&n.accept.names, "accept", nil, "`names` of weaknesses of the set-up to take on: "+strings.Join(weaknessNames(), ", "))
+	f.BoolVar(&n.accept.all, "development", false, "take on every weakness: the cluster is for development only")
 	for _, name := range []string{"cluster", "logs", "admin"} {
 		_ = cmd.MarkFlagRequired(name)
 	}
-	cmd.PreRun = func(*cobra.Command, []string) {
-		if f.threshold == 0 {
-			f.threshold = uint64(len(f.admins)/2 + 1)
-		}
-		if f.nodeQuorum == 0 {
-			f.nodeQuorum = uint64(len(f.nodes)/2 + 1)
-		}
-		if witnessQuorum == 0 && len(witnesses) > 0 {
-			witnessQuorum = len(witnesses)/2 + 1
-		}
+}
+
+// plan reads what the flags name, and fills in what they leave open.
+func (n *newCluster) plan(cmd *cobra.Command) (*setUp, error) {
+	majority := func(count int) uint64 { return uint64(count/2 + 1) }
+	n.threshold = cmp.Or(n.threshold, majority(len(n.admins)))
+	n.nodeQuorum = cmp.Or(n.nodeQuorum, majority(len(n.nodes)))
+	if n.witnessQuorum == 0 && len(n.witnesses) > 0 {
+		n.witnessQuorum = int(majority(len(n.witnesses)))
 	}
-	return cmd
+	plan := &setUp{founding: &n.founding, quorum: n.witnessQuorum, server: n.server}
+	var err error
+	if n.logs, err = readLogs(n.logsFile); err != nil {
+		return nil, err
+	}
+	if plan.witnesses, err = parseWitnesses(n.witnesses); err != nil {
+		return nil, wiring.Usage(cmd, err)
+	}
+	if plan.lawful, err = parseWitnesses(n.lawful); err != nil {
+		return nil, wiring.Usage(cmd, err)
+	}
+	if n.keys, err = n.parseKeys(n.existing); err != nil {
+		return nil, wiring.Usage(cmd, err)
+	}
+	return plan, nil
+}
+
+// write makes the keys and files of the cluster.
+func (n *newCluster) write(plan *setUp) error {
+	if err := found(n.dir, n.founding); err != nil {
+		return err
+	}
+	if err := policies(n.dir, n.logs, cosigners{witnesses: plan.witnesses, quorum: plan.quorum, lawful: plan.lawful}); err != nil {
+		return err
+	}
+	return profiles(n.dir, n.server, n.founding)
 }
 
 func parseWitnesses(specs []string) ([]checkpoint.Witness, error) {
