@@ -104,3 +104,23 @@ func TestWorkingOnWhatIsDecided(t *testing.T) {
 		t.Error("not noted for what is open")
 	}
 }
+
+// A record that is applied only after the checkpoint that covers it was noted is
+// covered at the next look: an idle log publishes no larger checkpoint.
+func TestCoveredBeforeItIsApplied(t *testing.T) {
+	v := newView("c", nil)
+	if due := v.cover(10); len(due) != 0 {
+		t.Errorf("%d marks are due in an empty view", len(due))
+	}
+	early, later := &tracked{}, &tracked{}
+	v.marks = append(v.marks, mark{9, early}, mark{10, later})
+	if due := v.cover(10); len(due) != 1 || due[0].x != early {
+		t.Errorf("due are %v, want the mark that is covered", due)
+	}
+	if due := v.cover(4); len(due) != 0 || v.covered != 10 {
+		t.Errorf("an older checkpoint: due are %v, covered %d", due, v.covered)
+	}
+	if due := v.cover(11); len(due) != 1 || due[0].x != later || len(v.marks) != 0 {
+		t.Errorf("due are %v, left %v", due, v.marks)
+	}
+}

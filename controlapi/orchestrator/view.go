@@ -37,7 +37,7 @@ type view struct {
 	needed map[digest.Digest]map[*tracked]struct{}
 
 	// covered is the size of the newest witnessed checkpoint; marks are the
-	// records at or above it that something waits for, ascending by index.
+	// records that something waits for until they are covered, ascending by index.
 	covered int64
 	marks   []mark
 
@@ -214,14 +214,13 @@ func errUnknownExecution() *Error {
 }
 
 // cover notes a witnessed checkpoint and returns the executions whose records
-// it newly covers. The caller holds the write lock.
+// are covered by now. A record may be applied only after the checkpoint that
+// covers it was noted: an entry can be sequenced and published while others are
+// applied. The caller holds the write lock.
 func (v *view) cover(size int64) []mark {
-	if size <= v.covered {
-		return nil
-	}
-	v.covered = size
+	v.covered = max(v.covered, size)
 	n := 0
-	for n < len(v.marks) && v.marks[n].index < size {
+	for n < len(v.marks) && v.marks[n].index < v.covered {
 		n++
 	}
 	due := v.marks[:n:n]
