@@ -117,8 +117,9 @@ type Dispatch interface {
 	// for the node closes the channel of the first.
 	Assignments(ctx context.Context, node string) (<-chan *pb.Assignment, error)
 	// Abandon notes that the node will not attest what it was assigned. The code
-	// is as the node sent it.
-	Abandon(ctx context.Context, node string, id digest.Digest, code string) error
+	// is as the node sent it. It calls recorded, once, when it would take the word,
+	// and takes it only after that returned nil.
+	Abandon(ctx context.Context, node string, id digest.Digest, code string, recorded func() error) error
 	// Working notes what the node says that it compiles or runs now. Ids of what
 	// it was not assigned have no effect.
 	Working(node string, ids []digest.Digest)

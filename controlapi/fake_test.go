@@ -386,8 +386,11 @@ func (f *fakeCore) GetAssignedBlob(ctx context.Context, node string, d digest.Di
 	return f.GetBlob(ctx, "assigned", d)
 }
 
-func (f *fakeCore) Abandon(_ context.Context, node string, id digest.Digest, code string) error {
+func (f *fakeCore) Abandon(_ context.Context, node string, id digest.Digest, code string, recorded func() error) error {
 	if err := f.owned(id, execution, "", orchestrator.CodeExecutionUnknown); err != nil {
+		return err
+	}
+	if err := recorded(); err != nil {
 		return err
 	}
 	f.mu.Lock()

@@ -70,14 +70,17 @@ func (s nodeService) WatchAssignments(ctx context.Context, req *connect.Request[
 	}
 }
 
-// AbandonAssignment takes the node's word that it will not attest.
+// AbandonAssignment takes the node's word that it will not attest. It has its
+// record before it has an effect: what could not be recorded is as if it had not
+// been said.
 func (s nodeService) AbandonAssignment(ctx context.Context, req *connect.Request[pb.AbandonAssignmentRequest]) (*connect.Response[pb.AbandonAssignmentResponse], error) {
 	op := operationOf(ctx)
 	id, err := op.digest("execution_id", req.Msg.GetExecutionId())
 	if err != nil {
 		return nil, err
 	}
-	if err := s.cfg.Core.Abandon(ctx, op.caller.id, id, req.Msg.GetCode()); err != nil {
+	recorded := func() error { return s.settle(ctx, op, nil) }
+	if err := s.cfg.Core.Abandon(ctx, op.caller.id, id, req.Msg.GetCode(), recorded); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&pb.AbandonAssignmentResponse{ProtocolVersion: protocolVersion}), nil

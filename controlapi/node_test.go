@@ -3,6 +3,7 @@ package controlapi
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -122,6 +123,33 @@ func TestAbandonAssignment(t *testing.T) {
 			r.GetActor().GetPrincipal() != "node-1" || r.GetActor().GetMethod() != "tallystick.v1.Node/AbandonAssignment" {
 			t.Errorf("record %d: %v", i, r)
 		}
+	}
+}
+
+// TestUnrecordedAbandonment: a word that cannot be recorded has no effect, and is
+// answered so that the node may say it again.
+func TestUnrecordedAbandonment(t *testing.T) {
+	w := newWorld(t, nil)
+	w.core.set(func() { w.core.recordErr = errors.New("no space") })
+	client := rpc.NewNodeClient(as("node-1", true), w.url, connect.WithGRPC())
+	abandon := func() error {
+		_, err := client.AbandonAssignment(t.Context(), connect.NewRequest(&pb.AbandonAssignmentRequest{ExecutionId: execution.String(), Code: "unavailable"}))
+		return err
+	}
+	heard := func() int {
+		w.core.mu.Lock()
+		defer w.core.mu.Unlock()
+		return len(w.core.abandoned)
+	}
+	if err := abandon(); connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("got %v, want unavailable", err)
+	}
+	if heard() != 0 {
+		t.Error("an effect without a record")
+	}
+	w.core.set(func() { w.core.recordErr = nil })
+	if err := abandon(); err != nil || heard() != 1 {
+		t.Errorf("afterwards: %v, heard %d times", err, heard())
 	}
 }
 

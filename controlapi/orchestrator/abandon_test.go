@@ -23,7 +23,7 @@ func (w *world) abandon(node string, id digest.Digest) {
 	w.t.Helper()
 	// Its assignment has begun when it can be had.
 	w.worker(node).await(func(a *pb.Assignment) bool { return a.GetExecutionId() == id.String() })
-	if err := w.Abandon(ctx(w.t), node, id, "stopped"); err != nil {
+	if err := w.Abandon(ctx(w.t), node, id, "stopped", recorded); err != nil {
 		w.t.Fatalf("%s abandons: %v", node, err)
 	}
 }
@@ -50,7 +50,7 @@ func TestAbandonedByAll(t *testing.T) {
 			t.Errorf("report %d: %v", i, r)
 		}
 	}
-	if err := w.Abandon(ctx(t), s.GetAssignedNodes()[0], id, "again"); err != nil {
+	if err := w.Abandon(ctx(t), s.GetAssignedNodes()[0], id, "again", recorded); err != nil {
 		t.Errorf("abandoning what is decided: %v", err)
 	}
 	w.checkLog()
@@ -108,10 +108,10 @@ func TestAbandonRefusals(t *testing.T) {
 			other = n
 		}
 	}
-	wantCode(t, "an attempt that has not begun", w.Abandon(ctx(t), nodes[0], id, "stopped"), orchestrator.CodeExecutionUnknown)
+	wantCode(t, "an attempt that has not begun", w.Abandon(ctx(t), nodes[0], id, "stopped", recorded), orchestrator.CodeExecutionUnknown)
 	w.audit.automatic(true)
 	w.abandon(nodes[0], id)
-	if err := w.Abandon(ctx(t), nodes[0], id, "again"); err != nil {
+	if err := w.Abandon(ctx(t), nodes[0], id, "again", recorded); err != nil {
 		t.Errorf("again: %v", err)
 	}
 	if r := must[*pb.ExecutionStatus](t)(w.Status(id, "")).GetReports(); len(r) != 1 || r[0].GetAbandoned() != "stopped" {
@@ -134,16 +134,16 @@ func TestAbandonRefusals(t *testing.T) {
 		{"upper case", nodes[2], id, "Stopped", orchestrator.CodeArgument},
 		{"a long code", nodes[2], id, strings.Repeat("a", 64), orchestrator.CodeArgument},
 	} {
-		wantCode(t, tt.name, w.Abandon(ctx(t), tt.node, tt.id, tt.code), tt.want)
+		wantCode(t, tt.name, w.Abandon(ctx(t), tt.node, tt.id, tt.code, recorded), tt.want)
 	}
 	w.cancel(id)
-	if err := w.Abandon(ctx(t), nodes[1], id, strings.Repeat("a", 63)); err != nil {
+	if err := w.Abandon(ctx(t), nodes[1], id, strings.Repeat("a", 63), recorded); err != nil {
 		t.Errorf("abandoning what is cancelled: %v", err)
 	}
-	wantCode(t, "not assigned, cancelled", w.Abandon(ctx(t), other, id, "stopped"), orchestrator.CodeExecutionUnknown)
+	wantCode(t, "not assigned, cancelled", w.Abandon(ctx(t), other, id, "stopped", recorded), orchestrator.CodeExecutionUnknown)
 	w.checkLog()
 	w.Close()
-	wantCode(t, "after the end", w.Abandon(ctx(t), nodes[2], id, "stopped"), orchestrator.CodeUnavailable)
+	wantCode(t, "after the end", w.Abandon(ctx(t), nodes[2], id, "stopped", recorded), orchestrator.CodeUnavailable)
 	if got := strings.Count(text.String(), `level=INFO msg="assignment abandoned"`); got != 1 {
 		t.Errorf("%d log lines of an abandonment:\n%s", got, text.String())
 	}
@@ -174,7 +174,7 @@ func TestAbandonmentIsASignOfLife(t *testing.T) {
 	if a := <-stream; a.GetExecutionId() != first.String() {
 		t.Fatalf("assigned %s", a.GetExecutionId())
 	}
-	if err := w.Abandon(ctx(t), "node-1", first, "stopped"); err != nil {
+	if err := w.Abandon(ctx(t), "node-1", first, "stopped", recorded); err != nil {
 		t.Fatal(err)
 	}
 	w.awaitState(first, pb.ExecutionState_EXECUTION_STATE_EXPIRED)
@@ -217,13 +217,13 @@ func TestDrainingNode(t *testing.T) {
 	id := w.submit(w.register(newContract(func(c *contract.Contract) { c.Nodes, c.Agreement, c.MaxAssigned, c.Step = 1, 1, 2, 1 })), "x", 1)
 	first := w.assigned(id)[0]
 	w.worker(first).await(func(a *pb.Assignment) bool { return a.GetExecutionId() == id.String() })
-	if err := w.Abandon(ctx(t), first, id, orchestrator.CodeDraining); err != nil {
+	if err := w.Abandon(ctx(t), first, id, orchestrator.CodeDraining, recorded); err != nil {
 		t.Fatal(err)
 	}
 	s := w.await(id, func(s *pb.ExecutionStatus) bool { return s.GetAttempt() == 1 })
 	second := s.GetAssignedNodes()[1]
 	w.worker(second).await(func(a *pb.Assignment) bool { return a.GetExecutionId() == id.String() })
-	if err := w.Abandon(ctx(t), second, id, orchestrator.CodeDraining); err != nil {
+	if err := w.Abandon(ctx(t), second, id, orchestrator.CodeDraining, recorded); err != nil {
 		t.Fatal(err)
 	}
 	// Both are away, and neither for good.

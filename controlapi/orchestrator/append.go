@@ -126,6 +126,7 @@ func (o *Orchestrator) appendAll(ctx context.Context, entries ...LogEntry) ([]Lo
 func (o *Orchestrator) appendError(ctx context.Context, log string, err error) error {
 	switch {
 	case errors.Is(err, ErrPushback):
+		o.hinder()
 		return refuseCause(CodeBusy, err, "the %s log is busy: try again shortly", log)
 	case ctx.Err() != nil:
 		// The entry may still be sequenced; its deduplication key will tell.

@@ -159,7 +159,7 @@ func (o *Orchestrator) begin(x *tracked) {
 		x.deadline.Stop()
 	}
 	due := job{id: x.id, overdue: x.begun}
-	x.graced, x.stretched, x.postponed, x.progress = false, 0, 0, 0
+	x.graced, x.stretched, x.postponed, x.progress, x.reoffered = false, 0, 0, 0, false
 	o.await(x, due)
 	if o.view.exhausted(x) {
 		o.deriver.add(due)

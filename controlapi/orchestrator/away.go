@@ -108,10 +108,69 @@ func (o *Orchestrator) overdue(x *tracked, due job) {
 		}
 		best = max(best, look)
 	}
-	if x.postpone(best, progress) {
-		o.await(x, due)
-	} else {
+	last := ex.Attempt+1 >= ex.Schedule.Attempts()
+	switch {
+	case x.postpone(best, progress):
+	case last && o.hindered(now):
+		x.reoffered = false
+		o.reoffer(x, &ex)
+	case last && !x.reoffered && o.reoffer(x, &ex):
+	default:
 		o.deriver.add(due)
+		return
+	}
+	o.await(x, due)
+}
+
+// reoffer tells the connected nodes of an execution that would expire once more,
+// with proofs of now: those that have not answered, since a node can lose an
+// assignment that it could not prove any more, and its word with it; and those
+// that gave up what may be there again. It happens once an attempt, and again
+// where the time since did not count. It reports whether there was anyone to tell.
+// The view is locked.
+func (o *Orchestrator) reoffer(x *tracked, ex *provenance.Execution) bool {
+	answered := x.answered(ex)
+	for _, node := range ex.Assigned() {
+		if answered[node] && !passes(x.abandoned[node]) {
+			continue
+		}
+		if _, connected := o.streams.opened(node); !connected {
+			continue
+		}
+		delete(x.abandoned, node)
+		o.streams.offer(node, x.id)
+		x.reoffered = true
+	}
+	if x.reoffered {
+		o.watchers.wake(x.id)
+	}
+	return x.reoffered
+}
+
+// hinder notes that a call failed for the control plane's own sake: its log takes
+// no records, or its payload store fails.
+func (o *Orchestrator) hinder() {
+	now := o.cfg.Now()
+	o.hindrance.Store(&now)
+}
+
+// hindered reports whether that was so within the last two deadlines: nodes could
+// not answer then, and what they did not do in that time says nothing of them. Two,
+// so that a deadline follows in which they can.
+func (o *Orchestrator) hindered(now time.Time) bool {
+	at := o.hindrance.Load()
+	return at != nil && now.Sub(*at) < 2*o.cfg.AttemptDeadline
+}
+
+// putOff gives an attempt another deadline whose end the log did not take: when
+// it does again, its nodes can answer again too.
+func (o *Orchestrator) putOff(due job) {
+	o.view.mu.Lock()
+	defer o.view.mu.Unlock()
+	x, ok := o.view.open[due.id]
+	if ok && x.begun == due.overdue {
+		x.deadline.Stop()
+		o.await(x, due)
 	}
 }
 
@@ -168,18 +227,29 @@ func (o *Orchestrator) Working(node string, ids []digest.Digest) {
 // opens its next stream, and nothing expires for it before its deadline.
 const CodeDraining = "draining"
 
-// returned forgets what a node gave back when it was stopped, since it is here
-// again. The view is locked.
+// passes reports whether a node that gives this code lacked what may be there
+// again. The codes after the first are package node's: the control plane or a log
+// did not answer, and what they answered was too old to prove anything.
+func passes(code string) bool {
+	switch code {
+	case CodeDraining, "unavailable", "membership_stale", "epoch_unproven":
+		return true
+	}
+	return false
+}
+
+// returned forgets what a node could not do when it was last here, since it is
+// told everything again. The view is locked.
 func (v *view) returned(node string) {
 	for _, x := range v.open {
-		if x.abandoned[node] == CodeDraining {
+		if passes(x.abandoned[node]) {
 			delete(x.abandoned, node)
 		}
 	}
 }
 
 // exhausted reports whether an execution is open although every node of the
-// attempts that have begun has answered. Nodes that are being stopped may be back
+// attempts that have begun has answered. What a node could not do for now it may do
 // before the deadline, which counts where there is nobody else to ask.
 func (v *view) exhausted(x *tracked) bool {
 	ex, _ := v.fold.Execution(x.id)
@@ -188,7 +258,7 @@ func (v *view) exhausted(x *tracked) bool {
 	}
 	if ex.Attempt+1 >= ex.Schedule.Attempts() {
 		for _, code := range x.abandoned {
-			if code == CodeDraining {
+			if passes(code) {
 				return false
 			}
 		}
@@ -205,16 +275,33 @@ const maxAbandonCode = 63
 // attests afterwards counts all the same. The code, [a-z_]{1,63}, is shown to
 // whoever may see the execution, until the process ends. Abandoning again, or
 // what has been decided, is no error and changes nothing.
-func (o *Orchestrator) Abandon(_ context.Context, node string, id digest.Digest, code string) error {
+//
+// The word is judged first; then recorded is called, and only if that returns nil
+// does the word have its effect: an operation is recorded before its answer, and
+// this one has no record of its own. An error of recorded is returned as it is.
+func (o *Orchestrator) Abandon(_ context.Context, node string, id digest.Digest, code string, recorded func() error) error {
 	if err := o.usable(); err != nil {
 		return err
 	}
 	if !IsNodeCode(code) {
 		return refuse(CodeArgument, "code %.80q: want 1 to %d characters of a to z and _", code, maxAbandonCode)
 	}
+	o.view.mu.RLock()
+	_, err := o.view.abandonable(node, id)
+	o.view.mu.RUnlock()
+	if err != nil {
+		return err
+	}
+	if err := recorded(); err != nil {
+		return err
+	}
 	o.view.mu.Lock()
-	x, err := o.view.abandon(node, id, code)
+	x, _ := o.view.abandonable(node, id) // meanwhile it may have attested, or said so twice
 	if x != nil {
+		if x.abandoned == nil {
+			x.abandoned = make(map[string]string)
+		}
+		x.abandoned[node] = code
 		o.view.paced(node, x, o.cfg.Now())
 		if o.view.exhausted(x) {
 			o.deriver.add(job{id: id, overdue: x.begun})
@@ -225,13 +312,13 @@ func (o *Orchestrator) Abandon(_ context.Context, node string, id digest.Digest,
 		o.watchers.wake(id)
 		o.log.Info("assignment abandoned", "execution", id, "node", node, "code", code)
 	}
-	return err
+	return nil
 }
 
-// abandon notes that a node will not attest an execution, and returns the
-// execution if that is news. A node learns nothing about what it was not
-// assigned. The caller holds the write lock.
-func (v *view) abandon(node string, id digest.Digest, code string) (*tracked, error) {
+// abandonable returns an execution that a node may abandon, nil if that would be no
+// news. A node learns nothing about what it was not assigned. The caller holds the
+// lock.
+func (v *view) abandonable(node string, id digest.Digest) (*tracked, error) {
 	x, ok := v.executions[id]
 	if !ok {
 		return nil, errUnknownExecution()
@@ -252,10 +339,6 @@ func (v *view) abandon(node string, id digest.Digest, code string) (*tracked, er
 	if x.answered(&ex)[node] {
 		return nil, errUnknownExecution()
 	}
-	if x.abandoned == nil {
-		x.abandoned = make(map[string]string)
-	}
-	x.abandoned[node] = code
 	return x, nil
 }
 

@@ -118,6 +118,7 @@ func (o *Orchestrator) blobError(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
+	o.hinder()
 	o.log.Error("using the blob store", "err", err)
 	return refuseCause(CodeUnavailable, err, "the payload store failed: try again, or tell the operator")
 }

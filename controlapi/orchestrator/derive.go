@@ -124,6 +124,7 @@ func (o *Orchestrator) derive() {
 func (o *Orchestrator) appendDerived(jobs []job) error {
 	var entries []LogEntry
 	var todo []job
+	var ends []bool // which of todo are expiries
 	for _, j := range jobs {
 		p, ok := o.propose(j)
 		if !ok {
@@ -135,15 +136,19 @@ func (o *Orchestrator) appendDerived(jobs []job) error {
 			o.log.Error("derived record cannot be written", "execution", j.id, "err", err)
 			continue
 		}
-		entries, todo = append(entries, e), append(todo, j)
+		entries, todo, ends = append(entries, e), append(todo, j), append(ends, p.record.GetExpired() != nil)
 	}
 	if len(entries) == 0 {
 		return nil
 	}
 	results, _, err := o.appendAll(o.ctx, entries...)
 	if err != nil {
-		for _, j := range todo {
-			o.deriver.add(j)
+		for i, j := range todo {
+			if ends[i] {
+				o.putOff(j)
+			} else {
+				o.deriver.add(j)
+			}
 		}
 		return err
 	}

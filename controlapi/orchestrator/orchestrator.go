@@ -27,6 +27,9 @@ type Orchestrator struct {
 
 	// failure is why everything is refused. The first reason stays.
 	failure atomic.Pointer[error]
+	// hindrance is when calls last failed for the control plane's own sake, nil if
+	// never; see hindered.
+	hindrance atomic.Pointer[time.Time]
 
 	// history has every change that the membership log holds. It may be an epoch
 	// ahead of the view while a change is being applied.

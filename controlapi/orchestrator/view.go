@@ -81,6 +81,9 @@ type tracked struct {
 	// were coming, since progress, how far they have got, last grew.
 	postponed int
 	progress  int64
+	// reoffered says that the nodes of this attempt were told once more when it was
+	// about to be the last.
+	reoffered bool
 }
 
 // mark says that an execution is to be looked at once its record is covered.
