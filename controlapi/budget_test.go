@@ -230,7 +230,7 @@ func TestSlowBodiesLoseTheirPlace(t *testing.T) {
 			op := &operation{
 				method:  methods[rpc.ControlPutBlobProcedure],
 				caller:  caller{id: "alice"},
-				account: (&accounts{quotas: s.cfg.Quotas}).of("alice"),
+				account: (&accounts{quotas: s.cfg.Quotas}).of("alice", tenant),
 				start:   time.Now(),
 				control: http.NewResponseController(slow),
 			}

@@ -9,11 +9,12 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Quotas bound what one principal may do; every principal has the same. They
-// keep one tenant from starving the others, so they are always on.
+// Quotas bound what one principal may do; every principal has the same, except that
+// a node has a multiple of the calls. They keep one tenant from starving the
+// others, so they are always on.
 type Quotas struct {
-	Writes   Rate // calls per second that may change something
-	Reads    Rate // calls per second that change nothing, and openings of streams
+	Writes   Rate // calls per second that may change something; of a node, nodeCalls times as many
+	Reads    Rate // calls per second that change nothing, and openings of streams; likewise
 	Bytes    Rate // request and answer bytes per second; the burst is at least one largest message
 	InFlight int  // calls at the same time, streams aside
 	Streams  int  // streams at the same time
@@ -28,6 +29,12 @@ type Rate struct {
 	PerSecond float64
 	Burst     int
 }
+
+// nodeCalls is how many times a tenant's calls a node has: it makes two or three
+// for each execution (output, diagnostics, attestation), and works for several
+// tenants. What it calls follows from what tenants may submit, so a bound like
+// theirs would only delay answers.
+const nodeCalls = 10
 
 // DefaultQuotas suit a shared cluster: a busy tenant with a hundred workers
 // stays below them, and a hundred such tenants do not exhaust one machine.
@@ -119,17 +126,25 @@ func (t *tally) add(n int, now time.Time) int {
 // at most as many as the membership ever had.
 type accounts struct {
 	quotas Quotas
-	byID   sync.Map // principal → *account
+	byID   sync.Map // principal and kind → *account
 }
 
-func (a *accounts) of(principal string) *account {
-	if found, ok := a.byID.Load(principal); ok {
+// of returns the account of a principal of a kind.
+func (a *accounts) of(principal, kind string) *account {
+	key := [2]string{principal, kind} // one that was removed may come again as another
+	if found, ok := a.byID.Load(key); ok {
 		return found.(*account)
 	}
 	limiter := func(r Rate) *rate.Limiter { return rate.NewLimiter(rate.Limit(r.PerSecond), r.Burst) }
-	found, _ := a.byID.LoadOrStore(principal, &account{
-		writes:   limiter(a.quotas.Writes),
-		reads:    limiter(a.quotas.Reads),
+	calls := func(r Rate) Rate {
+		if kind == node {
+			return Rate{r.PerSecond * nodeCalls, r.Burst * nodeCalls}
+		}
+		return r
+	}
+	found, _ := a.byID.LoadOrStore(key, &account{
+		writes:   limiter(calls(a.quotas.Writes)),
+		reads:    limiter(calls(a.quotas.Reads)),
 		bytes:    limiter(a.quotas.Bytes),
 		refusals: limiter(a.quotas.Refusals),
 	})

@@ -324,11 +324,27 @@ func TestCollectorIsBounded(t *testing.T) {
 // TestParkedAreBounded: only so many refusals of one principal wait.
 func TestParkedAreBounded(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Quotas.Writes = Rate{0.001, 1} })
-	acc := w.edge.accounts.of("alice")
+	acc := w.edge.accounts.of("alice", tenant)
 	acc.parked.Store(maxParked)
 	w.post("alice", rpc.ControlPutBlobProcedure, `{"data":"YQ=="}`)
 	got := w.post("alice", rpc.ControlPutBlobProcedure, `{"data":"YQ=="}`)
 	if got.status != http.StatusServiceUnavailable {
 		t.Errorf("%d %s", got.status, got.body)
+	}
+}
+
+// A node has a multiple of the calls, and of nothing else.
+func TestNodesHaveMoreCalls(t *testing.T) {
+	a := &accounts{quotas: DefaultQuotas()}
+	one, of := a.of("alice", tenant), a.of("node-1", node)
+	if of.writes.Burst() != nodeCalls*one.writes.Burst() || of.writes.Limit() != nodeCalls*one.writes.Limit() ||
+		of.reads.Burst() != nodeCalls*one.reads.Burst() || of.reads.Limit() != nodeCalls*one.reads.Limit() {
+		t.Errorf("a node has %v writes and %v reads a second, a tenant %v and %v", of.writes.Limit(), of.reads.Limit(), one.writes.Limit(), one.reads.Limit())
+	}
+	if of.bytes.Burst() != one.bytes.Burst() || of.refusals.Burst() != one.refusals.Burst() {
+		t.Error("a node has another quota of bytes or refusals")
+	}
+	if a.of("node-1", node) != of || a.of("node-1", tenant) == of {
+		t.Error("an account is not that of a principal and its kind")
 	}
 }

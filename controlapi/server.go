@@ -170,7 +170,7 @@ func (s *Server) operations(next http.Handler) http.Handler {
 		s.operate(w, r, next, &operation{
 			method:  m,
 			caller:  who,
-			account: s.accounts.of(who.id),
+			account: s.accounts.of(who.id, who.kind),
 			start:   time.Now(),
 			control: http.NewResponseController(w),
 		})
