@@ -35,8 +35,8 @@ type faults struct {
 	// broken is set with the first fault: Pebble must not be called any more.
 	broken atomic.Bool
 	// background counts failed flushes and compactions; lastBackground is when
-	// the newest was, and loggedBackground when one was last logged, both in
-	// nanoseconds since the epoch.
+	// the newest was, and loggedBackground when one was last logged, both as
+	// uptime in nanoseconds; 0 if there was none.
 	background       atomic.Int64
 	lastBackground   atomic.Int64
 	loggedBackground atomic.Int64
@@ -155,10 +155,10 @@ func (f *faults) backgroundError(err error) {
 	case f.failing <- struct{}{}:
 	default:
 	}
-	now := time.Now().UnixNano()
+	now := int64(uptime())
 	f.lastBackground.Store(now)
 	logged := f.loggedBackground.Load()
-	if now-logged > int64(backgroundLogInterval) && f.loggedBackground.CompareAndSwap(logged, now) {
+	if (logged == 0 || now-logged > int64(backgroundLogInterval)) && f.loggedBackground.CompareAndSwap(logged, now) {
 		f.logger.Error("the store cannot flush or compact, it will try again", "err", err, "failures", f.background.Load())
 	}
 }
@@ -169,11 +169,15 @@ const staleBackground = time.Minute
 // health reports background failures of late.
 func (f *faults) health() error {
 	last := f.lastBackground.Load()
-	if last == 0 || time.Since(time.Unix(0, last)) > staleBackground {
+	if last == 0 {
+		return nil
+	}
+	ago := uptime() - time.Duration(last)
+	if ago > staleBackground {
 		return nil
 	}
 	return fmt.Errorf("store cannot flush or compact: %d failures, the last %v ago; look at the disk",
-		f.background.Load(), time.Since(time.Unix(0, last)).Round(time.Second))
+		f.background.Load(), ago.Round(time.Second))
 }
 
 // openError is storeError for what Pebble says when it does not open a store.
