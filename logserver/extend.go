@@ -85,7 +85,8 @@ func (r *rebuilder) begin(size int64) error {
 }
 
 // readTo hashes the entries up to a size in one pass over the stored runs, and
-// compares the tiles that are unfinished at that size.
+// compares the tiles that are unfinished at that size. Those of the first bundle
+// that the tree has already are compared with their leaf hashes.
 func (r *rebuilder) readTo(size int64) error {
 	// The runs of the first bundle may begin ahead of the first entry.
 	next := r.tree.size / TileWidth * TileWidth
@@ -115,8 +116,8 @@ func (r *rebuilder) readTo(size int64) error {
 }
 
 // hashRun adds the entries of the copied run, which begins at index first, and
-// returns the index behind it. Entries that the tree has already are skipped,
-// and so are those at size and beyond.
+// returns the index behind it. Entries that the tree has already are compared,
+// and those at size and beyond are skipped.
 func (r *rebuilder) hashRun(first, size int64) (next int64, err error) {
 	b := r.run
 	next = first
@@ -128,19 +129,33 @@ func (r *rebuilder) hashRun(first, size int64) (next int64, err error) {
 		if end > len(b) {
 			return next, corrupt("entry frame of index %d is longer than its run", next)
 		}
-		if next >= r.tree.size && next < size {
+		if next < size {
 			// The run is ours, and the length has been read: the byte ahead of
 			// the entry becomes the prefix, so that it is hashed in one piece
 			// where it is.
 			b[pos+1] = leafPrefix
-			if err := r.add(0, sha256.Sum256(b[pos+1:end])); err != nil {
+			if err := r.addLeaf(next, sha256.Sum256(b[pos+1:end])); err != nil {
 				return next, err
 			}
-			r.tree.size++
 		}
 		pos = end
 	}
 	return next, nil
+}
+
+// addLeaf adds the leaf hash of the next entry, or compares that of one that the
+// tree has. Such entries are of the unfinished bundle and come before any that is
+// added, so that the tile still has all of their hashes.
+func (r *rebuilder) addLeaf(index int64, leaf Hash) error {
+	if index < r.tree.size {
+		at := int(index%TileWidth) * HashSize
+		if leaf != Hash(r.tree.tiles[0].buf[at:]) {
+			return corrupt("entry %d does not have its leaf hash", index)
+		}
+		return nil
+	}
+	r.tree.size++
+	return r.add(0, leaf)
 }
 
 // add appends a hash to a level. A tile that it completes is compared, and its

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -48,16 +50,18 @@ func OpenStore(o StoreOptions) (s *Store, err error) {
 	if o.fs == nil {
 		o.fs = vfs.Default
 	}
-	switch there, err := pebble.Peek(o.Dir, o.fs); {
-	case err != nil || !there.Exists:
-		// A missing directory is an error of Peek, too.
-		return nil, fmt.Errorf("%w: %q holds no store of a log", ErrNotFound, o.Dir)
+	if err := checkStore(o.Dir, o.fs); err != nil {
+		return nil, err
+	}
+	dir, err := realDir(o.Dir, o.fs)
+	if err != nil {
+		return nil, err
 	}
 	faults := newFaults(o.Logger, o.fatal, func(err error) {
 		o.Logger.Error("store is damaged", "dir", o.Dir, "err", err)
 	})
 	fs := storeFS{o.fs, faults, new(space)}
-	options := &Options{Dir: o.Dir, Logger: o.Logger, fs: fs}
+	options := &Options{Dir: dir, Logger: o.Logger, fs: fs}
 	if o.ReadOnly {
 		options.tune = func(p *pebble.Options) { p.ReadOnly = true }
 		if o.Partial {
@@ -77,6 +81,36 @@ func OpenStore(o StoreOptions) (s *Store, err error) {
 	}
 	faults.running.Store(true)
 	return &Store{opts: o, store: opened, id: id}, nil
+}
+
+// checkStore is ErrNotFound if there is no store in a directory. Pebble would make
+// one, which would stand in the way of restoring the log that is missed.
+func checkStore(dir string, disk vfs.FS) error {
+	there, err := pebble.Peek(dir, disk)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("looking for a store in %q: %w", dir, storeError(err))
+	}
+	if err != nil || !there.Exists {
+		return fmt.Errorf("%w: %q holds no store of a log: is its volume mounted? A new log is made by init", ErrNotFound, dir)
+	}
+	return nil
+}
+
+// realDir is what locks and opens a store by, however the directory is spelled:
+// Pebble tells the stores of one process apart by their names, and the lock of a
+// file that is opened twice is lost when either is closed.
+func realDir(dir string, disk vfs.FS) (string, error) {
+	if disk != vfs.Default {
+		return dir, nil
+	}
+	full, err := filepath.Abs(dir)
+	if err == nil {
+		full, err = filepath.EvalSymlinks(full)
+	}
+	if err != nil {
+		return "", fmt.Errorf("resolving the store directory: %w", err)
+	}
+	return full, nil
 }
 
 func (o *StoreOptions) fatal(err error) {

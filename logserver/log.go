@@ -92,6 +92,9 @@ func newLog(o Options) (*Log, error) {
 	if err := makeDir(o.fs, o.Dir); err != nil {
 		return nil, err
 	}
+	if o.Dir, err = realDir(o.Dir, o.fs); err != nil {
+		return nil, err
+	}
 	l.space = newSpace(&o)
 	l.metrics = newMetrics(l)
 	faults := newFaults(o.Logger, l.fatal, func(err error) { l.fail(err) })
@@ -182,6 +185,10 @@ func (l *Log) create(o Options) error {
 // signed head from stored bytes, and starts it. With a policy that asks for
 // witnesses it is not ready until the start-up head check has ended: see Ready.
 func Open(o Options) (*Log, error) {
+	o.setDefaults()
+	if err := checkStore(o.Dir, o.fs); err != nil {
+		return nil, err
+	}
 	l, err := newLog(o)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,9 @@ package logserver
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -15,6 +18,9 @@ func TestCreateAndOpen(t *testing.T) {
 	opts := testOptions(fs)
 	if _, err := Open(opts); !errors.Is(err, ErrNotFound) {
 		t.Errorf("opening what was never created: %v", err)
+	}
+	if _, err := fs.Stat(opts.Dir); err == nil {
+		t.Error("opening what was never created made something")
 	}
 	if err := Create(opts); err != nil {
 		t.Fatal(err)
@@ -60,10 +66,53 @@ func TestSecondOpenRefused(t *testing.T) {
 	opts := testOptions(nil)
 	opts.Dir = t.TempDir()
 	tl := newTestLog(t, opts)
-	if _, err := Open(opts); !errors.Is(err, ErrLocked) {
-		t.Fatalf("second open: %v", err)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(opts.Dir, link); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(opts.Dir)
+	// However the directory is spelled, and then again: a refused one must not
+	// have unlocked it.
+	for range 2 {
+		for _, dir := range []string{opts.Dir, opts.Dir + "/./", link, "."} {
+			other := opts
+			other.Dir = dir
+			if _, err := Open(other); !errors.Is(err, ErrLocked) {
+				t.Errorf("second open, as %q: %v", dir, err)
+			}
+			if err := Create(other); !errors.Is(err, ErrLocked) {
+				t.Errorf("create, as %q: %v", dir, err)
+			}
+			if _, err := OpenStore(StoreOptions{Dir: dir}); !errors.Is(err, ErrLocked) {
+				t.Errorf("opening the store, as %q: %v", dir, err)
+			}
+		}
 	}
 	tl.reopen()
+}
+
+// TestOpenLeavesNoStore: opening where there is no log changes nothing, so that the
+// log that was looked for can be restored to there.
+func TestOpenLeavesNoStore(t *testing.T) {
+	opts := testOptions(nil)
+	opts.Dir = t.TempDir()
+	for _, dir := range []string{opts.Dir, filepath.Join(opts.Dir, "not", "mounted")} {
+		opts.Dir = dir
+		if _, err := Open(opts); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%q: %v, want ErrNotFound", dir, err)
+		}
+		if left, err := os.ReadDir(dir); len(left) > 0 || err == nil && strings.HasSuffix(dir, "mounted") {
+			t.Errorf("%q holds %v, %v", dir, left, err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opts.Dir = file
+	if _, err := Open(opts); err == nil || errors.Is(err, ErrCorrupt) {
+		t.Errorf("a file in the place of the directory: %v", err)
+	}
 }
 
 // tamper changes one stored value of a closed log.
@@ -122,6 +171,8 @@ func TestCorruptionFoundAtOpen(t *testing.T) {
 		"last full tile":        {tileKey(0, size-10-256), flip(8000)},
 		"last full tile gone":   {tileKey(0, size-10-256), remove},
 		"last full level 1":     {tileKey(1, 0), flip(0)},
+		"last full bundle":      {indexKey(kindEntry, size-10-256), flip(5)},
+		"last full bundle gone": {indexKey(kindEntry, size-10-256), remove},
 		"entry":                 {indexKey(kindEntry, size-10), flip(5)},
 		"entry length":          {indexKey(kindEntry, size-10), flip(1)},
 		"entries missing":       {indexKey(kindEntry, size-10), remove},
@@ -188,6 +239,7 @@ func TestCorruptionFoundBeforeSigning(t *testing.T) {
 		"entry in unfinished": {indexKey(kindEntry, 512), flip(700)},
 		"hash in unfinished":  {tileKey(0, 512), flip(700)},
 		"before the last":     {tileKey(0, 0), flip(0)},
+		"entry signed before": {indexKey(kindEntry, 0), flip(5)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			opts := testOptions(vfs.NewMem())

@@ -56,6 +56,9 @@ func (l *Log) recover() (*sequencer, *notes, error) {
 	if err := s.checkLastTiles(); err != nil {
 		return nil, nil, err
 	}
+	if err := s.checkLastBundle(); err != nil {
+		return nil, nil, err
+	}
 	if err := l.store.checkNothingBeyond(size); err != nil {
 		return nil, nil, err
 	}
@@ -190,6 +193,33 @@ func (s snapshot) checkLastTiles() error {
 		if foldPerfect(t) != Hash(parent[len(parent)-HashSize:]) {
 			return corrupt("tile %d/%d does not have its hash in the level above", level, full-1)
 		}
+	}
+	return nil
+}
+
+// checkLastBundle hashes the entries of the last full bundle again.
+func (s snapshot) checkLastBundle() error {
+	number := s.size/TileWidth - 1
+	if number < 0 {
+		return nil
+	}
+	leaves, err := s.tile(0, number, TileWidth)
+	if err != nil {
+		return err
+	}
+	bundle, ends, err := readRuns(s.store, number)
+	if err != nil {
+		return err
+	}
+	if len(ends) != TileWidth {
+		return corrupt("entry bundle %d has %d entries", number, len(ends))
+	}
+	pos := uint32(0)
+	for i, end := range ends {
+		if LeafHash(bundle[pos+2:end]) != Hash(leaves[i*HashSize:]) {
+			return corrupt("entry %d does not have its leaf hash", number*TileWidth+int64(i))
+		}
+		pos = end
 	}
 	return nil
 }
