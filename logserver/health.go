@@ -43,17 +43,39 @@ func (l *Log) unhealthy() []error {
 		if witnessed := l.Witnessed().Size; witnessed < published {
 			reason = fmt.Errorf("%w, of which %d witnessed: the log fails open", reason, witnessed)
 		}
+		for _, w := range l.publisher.witnesses {
+			if fork := w.fork.Load(); fork != nil {
+				reason = fmt.Errorf("%w; witness %q: %w", reason, w.url, *fork)
+			}
+		}
 		reasons = append(reasons, reason)
 	}
-	if age, ok := l.cosignedAge(); ok && age > l.opts.freshFor()+l.opts.WitnessTimeout {
-		reasons = append(reasons, fmt.Errorf("the cosignatures of the published checkpoint are %v old: who asks for a fresh one refuses it", age.Round(time.Second)))
+	if err := l.stale(); err != nil {
+		reasons = append(reasons, err)
 	}
 	return reasons
 }
 
+// stale says why readers refuse the newest witnessed checkpoint if they ask for a
+// fresh one.
+func (l *Log) stale() error {
+	age, ok := l.cosignedAge()
+	if !ok {
+		return nil
+	}
+	limit := l.opts.freshFor() + l.opts.WitnessTimeout
+	if age > limit {
+		return fmt.Errorf("the cosignatures of the published checkpoint are %v old: who asks for a fresh one refuses it", age.Round(time.Second))
+	}
+	if _, err := l.publisher.policy.VerifyFresh(l.Witnessed().Note, l.publisher.now(), limit); err != nil {
+		return errors.New("cosignatures of the published checkpoint are of the future: who asks for a fresh one refuses it; look at the clocks of the witnesses")
+	}
+	return nil
+}
+
 // cosignedAge is how old the cosignatures are that make up the quorum of the
-// newest witnessed checkpoint, by the witnesses' clocks and this one; false if
-// the log asks for none, or has none.
+// newest witnessed checkpoint, by the witnesses' clocks and, unless it differs
+// from all of them, this one; false if the log asks for none, or has none.
 func (l *Log) cosignedAge() (time.Duration, bool) {
 	policy, witnessed := l.publisher.policy, l.Witnessed()
 	if policy == nil || witnessed.Note == nil || l.suspended != nil {
@@ -64,7 +86,7 @@ func (l *Log) cosignedAge() (time.Duration, bool) {
 		return 0, false // never: it satisfied the same policy
 	}
 	asOf, ok := policy.AsOf(v)
-	return max(0, time.Since(asOf)), ok
+	return max(0, l.publisher.now().Sub(asOf)), ok
 }
 
 // behind is for how long a witnessed checkpoint has been due: as the publisher

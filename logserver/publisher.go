@@ -38,6 +38,7 @@ type publisher struct {
 	covered   watermark // size of the published checkpoint
 	confirmed watermark // size of the accepted checkpoint
 	allowed   watermark // see AllowWitness
+	clocks    clocks    // of the witnesses
 
 	// pending is the last signed note with the cosignatures gathered for it
 	// since it was signed, or since its last refresh began.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tallystick/tallystick/verifier/checkpoint"
@@ -104,9 +105,10 @@ func (p *publisher) signedByAll() bool {
 
 // gather submits the pending note to every witness and collects cosignatures
 // until the policy is satisfied, which it reports, or the round's time is over.
-// In a refresh only those count that readers will find fresh: a witness whose
-// clock is slow does not end it. The clients go on by themselves: what they bring
-// later is kept, but never waited for.
+// A refresh waits for such that readers will find fresh: a witness whose clock
+// is slow does not end it early. But what it has gathered when its time is over
+// was all made since it began, whatever the clocks say. The clients go on by
+// themselves: what they bring later is kept, but never waited for.
 func (p *publisher) gather(refresh bool) bool {
 	if p.policy == nil {
 		return true
@@ -122,22 +124,26 @@ func (p *publisher) gather(refresh bool) bool {
 		case a := <-p.answers:
 			p.accept(a)
 		case <-timeout.C:
-			return false
+			return refresh && p.satisfied(false)
 		case <-p.ctx.Done():
 			return false
 		}
 	}
 }
 
-// satisfied reports whether the pending note satisfies the policy.
+// satisfied reports whether the pending note satisfies the policy, with fresh
+// cosignatures if it is to be a refresh.
 func (p *publisher) satisfied(refresh bool) bool {
 	if refresh {
-		_, err := p.policy.VerifyFresh(p.pending.Note, time.Now(), p.log.opts.freshFor())
+		_, err := p.policy.VerifyFresh(p.pending.Note, p.now(), p.log.opts.freshFor())
 		return err == nil
 	}
 	_, err := p.policy.Verify(p.pending.Note)
 	return err == nil
 }
+
+// now is the time by which cosignatures are fresh.
+func (p *publisher) now() time.Time { return p.clocks.now(time.Now(), uptime()) }
 
 func (p *publisher) submit() {
 	for _, w := range p.witnesses {
@@ -145,29 +151,45 @@ func (p *publisher) submit() {
 	}
 }
 
+// headGrace is for how long the start-up head check waits, once enough witnesses
+// have confirmed the head, for a first answer of the others. A witness that is
+// down fails at once; who is cut off without a word delays the start by this.
+const headGrace = 2 * time.Second
+
 // confirmHead is the start-up head check: the last signed head is submitted to
 // every witness until those that keep silent could not have witnessed another
 // history by themselves. It reports whether the log may sign and append. Until
 // then reads go on, which the lawful cosigner of a membership log depends on.
+//
+// One witness that knows another head keeps the log from signing, however many
+// confirm it, so that the first answers of all are read, whatever their order.
 func (p *publisher) confirmHead() bool {
 	p.pending = *p.signed.Load()
-	silent := make(map[string]bool)
+	silent, unheard := make(map[string]bool), make(map[*witnessClient]bool)
 	for _, w := range p.policy.Witnesses() {
 		silent[w.Name] = true
 	}
+	for _, c := range p.witnesses {
+		unheard[c] = true
+	}
 	p.submit()
-	for p.policy.CouldSatisfy(silent) {
+	var grace <-chan time.Time
+	for p.policy.CouldSatisfy(silent) || len(unheard) > 0 {
+		if grace == nil && !p.policy.CouldSatisfy(silent) {
+			grace = time.After(headGrace)
+		}
 		select {
 		case a := <-p.answers:
+			if errors.Is(a.err, ErrForked) {
+				p.refuse(a)
+				return false
+			}
+			delete(unheard, a.client)
 			for _, name := range p.accept(a) {
 				delete(silent, name)
 			}
-			if errors.Is(a.err, ErrForked) {
-				p.log.opts.Logger.Error("refusing to sign: a witness knows another head; restore the store from a holder of the last signed head",
-					"origin", p.log.opts.Origin, "size", p.pending.Size, "witness", a.client.url, "err", a.err)
-				p.refused.Store(&a.err)
-				return false
-			}
+		case <-grace:
+			clear(unheard)
 		case <-p.stopping:
 			return false
 		case <-p.ctx.Done():
@@ -185,23 +207,37 @@ func (p *publisher) confirmHead() bool {
 	return true
 }
 
+// refuse ends the start-up head check for an answer that knows another head.
+func (p *publisher) refuse(a witnessAnswer) {
+	p.log.metrics.answer(a)
+	p.log.opts.Logger.Error("refusing to sign: a witness knows another head; restore the store from a holder of the last signed head",
+		"origin", p.log.opts.Origin, "size", p.pending.Size, "witness", a.client.url, "err", a.err)
+	p.refused.Store(&a.err)
+}
+
 // accept keeps the valid cosignatures of an answer, for the pending note and for
 // the published one, and returns the witnesses that gave them. Everything else
 // in the answer is dropped.
 func (p *publisher) accept(a witnessAnswer) []string {
 	p.log.metrics.answer(a)
-	if a.err != nil {
+	switch {
+	case a.err == nil:
+		a.client.fork.Store(nil)
+	case errors.Is(a.err, ErrForked) && a.client.fork.Swap(&a.err) == nil:
+		p.log.opts.Logger.Warn("a witness knows another head and does not cosign", "origin", p.log.opts.Origin, "witness", a.client.url, "err", a.err)
+		return nil
+	default:
 		p.log.opts.Logger.Debug("witness did not cosign", "origin", p.log.opts.Origin, "witness", a.client.url, "err", a.err)
 		return nil
 	}
 	if a.note.Size == p.pending.Size {
-		p.pending.Note = a.addTo(p.pending.Note)
+		p.pending.Note = p.merge(p.pending.Note, a)
 	}
 	// A late or refreshed cosignature. Losing it would cost nothing but its
 	// freshness, so it is stored with whatever is synced next.
 	if pub := p.published.Load(); pub.Note != nil && a.note.Size == pub.Size && p.log.failed() == nil && p.log.space.admitRound() == nil {
 		merged := *pub
-		merged.Note = a.addTo(pub.Note)
+		merged.Note = p.merge(pub.Note, a)
 		if err := p.log.store.db.Set(metaPublished, merged.Note, noSync); err != nil {
 			p.log.fail(fmt.Errorf("storing a cosignature: %w", err))
 			return nil
@@ -259,11 +295,39 @@ func (l *Log) write(values map[string][]byte) error {
 	return l.store.commit(b)
 }
 
-// addTo merges the answer's cosignatures into a note of the same checkpoint.
-func (a *witnessAnswer) addTo(signed []byte) []byte {
-	merged, err := checkpoint.AddCosignatures(signed, a.lines, accepted(a.client.witnesses))
+// merge adds the cosignatures of an answer to a note of the same checkpoint. Of
+// two by one key the later one stays, unless it is of the future: the clock of
+// its witness has been set since.
+func (p *publisher) merge(signed []byte, a witnessAnswer) []byte {
+	if len(a.lines) == 0 {
+		return signed
+	}
+	keys := accepted(a.client.witnesses)
+	merged, err := checkpoint.AddCosignatures(p.withoutFuture(signed, a.lines), a.lines, keys)
 	if err != nil {
 		return signed // too many signatures: what is there stays
 	}
 	return merged
+}
+
+// withoutFuture returns the note without those cosignatures of the future by keys
+// that lines has others of.
+func (p *publisher) withoutFuture(signed, lines []byte) []byte {
+	n, err := checkpoint.ParseNote(signed)
+	if err != nil {
+		return signed // never: it is ours
+	}
+	answer, err := checkpoint.ParseSignatures(lines)
+	if err != nil {
+		return signed // never: the client parsed them
+	}
+	newest := p.now().Add(checkpoint.FutureTolerance).Unix()
+	kept := append(bytes.Clone(n.Text), '\n')
+	for _, sig := range n.Signatures {
+		again := slices.ContainsFunc(answer, func(s checkpoint.Signature) bool { return s.Name == sig.Name && s.KeyID == sig.KeyID })
+		if t, ok := sig.CosignatureTime(); !again || !ok || t <= newest {
+			kept = append(kept, sig.Line()...)
+		}
+	}
+	return kept
 }

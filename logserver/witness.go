@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/tallystick/tallystick/verifier/checkpoint"
@@ -40,7 +41,7 @@ type witnessAnswer struct {
 
 // witnessClient submits checkpoints to one submission prefix of c2sp.org/
 // tlog-witness, behind which there may be several witnesses of the policy. Its
-// one goroutine owns size.
+// one goroutine owns size and skewed.
 type witnessClient struct {
 	log       *Log
 	url       string // submission prefix without trailing slash
@@ -50,6 +51,12 @@ type witnessClient struct {
 	answers   chan<- witnessAnswer
 	// size is what the witness is thought to have cosigned last.
 	size int64
+	// skewed are the witnesses whose clock was far from this one's when they
+	// last cosigned.
+	skewed map[string]bool
+	// fork is the last answer of a witness to a running log that says that it
+	// knows another head; nil after one that does not. The publisher sets it.
+	fork atomic.Pointer[error]
 }
 
 // newWitnessClients returns one client for each submission prefix.
@@ -78,7 +85,9 @@ func newWitnessClients(l *Log, policy *checkpoint.Policy, answers chan<- witness
 		}
 		c := byURL[url]
 		if c == nil {
-			c = &witnessClient{log: l, url: url, http: client, next: make(chan SignedNote, 1), answers: answers}
+			c = &witnessClient{
+				log: l, url: url, http: client, next: make(chan SignedNote, 1), answers: answers, skewed: make(map[string]bool),
+			}
 			byURL[url] = c
 			all = append(all, c)
 		}
@@ -142,9 +151,16 @@ func (c *witnessClient) run(ctx context.Context) {
 var closedTimer = func() <-chan time.Time { c := make(chan time.Time); close(c); return c }()
 
 // cosign submits one note and follows conflicts.
+//
+// A witness that has another root at just this size answers 422, but those that
+// follow the text as it was until July 2026 answer 409, some of them without a
+// size. So one that refuses the note's own size, without naming another, is
+// asked which size it has; if that is the note's own and it refuses again, then
+// the root is what it refuses.
 func (c *witnessClient) cosign(ctx context.Context, n SignedNote) witnessAnswer {
 	a := witnessAnswer{client: c, note: n}
 	c.size = min(c.size, n.Size)
+	refused := false // our own size
 	for range maxConflicts {
 		body, conflict, err := c.post(ctx, n)
 		if err != nil {
@@ -153,7 +169,7 @@ func (c *witnessClient) cosign(ctx context.Context, n SignedNote) witnessAnswer 
 		}
 		if body != nil {
 			c.size = n.Size
-			if a.lines, a.by = c.valid(n, body, time.Now()); len(a.by) == 0 {
+			if a.lines, a.by = c.valid(n, body); len(a.by) == 0 {
 				a.err = errors.New("answer has no valid cosignature of a witness of the policy")
 			}
 			return a
@@ -162,18 +178,29 @@ func (c *witnessClient) cosign(ctx context.Context, n SignedNote) witnessAnswer 
 			a.err = fmt.Errorf("%w: it has cosigned tree size %d, submitted was %d", ErrForked, conflict, n.Size)
 			return a
 		}
-		if conflict == c.size {
-			a.err = fmt.Errorf("witness refuses tree size %d for conflicting with itself", conflict)
+		if conflict != c.size && conflict != noSize {
+			c.size = conflict
+			continue
+		}
+		switch {
+		case c.size < n.Size || n.Size == 0:
+			a.err = fmt.Errorf("witness refuses tree size %d and names no other", c.size)
+			return a
+		case refused:
+			a.err = fmt.Errorf("%w: it has another root at tree size %d", ErrForked, n.Size)
 			return a
 		}
-		c.size = conflict
+		refused, c.size = true, 0 // with which a client asks for the size
 	}
 	a.err = errors.New("witness keeps answering with another size")
 	return a
 }
 
+// noSize is the conflict of a 409 that does not name a tree size.
+const noSize = -1
+
 // post makes one add-checkpoint request. It returns the body of a 200, the tree
-// size of a 409, or an error.
+// size of a 409 or noSize, or an error.
 func (c *witnessClient) post(ctx context.Context, n SignedNote) (body []byte, conflict int64, err error) {
 	request, err := c.request(n)
 	if err != nil {
@@ -200,7 +227,11 @@ func (c *witnessClient) post(ctx context.Context, n SignedNote) (body []byte, co
 		return append([]byte{}, body...), 0, nil
 	case http.StatusConflict:
 		// The content type is not looked at: several witnesses get it wrong.
-		size, err := strconv.ParseInt(strings.TrimSpace(string(body)), 10, 64)
+		text := strings.TrimSpace(string(body))
+		if text == "" {
+			return nil, noSize, nil
+		}
+		size, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || size < 0 {
 			return nil, 0, errors.New("witness's conflict answer has no tree size")
 		}
@@ -222,22 +253,25 @@ func (c *witnessClient) request(n SignedNote) ([]byte, error) {
 	return r.Format(), nil
 }
 
-// valid picks the signature lines that verify, at most one for each witness, and
-// says whose they are. Lines of other keys, and lines that are none, are ignored
-// (c2sp.org/tlog-witness). So are cosignatures without a time, which a witness
-// must not give, and those of the future, which verifiers may reject
-// (c2sp.org/tlog-cosignature): one of them would stand in the way of every later
-// one of its witness. Old ones are kept: whether they are too old is for readers
-// to say.
-func (c *witnessClient) valid(n SignedNote, body []byte, now time.Time) (lines []byte, by []string) {
-	newest := now.Add(checkpoint.FutureTolerance).Unix()
+// valid says which witnesses cosigned, and picks the lines to keep, at most one
+// for each of them. Lines of other keys, and lines that are none, are ignored
+// (c2sp.org/tlog-witness), and so are cosignatures without a time, which a witness
+// must not give.
+//
+// No other time makes a cosignature worthless: its witness has confirmed the head
+// whatever its clock says, or ours. But of two by one key the later one stays, so
+// that one of the far future would stand in the way of every later one, and is
+// not kept. Whether one is too old or too new is for readers to say.
+func (c *witnessClient) valid(n SignedNote, body []byte) (lines []byte, by []string) {
+	newest := c.log.publisher.now().Add(maxAhead).Unix()
 	for line := range strings.Lines(string(body)) {
 		line = strings.TrimRight(line, "\r\n") + "\n"
 		sigs, err := checkpoint.ParseSignatures([]byte(line))
 		if err != nil || len(sigs) != 1 {
 			continue
 		}
-		if t, ok := sigs[0].CosignatureTime(); !ok || t > newest {
+		t, ok := sigs[0].CosignatureTime()
+		if !ok {
 			continue
 		}
 		for _, w := range c.witnesses {
@@ -245,13 +279,34 @@ func (c *witnessClient) valid(n SignedNote, body []byte, now time.Time) (lines [
 				continue
 			}
 			merged, err := checkpoint.AddCosignatures(n.Note, []byte(line), accepted([]checkpoint.Witness{w}))
-			if err == nil && len(merged) > len(n.Note) {
+			if err != nil || len(merged) <= len(n.Note) {
+				continue
+			}
+			by = append(by, w.Name)
+			c.compareClocks(w.Name, t)
+			if t <= newest {
 				lines = append(lines, line...)
-				by = append(by, w.Name)
 			}
 		}
 	}
 	return lines, by
+}
+
+// maxAhead is how far in the future a cosignature may be that is kept: more than
+// clocks are off that somebody looks after.
+const maxAhead = 24 * time.Hour
+
+// compareClocks takes note of the time of a cosignature that a witness has just
+// made, and tells the operator of the first in a row that is far from this clock.
+func (c *witnessClient) compareClocks(witness string, timestamp int64) {
+	c.log.publisher.clocks.observe(witness, timestamp, time.Now(), uptime())
+	ahead := time.Until(time.Unix(min(timestamp, maxTime), 0))
+	skewed := ahead.Abs() > checkpoint.FutureTolerance
+	if skewed && !c.skewed[witness] {
+		c.log.opts.Logger.Warn("the clocks of a witness and of this machine differ: readers may refuse its cosignatures as stale",
+			"origin", c.log.opts.Origin, "witness", witness, "ahead", ahead.Round(time.Second))
+	}
+	c.skewed[witness] = skewed
 }
 
 // witnessStatusError is an answer that the protocol has no further use for.
