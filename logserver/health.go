@@ -12,6 +12,10 @@ import (
 // while one is due, a log is unhealthy. The pause between rounds comes on top.
 const staleRounds = 2
 
+// staleCommit is after how long without the end of a commit that is under way a
+// log is unhealthy: a disk that takes so long for one has failed.
+const staleCommit = 10 * time.Second
+
 // Health returns nil if the log accepts entries and publishes what it has
 // sequenced, and otherwise every reason why not.
 func (l *Log) Health() error { return errors.Join(l.unhealthy()...) }
@@ -27,6 +31,9 @@ func (l *Log) unhealthy() []error {
 	}
 	if err := l.store.faults.health(); err != nil {
 		reasons = append(reasons, err)
+	}
+	if stuck := l.sequencer.stuck(); stuck > staleCommit {
+		reasons = append(reasons, fmt.Errorf("the store has not ended a commit for %v: look at the disk", stuck.Round(time.Second)))
 	}
 	if err := l.publisher.appendable(); err != nil {
 		reasons = append(reasons, err)

@@ -1,10 +1,13 @@
 package logserver
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"math"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +49,63 @@ func TestStuckSigner(t *testing.T) {
 		if err := tl.Health(); err != nil {
 			t.Errorf("afterwards: %v", err)
 		}
+		tl.close()
+	})
+}
+
+// TestHungDisk: a disk that does not end what it was given turns the log red, and
+// keeps nobody from ending the process. What it ends after all is there.
+func TestHungDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stall atomic.Bool
+		release := make(chan struct{})
+		fs := &opFS{FS: vfs.NewCrashableMem(), before: func(op fsOp) fsFault {
+			if stall.Load() && op.kind == "sync" && strings.HasSuffix(op.path, ".log") {
+				<-release
+			}
+			return fsFault{}
+		}}
+		tl := newTestLog(t, testOptions(fs))
+		tl.addN(3)
+		tl.mustPublish(3)
+		time.Sleep(time.Hour)
+		if err := tl.Health(); err != nil {
+			t.Errorf("idle: %v", err)
+		}
+		stall.Store(true)
+		entry, answers := tl.nextEntry(), make(chan error, 1)
+		go func(l *Log) {
+			_, _, err := l.Append(context.Background(), entry)
+			answers <- err
+		}(tl.Log)
+		time.Sleep(staleCommit - time.Second)
+		if err := tl.Health(); err != nil {
+			t.Errorf("early: %v", err)
+		}
+		time.Sleep(2 * time.Second)
+		if err := tl.Health(); err == nil || !strings.Contains(err.Error(), "the store has not ended a commit for 11s") {
+			t.Errorf("hung: %v", err)
+		}
+		if s := tl.Status(); s.Healthy || s.Integrated != 3 {
+			t.Errorf("hung: %+v", s)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+		defer cancel()
+		start := time.Now()
+		if err := tl.Close(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 15*time.Second+closeGrace {
+			t.Errorf("close: %v after %v", err, time.Since(start))
+		}
+		if len(answers) > 0 {
+			t.Error("an entry was answered that is not durable")
+		}
+		close(release)
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+		synctest.Wait() // until what Close began has ended
+		tl.sequence(entry)
+		tl.open()
+		tl.check()
 		tl.close()
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Log is an append-only Merkle log in one Pebble store. Its methods are safe
@@ -64,6 +65,7 @@ type Log struct {
 	broken  chan struct{} // closed after failure has been set
 
 	publisher     *publisher
+	sequencer     *sequencer
 	sequencerDone chan struct{}
 	// scanning says that not all deduplication keys of the store are in the
 	// sequencer's filter.
@@ -225,26 +227,53 @@ func (l *Log) start() error {
 	if l.readOnly {
 		l.space.start()
 	}
+	l.sequencer = seq
 	go seq.run()
 	return nil
 }
+
+// closeGrace is for how long Close waits, when its ctx has ended, for what the
+// disk has been given before that.
+const closeGrace = 5 * time.Second
 
 // Close stops accepting entries, waits until what was accepted is durable, runs
 // a last round so that it is published if the witnesses allow, stops, and
 // releases the store. It blocks for as long as a round may take, at most until
 // ctx ends. No other method may be in progress or be called afterwards, except
 // the appends, which are ErrClosed.
+//
+// A disk that hangs does not let go of what it has been given: then the error is
+// that of ctx, closeGrace after its end, and the store is as a crash would leave
+// it. The process is expected to end.
 func (l *Log) Close(ctx context.Context) error {
 	l.closing.Do(func() {
 		l.queue.shut()
-		unhook := context.AfterFunc(ctx, l.space.abandon)
-		defer unhook()
-		<-l.sequencerDone // every accepted entry has its answer
-		l.publisher.stop(ctx)
-		l.space.stop()
-		l.closed = l.store.close()
+		closed := make(chan error, 1)
+		go func() { closed <- l.shutDown(ctx) }()
+		select {
+		case l.closed = <-closed:
+			return
+		case <-ctx.Done():
+		}
+		grace := time.NewTimer(closeGrace)
+		defer grace.Stop()
+		select {
+		case l.closed = <-closed:
+		case <-grace.C:
+			l.closed = fmt.Errorf("closing log %q: the disk does not answer: %w", l.opts.Origin, ctx.Err())
+		}
 	})
 	return l.closed
+}
+
+// shutDown is the work of Close.
+func (l *Log) shutDown(ctx context.Context) error {
+	unhook := context.AfterFunc(ctx, l.space.abandon)
+	defer unhook()
+	<-l.sequencerDone // every accepted entry has its answer
+	l.publisher.stop(ctx)
+	l.space.stop()
+	return l.store.close()
 }
 
 // fail keeps the log from writing anything more, and returns the error to give

@@ -3,6 +3,7 @@ package logserver
 import (
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -36,6 +37,9 @@ type sequencer struct {
 	// and idle has a token after it fell to zero.
 	underWay atomic.Int64
 	idle     chan struct{}
+	// since is the uptime, in nanoseconds, at which a group was last answered or,
+	// if that is later, the first of those under way was taken.
+	since atomic.Int64
 }
 
 // maxApplied bounds the groups that wait behind the one that is being synced.
@@ -109,11 +113,23 @@ func (s *sequencer) awaitTurn() {
 		case <-s.log.queue.large:
 		}
 	}
+	if s.underWay.Load() == 0 {
+		s.since.Store(int64(uptime()))
+	}
 	s.underWay.Add(1)
+}
+
+// stuck is for how long the oldest group under way has been waited for.
+func (s *sequencer) stuck() time.Duration {
+	if s.underWay.Load() == 0 {
+		return 0
+	}
+	return uptime() - time.Duration(s.since.Load())
 }
 
 // answered ends a group.
 func (s *sequencer) answered() {
+	s.since.Store(int64(uptime()))
 	if s.underWay.Add(-1) > 0 {
 		return
 	}
