@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -50,14 +49,6 @@ func newLife(w *world, rng *rand.Rand, disk *vfs.MemFS, created *atomic.Bool) *l
 	l := &life{world: w, rng: rng, opts: w.opts, mem: disk, fs: &opFS{FS: disk}, created: created}
 	l.opts.fs = l.fs
 	return l
-}
-
-// quiet lets Pebble do nothing in the background while it opens: when it fails to,
-// such work goes on with closed caches and panics. A process that cannot open its
-// store ends; a test goes on.
-func quiet(p *pebble.Options) {
-	p.DisableTableStats = true
-	p.DisableAutomaticCompactions = true
 }
 
 // cut clones the disk as a power cut would leave it and checks what a restart

@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"path"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -51,7 +55,7 @@ func (l *life) live(t testing.TB, plan map[int64]fsFault, steps int) end {
 		select {} // the process has ended
 	}
 	returned := make(chan error, 1)
-	go func() { returned <- l.run(ctx, steps) }()
+	go func() { returned <- l.fillAndRun(ctx, steps) }()
 	var e end
 	select {
 	case err := <-returned:
@@ -63,21 +67,110 @@ func (l *life) live(t testing.TB, plan map[int64]fsFault, steps int) end {
 	return e
 }
 
+// fillAndRun is run with a beginning in which Pebble makes, and replaces, files of
+// every kind: a store that only appends does with few what this does at once.
+func (l *life) fillAndRun(ctx context.Context, steps int) error {
+	if err := l.open(ctx); err != nil {
+		return err
+	}
+	for range 3 {
+		if err := l.call(ctx, []Entry{{Data: make([]byte, 20<<10)}}); err != nil {
+			return err
+		}
+		if err := l.flush(); err != nil {
+			return err
+		}
+	}
+	l.compact(ctx)
+	if err := l.log.Close(ctx); err != nil {
+		return err
+	}
+	return l.run(ctx, steps)
+}
+
+// compact makes one table of all, unless that fails: nothing depends on it.
+func (l *life) compact(ctx context.Context) {
+	defer l.log.store.faults.catchCommit()
+	_ = l.log.store.db.Compact(ctx, []byte{0}, []byte{0xff}, false)
+}
+
+// flush writes a table and a blob file and begins another write-ahead log, as full
+// memtables make Pebble do.
+func (l *life) flush() error {
+	defer l.log.store.faults.catchCommit() // it panics when it has lost the write-ahead log
+	return l.log.store.db.Flush()
+}
+
+// manyFiles lets Pebble begin another manifest as soon as it ever would.
+func manyFiles(o *pebble.Options) {
+	smallTables(o)
+	o.MaxManifestFileSize = 1
+}
+
+// fileCounts are what a life did with files of Pebble.
+type fileCounts struct {
+	mu                                           sync.Mutex
+	tables, blobs, logs, manifests, gone, opened int
+}
+
+// countFiles returns what a life that has not begun will have done.
+func (l *life) countFiles() *fileCounts {
+	c := new(fileCounts)
+	l.fs.after = func(op fsOp) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		switch name := path.Base(op.path); {
+		case op.kind == "remove" && path.Ext(name) == ".sst":
+			c.gone++ // into others, by a compaction
+		case op.kind == "rename" && strings.HasPrefix(name, "OPTIONS-"):
+			c.opened++
+		case op.kind == "reuse" && path.Ext(name) == ".log":
+			c.logs++
+		case op.kind != "create":
+		case path.Ext(name) == ".sst":
+			c.tables++
+		case path.Ext(name) == blobSuffix:
+			c.blobs++
+		case path.Ext(name) == ".log":
+			c.logs++
+		case strings.HasPrefix(name, "MANIFEST-"):
+			c.manifests++
+		}
+	}
+	return c
+}
+
+// check makes sure that faults can meet everything that Pebble does in a life.
+func (c *fileCounts) check(t *testing.T) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t.Logf("a life without faults opened its store %d times and made %d write-ahead logs, %d manifests, %d tables and %d blob files; compactions removed %d tables",
+		c.opened, c.logs, c.manifests, c.tables, c.blobs, c.gone)
+	// Each opening makes one write-ahead log and, with its first flush, one manifest.
+	if c.logs <= c.opened || c.manifests <= c.opened || c.tables <= c.opened || c.blobs == 0 || c.gone == 0 {
+		t.Error("nothing is tested of flushes, compactions or rotations")
+	}
+}
+
 // survive lets a log live with faults at the given operations of its first and
 // of its second life, and then without any.
 func survive(t *testing.T, seed uint64, first, second map[int64]fsFault) (operations int64, died bool) {
 	t.Helper()
 	w := newWorld(t)
+	w.opts.tune = manyFiles
 	disk, created := vfs.NewCrashableMem(), new(atomic.Bool)
 	for n, plan := range []map[int64]fsFault{first, second, nil} {
 		if plan == nil && n == 1 {
 			continue
 		}
 		l := newLife(w, rand.New(rand.NewPCG(seed, uint64(n))), disk, created)
-		l.opts.tune = quiet
+		made := l.countFiles()
 		e := l.live(t, plan, 8)
-		if plan == nil && e.err != nil {
+		if len(plan) == 0 && e.err != nil {
 			t.Fatalf("life %d without a fault: %v", n, e.err)
+		}
+		if n == 0 && len(plan) == 0 {
+			made.check(t)
 		}
 		died = died || e.died
 		if n == 0 {

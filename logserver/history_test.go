@@ -228,7 +228,7 @@ func newWorld(t testing.TB) *world {
 
 // smallTables makes Pebble rotate, flush and compact within a few dozen calls.
 func smallTables(o *pebble.Options) {
-	gateCompactions(o)
+	quietOpening(o)
 	o.MemTableSize = 64 << 10
 	o.L0CompactionThreshold = 2
 	o.LBaseMaxBytes = 64 << 10
@@ -238,10 +238,13 @@ func smallTables(o *pebble.Options) {
 	}
 }
 
-// gateCompactions keeps Pebble from compacting until the log has been opened: it
-// panics on a goroutine of its own when opening fails while it compacts. The
-// process would be ending with the error of Open then, but a test goes on.
-func gateCompactions(o *pebble.Options) {
+// quietOpening keeps Pebble from compacting until the log has been opened, and from
+// reading the statistics of tables, which begins with a flush: it panics on goroutines
+// of its own when opening fails while it does either. The process would be ending with
+// the error of Open then, but a test goes on. Without statistics deletions count less
+// when Pebble chooses what to compact.
+func quietOpening(o *pebble.Options) {
+	o.DisableTableStats = true
 	o.Experimental.CompactionScheduler = gatedScheduler{
 		CompactionScheduler: pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest(),
 		open:                &o.Logger.(*faults).running,
@@ -255,6 +258,17 @@ type gatedScheduler struct {
 
 func (s gatedScheduler) Register(n int, db pebble.DBForCompaction) {
 	s.CompactionScheduler.Register(n, gatedDB{db, s.open})
+}
+
+// UpdateGetAllowedWithoutPermission is called after each flush, with locks held. What
+// was kept from compacting waits to be granted that, and is when something else ends.
+func (s gatedScheduler) UpdateGetAllowedWithoutPermission() {
+	s.CompactionScheduler.UpdateGetAllowedWithoutPermission()
+	go func() {
+		if ok, ended := s.TrySchedule(); ok {
+			ended.Done()
+		}
+	}()
 }
 
 type gatedDB struct {
