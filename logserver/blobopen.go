@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -20,71 +19,68 @@ import (
 // open one that lacks tables, and what is wrong with one that is there is an
 // error which Pebble does not know for corruption. The rest stays readable.
 
-// checkBlobs makes sure that there are as many blob files as the store is made
-// of. Pebble does not tell their names. There may be more, which it is about to
-// delete; that many missing ones are not noticed.
-func checkBlobs(db *pebble.DB, fs vfs.FS, dir string) error {
+// checkBlobs makes sure that the blob files which the store is made of are there.
+// There may be more, which nothing names any more.
+//
+// A store that is opened to be written deletes those and compacts meanwhile, and
+// Pebble does not hold on to the version of the store whose files it names. So the
+// files of such a one are only counted, and as many missing ones as there are
+// others are not noticed.
+func checkBlobs(db *pebble.DB, fs vfs.FS, dir string, readOnly bool) error {
 	live := db.Metrics().BlobFiles.LiveCount
 	names, err := fs.List(dir)
 	if err != nil {
 		return err
 	}
-	there := uint64(0)
+	there := map[string]bool{}
 	for _, name := range names {
 		if strings.HasSuffix(name, blobSuffix) {
-			there++
+			there[name] = true
 		}
 	}
-	if there < live {
-		return corrupt("%d blob files are missing in %q; %s", live-there, dir, repairHint)
+	if !readOnly {
+		if n := uint64(len(there)); n < live {
+			return corrupt("%d blob files are missing in %q; %s", live-n, dir, repairHint)
+		}
+		return nil
+	}
+	missing := &missingBlobs{dir: dir}
+	for m := range db.DebugCurrentVersion().BlobFiles.All() {
+		if name := fmt.Sprintf("%06d%s", uint64(m.Physical.FileNum), blobSuffix); !there[name] {
+			missing.names = append(missing.names, name)
+		}
+	}
+	if len(missing.names) > 0 {
+		return missing
 	}
 	return nil
 }
 
 const blobSuffix = ".blob"
 
-// partialFS shows Pebble blob files that are not there, so that it opens a store
-// that lacks some, to read it: opening one of them fails then like a rotten one.
-// Pebble does not tell which are missing until it wants to read them, so every
-// number that no file has is one, up to those that it can have given away since
-// it made the newest table, blob file or write-ahead log that is still there. A
-// store that is whole is opened without.
-type partialFS struct{ storeFS }
+// missingBlobs is an ErrCorrupt that names the blob files which a store lacks.
+type missingBlobs struct {
+	dir   string
+	names []string
+}
 
-// maxMissing bounds how many numbers past the newest file are shown, and maxNumber
-// those of the files: each takes memory. A log comes to it with terabytes.
-const (
-	maxMissing = 1 << 14
-	maxNumber  = 1 << 22
-)
+func (m *missingBlobs) Error() string {
+	return fmt.Sprintf("%v: %d blob files are missing in %q, such as %s; %s", ErrCorrupt, len(m.names), m.dir, m.names[0], repairHint)
+}
+
+func (m *missingBlobs) Unwrap() error { return ErrCorrupt }
+
+// partialFS shows Pebble blob files that are not there, so that it opens a store
+// that lacks them, to read it: opening one of them fails then like a rotten one.
+type partialFS struct {
+	storeFS
+	missing []string
+}
 
 // List implements vfs.FS.
 func (s partialFS) List(dir string) ([]string, error) {
 	names, err := s.storeFS.List(dir)
-	if err != nil {
-		return nil, err
-	}
-	taken, last := map[uint64]bool{}, uint64(0)
-	for _, name := range names {
-		number, suffix, _ := strings.Cut(name, ".")
-		n, err := strconv.ParseUint(number, 10, 64)
-		if err != nil || suffix != "sst" && suffix != "log" && "."+suffix != blobSuffix {
-			continue // of the operator, or of no number that a missing file can have
-		}
-		if n > maxNumber {
-			return nil, fmt.Errorf("%q: files of numbers above %d are too many to look for those that are missing", name, maxNumber)
-		}
-		last = max(last, n)
-		if suffix != "log" {
-			taken[n] = true
-		}
-	}
-	for n := uint64(1); n <= last+maxMissing; n++ {
-		if !taken[n] {
-			names = append(names, fmt.Sprintf("%06d%s", n, blobSuffix))
-		}
-	}
-	return names, nil
+	return append(names, s.missing...), err
 }
 
 // Open implements vfs.FS.

@@ -64,11 +64,12 @@ func OpenStore(o StoreOptions) (s *Store, err error) {
 	options := &Options{Dir: dir, Logger: o.Logger, fs: fs}
 	if o.ReadOnly {
 		options.tune = func(p *pebble.Options) { p.ReadOnly = true }
-		if o.Partial {
-			options.fs = partialFS{fs}
-		}
 	}
 	opened, err := openStore(options, faults)
+	if lacks := (*missingBlobs)(nil); o.ReadOnly && o.Partial && errors.As(err, &lacks) {
+		options.fs = partialFS{fs, lacks.names}
+		opened, err = openStore(options, faults)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -135,7 +135,7 @@ func openStore(o *Options, faults *faults) (s *store, err error) {
 		}
 		return nil, fmt.Errorf("opening the store: %w", openError(err))
 	}
-	if err := checkBlobs(db, fs, dir); err != nil {
+	if err := checkBlobs(db, fs, dir, opts.ReadOnly); err != nil {
 		err = errors.Join(err, faults.during(db.Close))
 		if !faults.broken.Load() {
 			cache.Unref()

@@ -91,16 +91,9 @@ func (l *located) use(readOnly bool, stderr io.Writer, do func(*logserver.Store)
 	return errors.Join(do(s), s.Close())
 }
 
-// check opens the store for the time of a call, to read what can be read of it: all
-// of it, if nothing is missing.
+// check opens the store for the time of a call, to read what can be read of it.
 func (l *located) check(stderr io.Writer, do func(*logserver.Store) error) error {
-	s, err := l.open(logserver.StoreOptions{ReadOnly: true}, stderr)
-	if errors.Is(err, logserver.ErrCorrupt) {
-		partial, partialErr := l.open(logserver.StoreOptions{ReadOnly: true, Partial: true}, stderr)
-		if !errors.Is(partialErr, logserver.ErrLocked) { // by the attempt before, if Pebble panicked
-			s, err = partial, partialErr
-		}
-	}
+	s, err := l.open(logserver.StoreOptions{ReadOnly: true, Partial: true}, stderr)
 	if errors.Is(err, logserver.ErrCorrupt) {
 		return fmt.Errorf("the store cannot be opened, so that nothing in it can be checked: %w", err)
 	}
