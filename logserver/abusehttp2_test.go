@@ -48,14 +48,17 @@ func (c *strangeClient) must(err error) {
 }
 
 // get sends a request without waiting for anything.
-func (c *strangeClient) get(path string) {
+func (c *strangeClient) get(path string) { c.Helper(); c.request("GET", path, true) }
+
+// request begins a stream, and ends what is sent on it unless a body follows.
+func (c *strangeClient) request(method, path string, end bool) {
 	c.Helper()
 	c.head.Reset()
-	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":path", path}, {":authority", "x"}} {
+	for _, f := range [][2]string{{":method", method}, {":scheme", "http"}, {":path", path}, {":authority", "x"}} {
 		c.enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 	}
 	c.last += 2
-	c.must(c.WriteHeaders(http2.HeadersFrameParam{StreamID: c.last - 1, BlockFragment: c.head.Bytes(), EndHeaders: true, EndStream: true}))
+	c.must(c.WriteHeaders(http2.HeadersFrameParam{StreamID: c.last - 1, BlockFragment: c.head.Bytes(), EndHeaders: true, EndStream: end}))
 }
 
 // next returns how the server begins or ends a stream: a status, or "reset".
@@ -133,11 +136,11 @@ func TestAnswersThatAreNotTaken(t *testing.T) {
 }
 
 // TestMountWithoutDeadline: what a client of HTTP/2 does not take is given back in a
-// server, too, that sets no deadline.
+// server, too, that sets no deadline, also why there is no stream of appends.
 func TestMountWithoutDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tl := newTestLog(t, testOptions(vfs.NewMem()))
-		server := &http.Server{Handler: ReadHandler(tl.Log), Protocols: new(http.Protocols)}
+		server := &http.Server{Handler: Handler(tl.Log), Protocols: new(http.Protocols)}
 		server.Protocols.SetUnencryptedHTTP2(true)
 		ln := newPipeListener()
 		served := make(chan error, 1)
@@ -145,9 +148,9 @@ func TestMountWithoutDeadline(t *testing.T) {
 		conn := ln.dial()
 		c := newStrangeClient(t, conn, 0)
 		go io.Copy(io.Discard, conn)
-		for range 3 {
-			c.get("/checkpoint")
-		}
+		c.get("/checkpoint")
+		c.get("/add-stream")
+		c.request("POST", "/add-stream?x", false)
 		synctest.Wait()
 		if n := tl.multiplexed.held(); n != 3 {
 			t.Fatalf("%d requests are held", n)
@@ -160,6 +163,51 @@ func TestMountWithoutDeadline(t *testing.T) {
 		conn.Close()
 		server.Close()
 		<-served
+		tl.close()
+	})
+}
+
+// TestSilentStream: a stream of appends by HTTP/2 may be silent for as long as one by
+// HTTP/1.1, whatever deadlines there are for answers.
+func TestSilentStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tl := newTestLog(t, testOptions(vfs.NewMem()))
+		ln := newPipeListener()
+		stop := serveOn(t, ln, Handler(tl.Log))
+		conn := ln.dial()
+		c := newStrangeClient(t, conn, 1<<16)
+		frames := make(chan string)
+		go func() {
+			defer close(frames)
+			for {
+				switch frame, err := c.ReadFrame(); f := frame.(type) {
+				case *http2.DataFrame:
+					frames <- string(f.Data())
+				case *http2.RSTStreamFrame:
+					frames <- "reset: " + f.ErrCode.String()
+				default:
+					if err != nil {
+						return
+					}
+				}
+			}
+		}()
+		c.request("POST", "/add-stream", false)
+		for _, want := range []string{"0 1\n", "1 1\n"} {
+			time.Sleep(streamIdle - time.Second) // of the bubble
+			c.must(c.WriteData(c.last-1, false, []byte("\x00\x00\x00\x03\x00\x01x")))
+			if got := <-frames; got != want {
+				t.Fatalf("after a silence: %q, want %q", got, want)
+			}
+		}
+		time.Sleep(streamIdle + time.Second)
+		if got := <-frames; !strings.HasPrefix(got, "error slow") {
+			t.Errorf("after too long a silence: %q", got)
+		}
+		conn.Close()
+		for range frames {
+		}
+		stop()
 		tl.close()
 	})
 }

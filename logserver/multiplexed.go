@@ -79,7 +79,8 @@ func (m *multiplexed) held() int {
 // serveMultiplexed answers a request of an HTTP/2 connection. It is under way until
 // its client has taken the answer: left to itself net/http would wait for that
 // after the handler has returned, and keep the request meanwhile. How long that may
-// take is set here, since not every server that the handler is mounted in does.
+// take is set here, since not every server that the handler is mounted in does. A
+// stream that is opened lifts that, and sets another for each of its answers.
 func (h *handler) serveMultiplexed(w http.ResponseWriter, r *http.Request) {
 	var err error
 	switch h.log.multiplexed.enter(r.RemoteAddr) {
@@ -91,9 +92,7 @@ func (h *handler) serveMultiplexed(w http.ResponseWriter, r *http.Request) {
 	}
 	defer h.log.multiplexed.leave(r.RemoteAddr)
 	control := http.NewResponseController(w)
-	if err != nil || h.routeOf(r) != routeAddStream { // which sets one for each answer
-		_ = control.SetWriteDeadline(time.Now().Add(writeTimeout)) // writers that know none are tests'
-	}
+	_ = control.SetWriteDeadline(time.Now().Add(writeTimeout)) // writers that know none are tests'
 	h.serve(w, r, err)
 	_ = control.Flush() // an error is the client's, who is gone
 }

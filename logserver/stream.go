@@ -108,8 +108,9 @@ func (s *stream) run(ctx context.Context, w http.ResponseWriter) error {
 	header["Cache-Control"] = cacheNone
 	header["X-Content-Type-Options"] = noSniff
 	w.WriteHeader(http.StatusOK)
-	if err := s.rc.Flush(); err != nil {
-		return toldError{errCutShort} // the client is gone
+	s.unsent = true
+	if err := s.flush(); err != nil {
+		return toldError{err} // the client is gone
 	}
 	received := make(chan struct{})
 	go func() {
@@ -327,7 +328,8 @@ func (s *stream) write(w http.ResponseWriter, line []byte) error {
 	return nil
 }
 
-// flush sends what has been written.
+// flush sends what has been written. Then nothing is on its way that the client could
+// be late to take: a deadline for that would end a stream of HTTP/2 that is silent.
 func (s *stream) flush() error {
 	if !s.unsent {
 		return nil
@@ -335,6 +337,9 @@ func (s *stream) flush() error {
 	s.unsent = false
 	if err := s.rc.Flush(); err != nil {
 		return errCutShort
+	}
+	if err := s.rc.SetWriteDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("%w: lifting a deadline: %v", errCutShort, err)
 	}
 	return nil
 }
