@@ -13,10 +13,11 @@ import (
 
 // pageRest is for how many times as long as it took to make a page of metrics none
 // is made: a page costs as much as hundreds of tiles, and anybody may ask for one.
-// maxPageRest is the most: what a page waited for cost nobody anything.
+// maxPageRest is the most: a page may have waited, which costs nobody anything, and
+// whoever scrapes gives up after ten seconds by default.
 const (
 	pageRest    = 4
-	maxPageRest = time.Second
+	maxPageRest = 5 * time.Second
 )
 
 // metricsPages makes the page of GET /metrics, one at a time and before anything of
