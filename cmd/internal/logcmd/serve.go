@@ -3,6 +3,7 @@ package logcmd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -86,12 +87,18 @@ func serveLog(ctx context.Context, config serveConfig, options logserver.Options
 
 // listen listens and tells where. On a full disk that need not be in a file.
 func listen(config serveConfig, readOnly bool, logger *slog.Logger, stderr io.Writer) (net.Listener, error) {
-	ln, err := wiring.Listen(config.listen, config.addrFile, stderr)
-	if err != nil && readOnly && config.addrFile != "" {
-		logger.Warn("the file with the address is not written before the log is opened for writing", "file", config.addrFile, "err", err)
-		return wiring.Listen(config.listen, "", stderr)
+	if !readOnly || config.addrFile == "" {
+		return wiring.Listen(config.listen, config.addrFile, stderr)
 	}
-	return ln, err
+	ln, err := wiring.Listen(config.listen, "", io.Discard)
+	if err != nil {
+		return nil, err
+	}
+	if err := wiring.WriteFile(config.addrFile, []byte(ln.Addr().String()+"\n"), 0o644); err != nil {
+		logger.Warn("the file with the address is not written before the log is opened for writing", "file", config.addrFile, "err", err)
+	}
+	fmt.Fprintf(stderr, "listening addr=%s\n", ln.Addr()) // after the file, as Listen does
+	return ln, nil
 }
 
 // answer serves until ctx ends, or until reopen is closed: then the log is to be

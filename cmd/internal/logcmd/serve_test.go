@@ -90,4 +90,14 @@ func TestListenOnFullDisk(t *testing.T) {
 		ln.Close()
 		t.Error("an address file that cannot be written is no error")
 	}
+
+	// An address that is taken has nothing to do with the disk.
+	stderr.Reset()
+	config.listen = ln.Addr().String()
+	if ln, err := listen(config, true, wiring.Logger(&stderr, false), &stderr); err == nil || stderr.Len() > 0 {
+		if err == nil {
+			ln.Close()
+		}
+		t.Errorf("an address that is taken: %v, and it says %s", err, &stderr)
+	}
 }
