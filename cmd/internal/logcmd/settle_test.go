@@ -145,6 +145,32 @@ func TestSettleKeysLeavesWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
+// TestSettleKeysLeavesWhatIsRight: nothing is written where nothing has changed, as
+// on a full disk nothing could be.
+func TestSettleKeysLeavesWhatIsRight(t *testing.T) {
+	m := newKeyMaker(t)
+	keys := []logserver.KeyInfo{{Role: logserver.RoleLog, State: logserver.KeyActive, Vkey: m.vkey(m.put("log.key", "active"))}}
+	settle := func() os.FileInfo {
+		if err := m.dir.settleKeys(keys); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(m.dir.file(vkeyFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	first := settle()
+	if !os.SameFile(first, settle()) {
+		t.Error("the vkey file was replaced by the same")
+	}
+	keys = append(keys, logserver.KeyInfo{Role: logserver.RoleLog, State: logserver.KeyNext, Vkey: m.vkey(m.put("log.next.key", "next"))})
+	settle()
+	if text, err := os.ReadFile(m.dir.file(vkeyFile)); err != nil || string(text) != string(vkeyText(keys)) {
+		t.Errorf("the vkey file holds %q, %v", text, err)
+	}
+}
+
 func heldKeyOf(t *testing.T, m *keyMaker, file string) heldKey {
 	t.Helper()
 	key, err := m.dir.loadKey(file)
