@@ -72,6 +72,9 @@ type FsckReport struct {
 	Openings  int64 `json:"openings"`
 	DedupKeys int64 `json:"dedup_keys"`
 	Registers int64 `json:"registers"`
+	// OpeningsChecked says that the openings were held against their entries, not
+	// only counted.
+	OpeningsChecked bool `json:"openings_checked"`
 	// Findings lists the first MaxFindings by index; Count is how many there are.
 	Findings []Finding `json:"findings"`
 	Count    int64     `json:"finding_count"`
@@ -136,10 +139,11 @@ func fsckReader(ctx context.Context, r reader, o FsckOptions) (*FsckReport, erro
 	if err != nil {
 		return nil, fmt.Errorf("reading the head: %w", lost(err))
 	}
-	if f.size, f.root, err = decodeHead(raw); err != nil {
+	if err := f.readHead(raw); err != nil {
 		return nil, err
 	}
 	f.report.Origin, f.report.Size, f.report.Root = f.id.origin, f.size, f.root
+	f.report.OpeningsChecked = o.CheckOpening != nil
 
 	// Deduplication keys and registers depend on nothing else.
 	var apart sync.WaitGroup
@@ -156,6 +160,26 @@ func fsckReader(ctx context.Context, r reader, o FsckOptions) (*FsckReport, erro
 	}
 	slices.SortFunc(f.report.Findings, compareFindings)
 	return &f.report, nil
+}
+
+// readHead sets the size of the tree that is checked, and the root that it should
+// have. A size far beyond all that is stored is wrong: what is stored is checked then.
+func (f *fsck) readHead(raw []byte) error {
+	entries, entriesErr := f.r.end([]byte{kindEntry}, []byte{kindEntry + 1}, frameItems)
+	leaves, leavesErr := f.r.end([]byte{kindTile, 0}, []byte{kindTile, 1}, tileItems)
+	stored, known := max(entries, leaves), entriesErr == nil || leavesErr == nil
+	var err error
+	switch f.size, f.root, err = decodeHead(raw); {
+	case !known:
+		return err
+	case err != nil:
+		f.wrong("head", "%v", err)
+		f.size = stored
+	case f.size-stored > TileWidth: // a bundle and its tile may be missing
+		f.wrong("head", "it says that there are %d entries, and nothing is stored of those from index %d on", f.size, stored)
+		f.size = stored
+	}
+	return nil
 }
 
 // compareFindings sorts by index, those of no entry last, and within an index
@@ -324,7 +348,7 @@ func (f *fsck) checkImport(s snapshot) {
 // checkConditions checks deduplication keys and registers. Each entry was
 // sequenced with one deduplication key at most, so no index may occur twice.
 func (f *fsck) checkConditions(ctx context.Context) {
-	seen := make([]uint64, (f.size+63)/64)
+	seen := make([]uint64, (f.size+63)/64) // at most a bit for each entry that is stored
 	err := f.r.scan([]byte{kindDedup}, []byte{kindDedup + 1}, func(key, value []byte) error {
 		f.report.DedupKeys++ // nobody else touches it
 		name := fmt.Sprintf("deduplication key %x", key[1:])

@@ -61,7 +61,7 @@ func TestFsckSound(t *testing.T) {
 					}
 				}
 				if r.Size != int64(size)+3 || r.Root != tl.root(t, r.Size) || r.DedupKeys != 3 || r.Registers != 1 || r.Openings != openings ||
-					r.Bundles != (r.Size+255)/256 || r.Notes < 3 {
+					r.Bundles != (r.Size+255)/256 || r.Notes < 3 || r.OpeningsChecked {
 					t.Errorf("report is %+v, want %d openings", r, openings)
 				}
 				if len(progress) == 0 || progress[len(progress)-1] != r.Size {
@@ -152,6 +152,24 @@ func TestFsckFinds(t *testing.T) {
 	}
 }
 
+// TestFsckHeadSize: a head that is wrong about how much there is makes nobody look for
+// more, and the rest is checked.
+func TestFsckHeadSize(t *testing.T) {
+	t.Parallel()
+	for _, bit := range []int{16, 32, 40, 56, 62, 63} {
+		opts := damaged(t)
+		tamper(t, opts, metaHead, func(b []byte) []byte { b[7-bit/8] ^= 1 << (bit % 8); return b })
+		tamper(t, opts, dedupKey([]byte("a")), func([]byte) []byte { return binary.BigEndian.AppendUint64(nil, 1) })
+		r := fsckStore(t, opts, FsckOptions{})
+		if r.Count == 0 || r.Count > 1 && bit < 63 || r.Findings[0].Resource != "head" {
+			t.Errorf("bit %d: %v", bit, r.Findings)
+		}
+		if r.Size != damagedSize || r.Bundles != damagedSize/TileWidth+1 || r.DedupKeys != 1 {
+			t.Errorf("bit %d: %+v", bit, r)
+		}
+	}
+}
+
 func TestFsckDedupNamesAnEntryTwice(t *testing.T) {
 	opts := damaged(t)
 	for _, key := range []string{"a", "b"} {
@@ -210,7 +228,7 @@ func TestFsckOpenings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Openings != 200 || len(r.Findings) != 1 || r.Findings[0].Index != bad || r.Findings[0].Resource != "opening of entry 513" {
+	if r.Openings != 200 || !r.OpeningsChecked || len(r.Findings) != 1 || r.Findings[0].Index != bad || r.Findings[0].Resource != "opening of entry 513" {
 		t.Errorf("report: %+v", r)
 	}
 }

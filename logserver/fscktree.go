@@ -360,6 +360,27 @@ func (c *cursor) each(end int64, visit func(index int64, value []byte)) error {
 	return nil
 }
 
+// end returns the index after the last item of the runs with keys in [from, to). If
+// that run cannot be read it is taken to fill its bundle or tile.
+func (r reader) end(from, to []byte, items func(run []byte) (int, error)) (int64, error) {
+	it, err := r.from.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
+	if err != nil {
+		return 0, fmt.Errorf("reading the store: %w", r.failed(err))
+	}
+	defer it.Close() // its error is that of the last read
+	if !it.Last() {
+		return 0, r.failed(it.Error())
+	}
+	first := max(keyIndex(it.Key()), 0)
+	end := (first/TileWidth + 1) * TileWidth
+	if run, err := it.ValueAndErr(); err != nil {
+		_ = r.failed(err) // what reads the bundle or tile says so
+	} else if n, err := items(run); err == nil {
+		end = min(end, first+int64(n))
+	}
+	return end, nil
+}
+
 func tileItems(run []byte) (int, error) {
 	if len(run) == 0 || len(run)%HashSize != 0 {
 		return 0, fmt.Errorf("a run of %d bytes is no hashes", len(run))

@@ -20,10 +20,11 @@ func fsckCommand() *cobra.Command {
 		Use:   "fsck",
 		Short: "Check everything that is stored against the entries",
 		Long: `Read the whole store and recompute every tile, the root hash and the heads from
-the entries; check deduplication keys, published checkpoints and, with
---openings, that every opening opens its entry. A running log is checked through
-its server, as it is at this moment, while it goes on; otherwise the store is
-opened and left as it is. No private key is needed.
+the entries; check deduplication keys, published checkpoints and that openings, as
+the audit log of a control plane has them, open their entries. A log of a program
+of your own may have openings of another form: --openings=false only counts them.
+A running log is checked through its server, as it is at this moment, while it
+goes on; otherwise the store is opened and left as it is. No private key is needed.
 
 Each finding is a line that names the resource and, where they are known, the
 bytes of it that are wrong. The exit status is 0 only if there is none. A stopped
@@ -35,7 +36,7 @@ store that lacks files is checked as far as it can be read.`,
 	}
 	log.register(cmd)
 	cmd.Flags().IntVar(&request.Workers, "workers", 0, "goroutines that hash (default: one for each CPU)")
-	cmd.Flags().BoolVar(&request.Openings, "openings", false, "the log is a control plane's audit log: check that its openings open its entries")
+	cmd.Flags().BoolVar(&request.Openings, "openings", true, "check that openings open their entries as those of a control plane do")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write the report as one JSON object")
 	return cmd
 }
@@ -80,7 +81,11 @@ func printFsck(w io.Writer, r *logserver.FsckReport) {
 	if r.Count > 0 {
 		verdict = "NOT SOUND"
 	}
+	openings := wiring.Count(r.Openings, "opening")
+	if r.Openings > 0 && !r.OpeningsChecked {
+		openings += " (not checked)"
+	}
 	fmt.Fprintf(w, "%s: %s: %s with root hash %s; %s, %s, %s, %s, %s\n",
 		r.Origin, verdict, wiring.Count(r.Size, "entry"), r.Root, wiring.Count(r.Bundles, "entry bundle"), wiring.Count(r.Tiles, "tile"),
-		wiring.Count(r.Notes, "checkpoint"), wiring.Count(r.Openings, "opening"), wiring.Count(r.DedupKeys, "deduplication key"))
+		wiring.Count(r.Notes, "checkpoint"), openings, wiring.Count(r.DedupKeys, "deduplication key"))
 }
