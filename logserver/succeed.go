@@ -105,7 +105,8 @@ func (s *Store) successorEntry(next *identity) ([]byte, error) {
 }
 
 // lastCosigned returns the newest published checkpoint that satisfied the policy
-// of its time, or that of the empty tree, which init signed.
+// of its time, which is any for a log that was without witnesses so far, or that of
+// the empty tree, which init signed.
 func (s *Store) lastCosigned() (SignedNote, error) {
 	tree, err := s.store.snapshot()
 	if err != nil {
@@ -139,7 +140,15 @@ func (s *Store) lastCosigned() (SignedNote, error) {
 	if err != nil && !errors.Is(err, ErrCorrupt) {
 		return SignedNote{}, err
 	}
-	if err == nil && published.Size == kept.Size {
+	if err != nil {
+		return kept, nil
+	}
+	// A log without witnesses keeps no checkpoint of what it caught up with.
+	alone, err := checkpoint.TrimCosignatures(kept.Note, keys, 0)
+	if err != nil {
+		return SignedNote{}, err
+	}
+	if published.Size == kept.Size || published.Size > kept.Size && bytes.Equal(alone, kept.Note) {
 		return published, nil
 	}
 	return kept, nil

@@ -124,6 +124,48 @@ func TestSucceed(t *testing.T) {
 	}
 }
 
+// TestSucceedCaughtUp: what a log without witnesses has caught up with is published,
+// and nothing of it is lost.
+func TestSucceedCaughtUp(t *testing.T) {
+	tl, o := behind(t, 30, 10)
+	if _, err := CatchUp(t.Context(), storeOf(o), Source{Fetch: fetchLog(tl.Log)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	r, err := succeed(t, o, nextOptions(o.fs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Size != 40 || r.Lost != 0 || r.Checkpoint != string(tl.Published().Note) {
+		t.Errorf("succession is %+v", r)
+	}
+}
+
+// TestSucceedWithoutQuorum: a checkpoint that a log with witnesses published without
+// them is not what its successor names.
+func TestSucceedWithoutQuorum(t *testing.T) {
+	fs := vfs.NewMem()
+	opts := testOptions(fs)
+	tl := newTestLog(t, witnessed(t, opts, 1, newFakeWitness(t, opts, 21)))
+	if err := tl.Ready(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	tl.addN(30)
+	tl.mustPublish(30)
+	tl.opts.Policy = nil
+	tl.reopen()
+	tl.addN(10)
+	tl.mustPublish(40)
+	tl.close()
+	tamper(t, opts, indexKey(kindNote, 40), remove) // as if there were a policy that it did not satisfy
+	r, err := succeed(t, opts, nextOptions(fs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Size != 30 || r.Lost != 10 {
+		t.Errorf("succession is %+v", r)
+	}
+}
+
 // TestSucceedRefuses: nothing is ended when the successor cannot be.
 func TestSucceedRefuses(t *testing.T) {
 	fs := vfs.NewMem()
