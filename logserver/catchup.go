@@ -45,9 +45,9 @@ type CatchUpReport struct {
 	// Size is the size of the tree, To or more.
 	Size int64 `json:"size"`
 	// LostOpenings says that the entries from From up to, not including, To are
-	// there without their openings, and LostKeys that they are without their
-	// deduplication keys and the registers may be old: appended once more such
-	// an entry gets another index.
+	// there without their openings, if they had any, and LostKeys that they are
+	// without their deduplication keys and the registers may be old: appended once
+	// more such an entry gets another index.
 	LostOpenings bool `json:"lost_openings"`
 	LostKeys     bool `json:"lost_keys"`
 }

@@ -213,7 +213,7 @@ func openOldStore(place string, fatal func(error)) (*logserver.Store, error) {
 func printCatchUp(w io.Writer, r *logserver.CatchUpReport) {
 	fmt.Fprintf(w, "%s: caught up from tree size %d to the head at %d; the tree has %s\n", r.Origin, r.From, r.To, wiring.Count(r.Size, "entry"))
 	if r.LostOpenings {
-		fmt.Fprintf(w, "lost: the openings of entries %d to %d\n", r.From, r.To-1)
+		fmt.Fprintf(w, "lost: the openings, if there were any, of entries %d to %d\n", r.From, r.To-1)
 	}
 	if r.LostKeys {
 		fmt.Fprintf(w, "lost: the deduplication keys of entries %d to %d, and newer values of registers; sent once more they get a new index\n", r.From, r.To-1)
