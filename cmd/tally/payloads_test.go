@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -84,5 +85,16 @@ func TestFetchPayloads(t *testing.T) {
 		if got, err := os.ReadFile(file); test.present+test.fetched > 0 && (err != nil || string(got) != "data") {
 			t.Errorf("%s: the file has %q, %v", name, got, err)
 		}
+	}
+}
+
+// Under a membership that is behind the log some executions would be missing, and
+// their payloads with them.
+func TestPayloadsOfAnOldMembership(t *testing.T) {
+	o := serveAudited(t, &auditedControl{epochs: 1})
+	folder := o.path("payloads")
+	o.refused("auditor", []string{"log", "payloads", "-o", folder}, "the membership log is behind the audit log: record 3")
+	if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a folder was made: %v", err)
 	}
 }
