@@ -1,17 +1,18 @@
 package main
 
 import (
+	"crypto"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/keyplace"
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/internal/strictjson"
 	"github.com/tallystick/tallystick/keyfile"
@@ -19,9 +20,6 @@ import (
 	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
-
-// nextSuffix ends the name of a key that is to replace another one.
-const nextSuffix = ".next"
 
 func rotateCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -100,12 +98,12 @@ func (d *directory) rotate(name membership.LogName, step string, stderr io.Write
 	switch step {
 	case "begin":
 		var key ed25519.PrivateKey
-		if key, err = d.makeKey(string(name) + nextSuffix); err == nil {
+		if key, err = d.makeKey(string(name) + keyplace.NextSuffix); err == nil {
 			err = s.BeginRotation(key)
 		}
 	case "receipt":
 		var key ed25519.PrivateKey
-		if key, err = d.makeKey(string(name) + receiptSuffix + nextSuffix); err == nil {
+		if key, err = d.makeKey(string(name) + receiptSuffix + keyplace.NextSuffix); err == nil {
 			err = s.RotateReceiptKey(key)
 		}
 	case "finish":
@@ -148,10 +146,8 @@ func (d *directory) settle(name membership.LogName, keys []logserver.KeyInfo) er
 	if name == membership.LogMembership {
 		log = &logs.Membership
 	}
-	state := map[string]string{}
 	log.Keys, log.ReceiptKeys = nil, nil
 	for _, k := range keys {
-		state[k.Vkey] = k.State
 		switch {
 		case k.State == logserver.KeyRetired:
 		case k.Role == logserver.RoleLog:
@@ -161,10 +157,8 @@ func (d *directory) settle(name membership.LogName, keys []logserver.KeyInfo) er
 		}
 	}
 	slices.Sort(log.Keys)
-	for _, f := range []struct{ file, key string }{
-		{string(name), log.Origin}, {string(name) + receiptSuffix, log.Origin + "/receipt"},
-	} {
-		if err := d.settleKey(f.file, f.key, state); err != nil {
+	for _, p := range []struct{ place, role string }{{string(name), logserver.RoleLog}, {string(name) + receiptSuffix, logserver.RoleReceipt}} {
+		if err := d.place(p.place).Settle(keyplace.Of(keys, p.role)); err != nil {
 			return err
 		}
 	}
@@ -175,44 +169,17 @@ func (d *directory) settle(name membership.LogName, keys []logserver.KeyInfo) er
 	return wiring.WriteFile(d.file(logsFile), data, 0o644)
 }
 
-// settleKey settles one key file and its successor. The file that is looked for
-// is there at every moment.
-func (d *directory) settleKey(file, keyName string, state map[string]string) error {
-	next, err := d.loadKey(file + nextSuffix)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// place returns the place of a key of the control plane's logs.
+func (d *directory) place(name string) keyplace.Place {
+	load := func(file string) (crypto.Signer, error) {
+		return keyfile.LoadEd25519(d.file(keysDir, file), d.passphrase())
 	}
-	if err != nil {
-		return err
-	}
-	vkey, err := checkpoint.Vkey(keyName, next.Public().(ed25519.PublicKey))
-	if err != nil {
-		return err
-	}
-	aside := func(key ed25519.PrivateKey) string {
-		return fmt.Sprintf("%s.retired-%x", d.keyFile(file), key.Public().(ed25519.PublicKey)[:4])
-	}
-	switch state[vkey] {
-	case logserver.KeyActive:
-		old, err := d.loadKey(file)
-		if err == nil && !old.Equal(next) {
-			err = os.Link(d.keyFile(file), aside(old))
-		}
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		err = os.Rename(d.keyFile(file+nextSuffix), d.keyFile(file))
-		return errors.Join(err, wiring.SyncDir(d.file(keysDir)))
-	case logserver.KeyRetired:
-		err := os.Rename(d.keyFile(file+nextSuffix), aside(next))
-		return errors.Join(err, wiring.SyncDir(d.file(keysDir)))
-	}
-	return nil
+	return keyplace.Place{Dir: d.file(keysDir), Name: name, Kinds: []string{".pem"}, Load: load, AsideAsPresent: true}
 }
 
 // nextKey is the key that a rotation has made, nil if none is under way.
 func (d *directory) nextKey(file string) (ed25519.PrivateKey, error) {
-	key, err := keyfile.LoadEd25519(d.keyFile(file+nextSuffix), d.passphrase())
+	key, err := keyfile.LoadEd25519(d.keyFile(file+keyplace.NextSuffix), d.passphrase())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tallystick/tallystick/cmd/internal/keyplace"
 	"github.com/tallystick/tallystick/logserver"
 	"github.com/tallystick/tallystick/membership"
 )
@@ -69,7 +70,7 @@ func TestRotateKey(t *testing.T) {
 		t.Errorf("logs.json says %+v, at first %+v", now, first)
 	}
 	aside, _ := filepath.Glob(d.file(keysDir, "*.retired-*"))
-	next, _ := filepath.Glob(d.file(keysDir, "*"+nextSuffix+"*"))
+	next, _ := filepath.Glob(d.file(keysDir, "*"+keyplace.NextSuffix+"*"))
 	if len(aside) != 3 || len(next) != 0 {
 		t.Errorf("retired %v, next %v", aside, next)
 	}

@@ -72,8 +72,8 @@ func (d *directory) prepare(origin string) (options logserver.Options, vkey stri
 	if err != nil {
 		return options, "", err
 	}
-	vkey, err = checkpoint.Vkey(origin, key.public())
-	return logserver.Options{Dir: d.file(storeDir), Origin: origin, Key: key.signer, ReceiptKey: receipt.signer}, vkey, err
+	vkey, err = checkpoint.Vkey(origin, key.Public())
+	return logserver.Options{Dir: d.file(storeDir), Origin: origin, Key: key.Signer, ReceiptKey: receipt.Signer}, vkey, err
 }
 
 // complete says that the directory holds a log.

@@ -1,6 +1,7 @@
 package logcmd
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ed25519"
 	"errors"
@@ -10,58 +11,51 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/tallystick/tallystick/cmd/internal/keyplace"
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/keyfile"
 	"github.com/tallystick/tallystick/keyfile/kms"
+	"github.com/tallystick/tallystick/logserver"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
 // A log's directory has a place for each key that signs, and in a rotation one
-// for the key that will replace it. A place is a file: PLACE.key has the private
-// key, or PLACE.kms says which key of a key management service it is, and has no
-// secret. Which of the keys that are there is in use, the store says.
+// for the key that will replace it (package keyplace). A place is a file: PLACE.key
+// has the private key, or PLACE.kms says which key of a key management service it
+// is, and has no secret. Which of the keys that are there is in use, the store says.
 const (
 	logPlace     = "log"
 	receiptPlace = "receipt"
-	nextSuffix   = ".next"
 
 	keySuffix = ".key"
 	kmsSuffix = ".kms"
 )
 
-// keyFiles returns the names that files with a role's keys can have, those of
-// the present before those of a rotation.
-func keyFiles(place string) []string {
-	return []string{place + keySuffix, place + kmsSuffix, place + nextSuffix + keySuffix, place + nextSuffix + kmsSuffix}
+// place returns the place of a role's keys.
+func (d *directory) place(name string) keyplace.Place {
+	return keyplace.Place{Dir: d.path, Name: name, Kinds: []string{keySuffix, kmsSuffix}, Load: d.loadKey}
 }
 
-// heldKey is a key that is there.
-type heldKey struct {
-	file   string // its name in the directory
-	signer crypto.Signer
-}
-
-func (k *heldKey) public() ed25519.PublicKey { return k.signer.Public().(ed25519.PublicKey) }
-
-// heldKeys loads all keys of a role that are there, in the order of keyFiles.
-func (d *directory) heldKeys(place string) (held []heldKey, err error) {
-	for _, file := range keyFiles(place) {
-		signer, err := d.loadKey(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+// settleKeys brings the files of the keys and the vkey file to what the store says
+// of them.
+func (d *directory) settleKeys(keys []logserver.KeyInfo) error {
+	for _, p := range []struct{ place, role string }{{logPlace, logserver.RoleLog}, {receiptPlace, logserver.RoleReceipt}} {
+		if err := d.place(p.place).Settle(keyplace.Of(keys, p.role)); err != nil {
+			return err
 		}
-		if err != nil {
-			return nil, err
-		}
-		held = append(held, heldKey{file, signer})
 	}
-	return held, nil
+	// A disk on which nothing can be written any more keeps no log from being read.
+	text := vkeyText(keys)
+	if held, err := os.ReadFile(d.file(vkeyFile)); err == nil && bytes.Equal(held, text) {
+		return nil
+	}
+	return wiring.WriteFile(d.file(vkeyFile), text, 0o644)
 }
 
 // signers returns the key of a role and, if there is another one, that as well:
 // the store says which is which.
 func (d *directory) signers(place string) (key, next crypto.Signer, err error) {
-	held, err := d.heldKeys(place)
+	held, err := d.place(place).Held()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -69,11 +63,11 @@ func (d *directory) signers(place string) (key, next crypto.Signer, err error) {
 	case 0:
 		return nil, nil, fmt.Errorf("%w: neither %q nor %q is there", fs.ErrNotExist, d.file(place+keySuffix), d.file(place+kmsSuffix))
 	case 1:
-		return held[0].signer, nil, nil
+		return held[0].Signer, nil, nil
 	case 2:
-		return held[0].signer, held[1].signer, nil
+		return held[0].Signer, held[1].Signer, nil
 	}
-	return nil, nil, fmt.Errorf("%q, %q and %q are there: move those away that the log does not use", d.file(held[0].file), d.file(held[1].file), d.file(held[2].file))
+	return nil, nil, fmt.Errorf("%q, %q and %q are there: move those away that the log does not use", d.file(held[0].File), d.file(held[1].File), d.file(held[2].File))
 }
 
 // loadKey loads the key of one file. One in a service is not asked for anything
@@ -98,14 +92,14 @@ type newKey struct {
 
 // makeKey makes a key, or names the one that a service has, or takes over what
 // an interrupted command left. Made says that the file was not there before.
-func (d *directory) makeKey(k newKey) (held heldKey, made bool, err error) {
+func (d *directory) makeKey(k newKey) (held keyplace.Held, made bool, err error) {
 	pem, service := k.place+keySuffix, k.place+kmsSuffix
 	if chosen, err := readKMS(d.file(service)); err == nil {
 		if chosen.uri != k.uri {
 			return held, false, fmt.Errorf("an interrupted command chose the key %q: repeat it with --key, or remove %q", chosen.uri, d.file(service))
 		}
 		key, err := kms.Open(chosen.uri, nil, 0) // nobody has used it yet
-		return heldKey{service, key}, false, err
+		return keyplace.Held{File: service, Signer: key}, false, err
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return held, false, err
 	}
@@ -113,9 +107,9 @@ func (d *directory) makeKey(k newKey) (held heldKey, made bool, err error) {
 		key, err := keyfile.CreateEd25519(d.file(pem), wiring.Passphrase(d.passphraseFile))
 		if errors.Is(err, keyfile.ErrExists) {
 			key, err = keyfile.LoadEd25519(d.file(pem), wiring.Passphrase(d.passphraseFile))
-			return heldKey{pem, key}, false, err
+			return keyplace.Held{File: pem, Signer: key}, false, err
 		}
-		return heldKey{pem, key}, true, err
+		return keyplace.Held{File: pem, Signer: key}, true, err
 	}
 	if _, err := os.Stat(d.file(pem)); err == nil {
 		return held, false, fmt.Errorf("an interrupted command made the key %q: repeat it without --key, or remove the file", d.file(pem))
@@ -124,8 +118,8 @@ func (d *directory) makeKey(k newKey) (held heldKey, made bool, err error) {
 	if err != nil {
 		return held, false, err
 	}
-	held = heldKey{service, key}
-	vkey, err := checkpoint.Vkey(k.name, held.public())
+	held = keyplace.Held{File: service, Signer: key}
+	vkey, err := checkpoint.Vkey(k.name, held.Public())
 	if err != nil {
 		return held, false, err
 	}
@@ -169,7 +163,7 @@ func readKMS(path string) (k kmsKey, err error) {
 func (d *directory) files(withKeys bool) (map[string]string, error) {
 	files := map[string]string{}
 	for _, place := range []string{logPlace, receiptPlace} {
-		for _, name := range keyFiles(place) {
+		for _, name := range d.place(place).Files() {
 			if !withKeys && !strings.HasSuffix(name, kmsSuffix) {
 				continue
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tallystick/tallystick/cmd/internal/keyplace"
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/logserver"
 	"github.com/tallystick/tallystick/verifier/tiles"
@@ -134,7 +135,7 @@ func placeOf(role, state string) string {
 		place = receiptPlace
 	}
 	if state == logserver.KeyNext {
-		place += nextSuffix
+		place += keyplace.NextSuffix
 	}
 	return place
 }

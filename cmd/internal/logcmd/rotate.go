@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tallystick/tallystick/cmd/internal/control"
+	"github.com/tallystick/tallystick/cmd/internal/keyplace"
 	"github.com/tallystick/tallystick/logserver"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
@@ -33,9 +34,9 @@ func rotateKey(log rotator, dir *directory, r control.RotateRequest) ([]logserve
 	var err error
 	switch r.Step {
 	case "begin":
-		err = dir.replaceKey(logPlace, keysOf(log.Keys(), logserver.RoleLog), r.Key, log.BeginRotation)
+		err = dir.replaceKey(logPlace, keyplace.Of(log.Keys(), logserver.RoleLog), r.Key, log.BeginRotation)
 	case "receipt":
-		err = dir.replaceKey(receiptPlace, keysOf(log.Keys(), logserver.RoleReceipt), r.Key, log.RotateReceiptKey)
+		err = dir.replaceKey(receiptPlace, keyplace.Of(log.Keys(), logserver.RoleReceipt), r.Key, log.RotateReceiptKey)
 	case "finish":
 		err = log.FinishRotation()
 	case "abort":
@@ -58,7 +59,7 @@ func (d *directory) replaceKey(place string, keys []logserver.KeyInfo, uri strin
 	}
 	for _, k := range keys {
 		// What is in its place is in use: nobody may be told to remove it.
-		if chosen, _ := readKMS(d.file(place + nextSuffix + kmsSuffix)); k.State == logserver.KeyNext && chosen.uri != uri {
+		if chosen, _ := readKMS(d.file(place + keyplace.NextSuffix + kmsSuffix)); k.State == logserver.KeyNext && chosen.uri != uri {
 			return fmt.Errorf("a rotation to the key %q has begun, finish or abort it first", k.Vkey)
 		}
 	}
@@ -66,14 +67,14 @@ func (d *directory) replaceKey(place string, keys []logserver.KeyInfo, uri strin
 	if err != nil {
 		return err
 	}
-	held, made, err := d.makeKey(newKey{place: place + nextSuffix, name: active.Name(), uri: uri})
+	held, made, err := d.makeKey(newKey{place: place + keyplace.NextSuffix, name: active.Name(), uri: uri})
 	if err != nil {
 		return err
 	}
-	err = take(held.signer)
+	err = take(held.Signer)
 	if made && errors.Is(err, logserver.ErrInvalid) {
 		// Nobody has used it, and the next step would wonder about it.
-		return errors.Join(err, os.Remove(d.file(held.file)))
+		return errors.Join(err, os.Remove(d.file(held.File)))
 	}
 	return err
 }

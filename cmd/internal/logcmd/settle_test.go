@@ -2,6 +2,7 @@ package logcmd
 
 import (
 	"crypto/ed25519"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tallystick/tallystick/cmd/internal/keyplace"
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
 	"github.com/tallystick/tallystick/keyfile"
 	"github.com/tallystick/tallystick/keyfile/kms/kmstest"
@@ -95,9 +97,8 @@ func TestSettleKeys(t *testing.T) {
 						name := state[file]
 						if strings.HasSuffix(file, "retired-") {
 							public[name] = m.put("aside"+filepath.Ext(strings.TrimSuffix(file, ".retired-")), name)
-							held := heldKeyOf(t, m, "aside"+filepath.Ext(strings.TrimSuffix(file, ".retired-")))
-							held.file = strings.TrimSuffix(file, ".retired-")
-							if err := os.Rename(m.dir.file("aside"+filepath.Ext(held.file)), m.dir.file(held.aside())); err != nil {
+							aside := fmt.Sprintf("%s%x", file, public[name][:4])
+							if err := os.Rename(m.dir.file("aside"+filepath.Ext(strings.TrimSuffix(file, ".retired-"))), m.dir.file(aside)); err != nil {
 								t.Fatal(err)
 							}
 							continue
@@ -117,7 +118,7 @@ func TestSettleKeys(t *testing.T) {
 							t.Fatal(err)
 						}
 						m.expect("log"+to, "log"+from+".retired-")
-						if key := heldKeyOf(t, m, "log"+to); !key.public().Equal(public["new"]) {
+						if key := heldKeyOf(t, m, "log"+to); !key.Public().Equal(public["new"]) {
 							t.Errorf("log%s has not the new key", to)
 						}
 					}
@@ -140,7 +141,7 @@ func TestSettleKeysLeavesWhatItDoesNotKnow(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.expect("log.key", "log.next.kms")
-	if key := heldKeyOf(t, m, "log.next.kms"); !key.public().Equal(strange) {
+	if key := heldKeyOf(t, m, "log.next.kms"); !key.Public().Equal(strange) {
 		t.Error("the key that the store does not know has changed")
 	}
 }
@@ -171,13 +172,13 @@ func TestSettleKeysLeavesWhatIsRight(t *testing.T) {
 	}
 }
 
-func heldKeyOf(t *testing.T, m *keyMaker, file string) heldKey {
+func heldKeyOf(t *testing.T, m *keyMaker, file string) keyplace.Held {
 	t.Helper()
 	key, err := m.dir.loadKey(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return heldKey{file, key}
+	return keyplace.Held{File: file, Signer: key}
 }
 
 // expect wants files with the given beginnings in the directory, and no other
