@@ -155,7 +155,8 @@ func TestBundleCompression(t *testing.T) {
 	_, plain := do(t, h, "GET", "/tile/entries/000", "")
 	for accept, want := range map[string]bool{
 		"": false, "identity": false, "gzip": true, "gzip, identity": true, "br, GZIP;q=0.5": true, "*": true,
-		"gzip;q=0": false, "gzip; q=0.0, *": false, "gzip;q=x": false, "*;q=0": false, "deflate": false,
+		"gzip;q=0": false, "gzip; q=0.0, *": false, "gzip;q=x": false, "*;q=0": false,
+		"gzip;Q=0": false, "gzip\t;\tq=0": false, "gzip ;\tQ=0.1": true, "deflate": false,
 	} {
 		res, body := do(t, h, "GET", "/tile/entries/000", "", "Accept-Encoding", accept)
 		if zipped := res.Header.Get("Content-Encoding") == "gzip"; zipped != want {

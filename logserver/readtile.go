@@ -108,7 +108,7 @@ func acceptsGzip(values []string) bool {
 	for item := range strings.SplitSeq(strings.Join(values, ","), ",") {
 		coding, params, _ := strings.Cut(item, ";")
 		coding = strings.TrimSpace(coding)
-		weight, ok := strings.CutPrefix(strings.ReplaceAll(params, " ", ""), "q=")
+		weight, ok := strings.CutPrefix(strings.ToLower(strings.Join(strings.Fields(params), "")), "q=")
 		q, err := strconv.ParseFloat(weight, 64)
 		allowed := !ok || err == nil && q > 0
 		if strings.EqualFold(coding, "gzip") {
