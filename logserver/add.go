@@ -36,7 +36,7 @@ type addForm int
 const (
 	formIndex     addForm = iota // the decimal index
 	formReceipt                  // a proof under the receipt head
-	formWitnessed                // a proof under the published checkpoint
+	formWitnessed                // a proof under a witnessed checkpoint
 )
 
 // add serves POST /add: the critical path of a log with many small entries.
@@ -150,12 +150,13 @@ func (h *handler) answerProof(w http.ResponseWriter, index, size int64, signed [
 	return nil
 }
 
-// answerWitnessed waits until a published checkpoint covers the entry. If that
-// takes too long the answer is 202 and the index: the entry is in the log.
+// answerWitnessed waits until a checkpoint that satisfied the policy covers the
+// entry. If that takes too long the answer is 202 and the index: the entry is in
+// the log. What a log that fails open publishes without its quorum does not do.
 func (h *handler) answerWitnessed(w http.ResponseWriter, r *http.Request, index int64) error {
 	ctx, cancel := context.WithTimeout(r.Context(), publishTimeout)
 	defer cancel()
-	if err := h.log.Wait(ctx, index+1); err != nil {
+	if err := h.log.WaitWitnessed(ctx, index+1); err != nil {
 		header := w.Header()
 		header["Content-Type"] = contentText
 		header["Cache-Control"] = cacheNone
@@ -164,8 +165,8 @@ func (h *handler) answerWitnessed(w http.ResponseWriter, r *http.Request, index 
 		w.Write(strconv.AppendInt(nil, index, 10))
 		return toldError{errUnpublished}
 	}
-	pub := h.log.Published()
-	return h.answerProof(w, index, pub.Size, pub.Note)
+	head := h.log.Witnessed()
+	return h.answerProof(w, index, head.Size, head.Note)
 }
 
 // addBatch serves POST /add-batch.

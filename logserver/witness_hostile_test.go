@@ -2,11 +2,13 @@ package logserver
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -335,9 +337,13 @@ func TestFailOpenKeepsApart(t *testing.T) {
 		if s := tl.Status(); s.Witnessed != 5 || s.Published != 10 || s.Publication != "fail-open" {
 			t.Errorf("status %+v", s)
 		}
+		if res, body := askWitnessed(t, tl.Log); res.StatusCode != http.StatusAccepted || string(body) != "9" || res.Header.Get(codeHeader) != "unpublished" {
+			t.Errorf("a witnessed proof of what is not witnessed: %s %s", res.Status, body)
+		}
 	}
 	b.behave(dead)
-	tl.addN(5)
+	tl.addN(4)
+	tl.add(Entry{Data: []byte("late"), Dedup: []byte("late")})
 	apart()
 	eventually(t, "health tells what is not witnessed", func() bool {
 		err := tl.Health()
@@ -356,7 +362,28 @@ func TestFailOpenKeepsApart(t *testing.T) {
 	if tl.Witnessed().Size != 10 {
 		t.Errorf("witnessed size %d", tl.Witnessed().Size)
 	}
+	res, body := askWitnessed(t, tl.Log)
+	proof, err := checkpoint.ParseProof(body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %v", res.Status, err)
+	}
+	if _, err := opts.Policy.Verify(proof.Checkpoint); err != nil {
+		t.Errorf("witnessed proof: %v", err)
+	}
 	eventually(t, "healthy", func() bool { return tl.Health() == nil })
+}
+
+// askWitnessed adds the entry "late" again, which is answered at once with a
+// witnessed proof, or without one: its sender does not wait.
+func askWitnessed(t *testing.T, log *Log) (*http.Response, []byte) {
+	t.Helper()
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := httptest.NewRequest("POST", "/add?proof=witnessed", strings.NewReader("late")).WithContext(gone)
+	r.Header.Set(idempotencyHeader, "late")
+	w := httptest.NewRecorder()
+	Handler(log).ServeHTTP(w, r)
+	return w.Result(), w.Body.Bytes()
 }
 
 // TestBackOff: a witness that refuses is asked ever less often, and at once when
