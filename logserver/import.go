@@ -56,7 +56,7 @@ func decodeImportMark(b []byte) (importMark, error) {
 
 // open verifies the source's checkpoint.
 func (m importMark) open() (SignedNote, error) {
-	key, err := checkpoint.ParseVkey(m.vkey)
+	key, err := checkpoint.ParseLogVkey(m.vkey)
 	if err != nil {
 		return SignedNote{}, err
 	}
@@ -73,7 +73,7 @@ func (o *Options) checkImportFrom() error {
 	if o.ImportFrom == "" {
 		return nil
 	}
-	key, err := checkpoint.ParseVkey(o.ImportFrom)
+	key, err := checkpoint.ParseLogVkey(o.ImportFrom)
 	if err != nil {
 		return fmt.Errorf("%w: key of the log to import: %w", ErrInvalid, err)
 	}

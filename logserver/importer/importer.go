@@ -107,7 +107,7 @@ func completed(o Options) (_ *Report, err error) {
 	if vkey != from || first.Note == nil {
 		return nil, fmt.Errorf("%w: %q", logserver.ErrExists, o.Log.Dir)
 	}
-	key, err := checkpoint.ParseVkey(vkey)
+	key, err := checkpoint.ParseLogVkey(vkey)
 	if err != nil {
 		return nil, err
 	}

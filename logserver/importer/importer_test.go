@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/mldsa"
+
 	"github.com/tallystick/tallystick/logserver"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 	"github.com/tallystick/tallystick/verifier/tiles"
@@ -259,4 +261,51 @@ func TestRefusals(t *testing.T) {
 	if _, err := Run(ended, into(t, source)); !errors.Is(err, context.Canceled) {
 		t.Errorf("with an ended context: %v", err)
 	}
+}
+
+// TestMLDSASource: a source may sign with ML-DSA-44, as the checkpoint
+// specification recommends, though our own logs do not.
+func TestMLDSASource(t *testing.T) {
+	source := newSource(t)
+	grow(t, source, 300, entry)
+	private, err := mldsa.NewPrivateKey(mldsa.MLDSA44(), bytes.Repeat([]byte{7}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := checkpoint.NewMLDSACosigner("old.example/log", private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vkey, head := signer.Key().Vkey(), source.Published()
+	body := checkpoint.Checkpoint{Origin: "old.example/log", Size: head.Size, Root: head.Root}.Body()
+	signature, err := signer.Cosign(body, 1_000_000_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed := append(append(bytes.Clone(body), '\n'), signature.Line()...)
+
+	o := into(t, source)
+	o.Log.Dir, o.Log.ImportFrom = t.TempDir(), vkey
+	if err := logserver.Create(o.Log); err != nil {
+		t.Fatal(err)
+	}
+	if o.Policy, err = checkpoint.ParsePolicy([]byte("log " + vkey + "\nquorum none\n")); err != nil {
+		t.Fatal(err)
+	}
+	whole := o.Fetch
+	o.Fetch = func(ctx context.Context, path string, limit int64) ([]byte, error) {
+		if path == "checkpoint" {
+			return signed, nil
+		}
+		return whole(ctx, path, limit)
+	}
+	want := Report{Source: "old.example/log", Size: 300, Root: head.Root.String()}
+	for range 2 { // the second time it is complete
+		report, err := Run(t.Context(), o)
+		if err != nil || *report != want {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		want.Resumed = 300
+	}
+	check(t, o, source)
 }

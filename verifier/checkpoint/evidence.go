@@ -211,7 +211,7 @@ func ParseEvidence(text []byte) (*Evidence, error) {
 		e.Hashes = append(e.Hashes, h)
 	}
 	for _, vkey := range e.Vkeys {
-		if _, err := parseLogVkey(vkey); err != nil {
+		if _, err := ParseLogVkey(vkey); err != nil {
 			return nil, err
 		}
 	}

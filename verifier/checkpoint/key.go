@@ -168,9 +168,10 @@ func ParseCosignerVkey(vkey string) (*Key, error) {
 	return parseVkey(vkey, AlgEd25519Cosignature, AlgMLDSA44Cosignature)
 }
 
-// parseLogVkey reads a verifier key that a policy may name for a log. The
-// checkpoint specification recommends type 0x06 for logs too.
-func parseLogVkey(vkey string) (*Key, error) {
+// ParseLogVkey reads the verifier key of any log, as a policy may name it: of
+// signature type 0x01 (Ed25519) or 0x06 (ML-DSA-44), which the checkpoint
+// specification recommends for logs too.
+func ParseLogVkey(vkey string) (*Key, error) {
 	return parseVkey(vkey, AlgEd25519, AlgMLDSA44Cosignature)
 }
 

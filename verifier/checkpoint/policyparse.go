@@ -100,7 +100,7 @@ func (p *policyParser) log(args []string) error {
 	if len(p.logs) == MaxPolicyLogs {
 		return fmt.Errorf("more than %d logs", MaxPolicyLogs)
 	}
-	key, err := parseLogVkey(args[0])
+	key, err := ParseLogVkey(args[0])
 	if err != nil {
 		return err
 	}

@@ -128,7 +128,7 @@ func (s *Successor) check() error {
 // checkKeysOf makes sure that the keys are vkeys of the given name, each once.
 func checkKeysOf(name string, vkeys []string) error {
 	for i, vkey := range vkeys {
-		k, err := parseLogVkey(vkey)
+		k, err := ParseLogVkey(vkey)
 		if err != nil {
 			return malformed("successor: %v", err)
 		}

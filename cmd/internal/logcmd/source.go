@@ -64,7 +64,7 @@ func (f *sourceFlags) open() (tiles.Fetch, *checkpoint.Policy, error) {
 func keyPolicy(vkeys ...string) (*checkpoint.Policy, error) {
 	var text strings.Builder
 	for _, vkey := range vkeys {
-		if _, err := checkpoint.ParseVkey(vkey); err != nil {
+		if _, err := checkpoint.ParseLogVkey(vkey); err != nil {
 			return nil, fmt.Errorf("verifier key %q: %w", vkey, err)
 		}
 		fmt.Fprintf(&text, "log %s\n", vkey)
