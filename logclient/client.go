@@ -22,6 +22,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -58,7 +59,8 @@ const (
 	// Receipt asks for a c2sp.org/tlog-proof under a head signed by the log's
 	// receipt key, which is there at once.
 	Receipt Proof = "receipt"
-	// Witnessed asks for one under the published checkpoint, and waits for it.
+	// Witnessed asks for one under a checkpoint that satisfied the log's witness
+	// policy, and waits for it.
 	Witnessed Proof = "witnessed"
 )
 
@@ -203,13 +205,25 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	defer res.Body.Close()
 	const maxReason = 4 << 10
 	reason, _ := io.ReadAll(io.LimitReader(res.Body, maxReason)) // what there is
-	seconds, _ := strconv.Atoi(res.Header.Get("Retry-After"))
-	seconds = min(max(seconds, 0), maxRetryAfter)
 	line, _, _ := strings.Cut(string(reason), "\n")
 	return nil, &Error{
 		Status: res.StatusCode, Code: res.Header.Get("X-Tallystick-Code"),
-		Reason: line, RetryAfter: time.Duration(seconds) * time.Second,
+		Reason: line, RetryAfter: retryAfter(res.Header.Get("Retry-After"), time.Now()),
 	}
+}
+
+// retryAfter reads a Retry-After header, of seconds or with a date (RFC 9110
+// section 10.2.3), which what stands before a log may send.
+func retryAfter(v string, now time.Time) time.Duration {
+	seconds, err := strconv.Atoi(v)
+	if err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(max(seconds, 0), maxRetryAfter)) * time.Second
+	}
+	date, err := http.ParseTime(v)
+	if err != nil {
+		return 0
+	}
+	return min(max(date.Sub(now), 0), maxRetryAfter*time.Second)
 }
 
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

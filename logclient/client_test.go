@@ -369,6 +369,13 @@ func TestHostileRefusals(t *testing.T) {
 			t.Errorf("Retry-After %s: %v", text, refusal.RetryAfter)
 		}
 	}
+	for in, want := range map[time.Duration]time.Duration{time.Hour: time.Hour, -time.Hour: 0, 99 * time.Hour: 24 * time.Hour} {
+		after = time.Now().Add(in).UTC().Format(http.TimeFormat)
+		_, err := c.Add(t.Context(), logclient.Entry{Data: []byte("x")})
+		if !errors.As(err, &refusal) || refusal.RetryAfter > want || want > 0 && refusal.RetryAfter < want-time.Minute {
+			t.Errorf("Retry-After %s: %v, want %v", after, refusal.RetryAfter, want)
+		}
+	}
 }
 
 // TestStreamWithoutAnswer: a log that ends the connection instead of opening a

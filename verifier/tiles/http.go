@@ -19,12 +19,17 @@ const (
 	firstPause = 250 * time.Millisecond
 	// maxPause bounds what a server's Retry-After can ask for.
 	maxPause = 30 * time.Second
+	// patience bounds the pauses for one resource that the server asked for. A
+	// server that says when to come back limits how often it is asked and is not
+	// down: such answers are no attempts.
+	patience = 10 * time.Minute
 )
 
 // HTTP returns a Fetch that reads from a monitoring prefix, an http or https
 // URL, with a client whose timeout the caller sets. A server's errors and those
-// of the network are tried again a few times, after a pause that the server may
-// choose.
+// of the network are tried again a few times. One that says when to come back
+// (Retry-After) is asked again then, for up to ten minutes in all; the context
+// bounds both.
 func HTTP(client *http.Client, prefix string) (Fetch, error) {
 	return httpFetch(client, prefix, firstPause)
 }
@@ -36,20 +41,29 @@ func httpFetch(client *http.Client, prefix string, pause time.Duration) (Fetch, 
 	}
 	base := strings.TrimSuffix(u.String(), "/") + "/"
 	return func(ctx context.Context, path string, limit int64) ([]byte, error) {
-		wait := pause
-		for attempt := 1; ; attempt++ {
+		wait, asked := pause, time.Duration(0)
+		for attempt := 1; ; {
 			b, after, err := get(ctx, client, base+path, limit)
-			if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, errFinal) || attempt == attempts || ctx.Err() != nil {
+			if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, errFinal) || ctx.Err() != nil {
 				return b, err
 			}
-			timer := time.NewTimer(min(max(wait, after), maxPause))
+			rest := min(max(wait, after), maxPause)
+			switch {
+			case after > 0 && asked < patience:
+				asked += rest
+			case attempt == attempts:
+				return b, err
+			default:
+				attempt++
+				wait *= 2
+			}
+			timer := time.NewTimer(rest)
 			select {
 			case <-timer.C:
 			case <-ctx.Done():
 				timer.Stop()
 				return nil, ctx.Err()
 			}
-			wait *= 2
 		}
 	}, nil
 }
@@ -72,8 +86,7 @@ func get(ctx context.Context, client *http.Client, target string, limit int64) (
 	case res.StatusCode == http.StatusNotFound || res.StatusCode == http.StatusGone:
 		return nil, 0, fmt.Errorf("%w: status %s", ErrNotFound, res.Status)
 	case res.StatusCode == http.StatusTooManyRequests || res.StatusCode >= 500:
-		seconds, _ := strconv.ParseUint(res.Header.Get("Retry-After"), 10, 16)
-		return nil, time.Duration(seconds) * time.Second, fmt.Errorf("status %s", res.Status)
+		return nil, retryAfter(res.Header.Get("Retry-After"), time.Now()), fmt.Errorf("status %s", res.Status)
 	case res.StatusCode != http.StatusOK:
 		return nil, 0, fmt.Errorf("%w: status %s", errFinal, res.Status)
 	}
@@ -82,4 +95,17 @@ func get(ctx context.Context, client *http.Client, target string, limit int64) (
 		return nil, 0, fmt.Errorf("%w: more than %d bytes", errFinal, limit)
 	}
 	return b, 0, err
+}
+
+// retryAfter reads a Retry-After header, of seconds or with a date (RFC 9110
+// section 10.2.3); 0 means that it says nothing, or nothing ahead.
+func retryAfter(v string, now time.Time) time.Duration {
+	if seconds, err := strconv.ParseUint(v, 10, 32); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	date, err := http.ParseTime(v)
+	if err != nil {
+		return 0
+	}
+	return max(0, date.Sub(now))
 }

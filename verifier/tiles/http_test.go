@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -93,5 +94,81 @@ func TestHTTP(t *testing.T) {
 	defer cancel()
 	if _, err := fetch(ctx, "checkpoint", 10); err == nil {
 		t.Error("a server that is gone answers")
+	}
+}
+
+// answers is a server without a network: what it says to each request in turn,
+// the last for ever.
+type answers struct {
+	list  []func() http.Header // a Retry-After; nil is the resource
+	asked int
+}
+
+func (a *answers) RoundTrip(r *http.Request) (*http.Response, error) {
+	next := a.list[min(a.asked, len(a.list)-1)]
+	a.asked++
+	w := httptest.NewRecorder()
+	if next == nil {
+		w.WriteString("at last")
+	} else {
+		for name, values := range next() {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(http.StatusTooManyRequests)
+	}
+	res := w.Result()
+	res.Request = r
+	return res, nil
+}
+
+// TestRetryAfter: whoever limits how often it is asked, and says when to come
+// back, in either form, is asked again then, more often than one that is down.
+func TestRetryAfter(t *testing.T) {
+	says := func(v string) func() http.Header {
+		return func() http.Header { return http.Header{"Retry-After": {v}} }
+	}
+	in := func(d time.Duration) func() http.Header {
+		return func() http.Header {
+			return http.Header{"Retry-After": {time.Now().Add(d).UTC().Format(http.TimeFormat)}}
+		}
+	}
+	repeat := func(n int, f func() http.Header) []func() http.Header {
+		var list []func() http.Header
+		for range n {
+			list = append(list, f)
+		}
+		return append(list, nil)
+	}
+	for name, c := range map[string]struct {
+		list        []func() http.Header
+		ok          bool
+		asked       int
+		least, most time.Duration
+	}{
+		"seconds, more often than attempts": {repeat(7, says("5")), true, 8, 35 * time.Second, 35 * time.Second},
+		"dates, more often than attempts":   {repeat(7, in(5*time.Second)), true, 8, 28 * time.Second, 35 * time.Second},
+		"a date of the past":                {repeat(7, in(-time.Hour)), false, attempts, 0, 2 * time.Second},
+		"nothing":                           {repeat(7, says("")), false, attempts, 0, 2 * time.Second},
+		"nonsense":                          {repeat(7, says("soon")), false, attempts, 0, 2 * time.Second},
+		"zero":                              {repeat(7, says("0")), false, attempts, 0, 2 * time.Second},
+		"years":                             {repeat(1, in(1e5*time.Hour)), true, 2, maxPause, maxPause},
+		"more seconds than there are":       {repeat(1, says("4294967295")), true, 2, maxPause, maxPause},
+		"for ever":                          {repeat(100, says("20")), false, 30 + attempts, patience + time.Minute, patience + time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := &answers{list: c.list}
+				fetch, err := HTTP(&http.Client{Transport: server}, "http://log.example")
+				if err != nil {
+					t.Fatal(err)
+				}
+				start := time.Now()
+				b, err := fetch(t.Context(), "checkpoint", 100)
+				took := time.Since(start)
+				if (err == nil) != c.ok || c.ok != (string(b) == "at last") || server.asked != c.asked || took < c.least || took > c.most {
+					t.Errorf("%q, %v after %d requests in %v; want %d in %v to %v", b, err, server.asked, took, c.asked, c.least, c.most)
+				}
+			})
+		})
 	}
 }
