@@ -106,13 +106,27 @@ func (d *dirTarget) read(ctx context.Context, name string, limit int64) ([]byte,
 	return d.fetch(ctx, name, limit)
 }
 
-func (d *dirTarget) write(ctx context.Context, name string, data []byte) (err error) {
+func (d *dirTarget) write(ctx context.Context, name string, data []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	err := d.put(name, data)
+	if errors.Is(err, fs.ErrNotExist) { // somebody has removed directories
+		d.mu.Lock()
+		clear(d.made)
+		d.mu.Unlock()
+		err = d.put(name, data)
+	}
+	return err
+}
+
+// put writes a file in directories that it makes, unless they were seen before.
+func (d *dirTarget) put(name string, data []byte) (err error) {
 	file := filepath.Join(d.root, filepath.FromSlash(name))
-	if err := d.mkdir(filepath.Dir(file)); err != nil {
-		return err
+	for _, dir := range []string{filepath.Join(d.root, workDir), filepath.Dir(file)} {
+		if err := d.mkdir(dir); err != nil {
+			return err
+		}
 	}
 	f, err := os.CreateTemp(filepath.Join(d.root, workDir), path.Base(name)+"-")
 	if err != nil {

@@ -48,6 +48,10 @@ type Options struct {
 	// Workers bounds the parallel reads and writes; 0 means tiles.DefaultWorkers.
 	// Each may hold an entry bundle of up to 16 MiB.
 	Workers int
+	// ReadBack makes the first run read back, and hold against the log, all of a
+	// copy that is there, and write again what is missing or wrong. Without it
+	// only the copy's checkpoint and the edge of its tree are looked at.
+	ReadBack bool
 	// Progress, if not nil, is called after each bundle with the entries that
 	// the copy has and that it will have.
 	Progress func(done, size int64)
@@ -92,6 +96,9 @@ type Report struct {
 	From    int64 `json:"from"`
 	Kept    int64 `json:"kept"`
 	Objects int64 `json:"objects"` // written
+	// Mended counts those of them that the copy's checkpoint implied already, and
+	// that were missing or wrong.
+	Mended int64 `json:"mended"`
 }
 
 // Run brings the copy up to the log's published checkpoint. On an error the copy
@@ -105,6 +112,9 @@ func (e *Exporter) Run(ctx context.Context) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := e.recall(ctx); err != nil {
+		return nil, err
+	}
 	clean := e.copied.note != nil
 	have, err := e.examine(ctx, source, policy)
 	if err != nil {
@@ -113,6 +123,11 @@ func (e *Exporter) Run(ctx context.Context) (*Report, error) {
 	e.copied = held{} // until this run has ended well
 	r := &run{Exporter: e, source: source, clean: clean, report: Report{
 		Origin: source.Checkpoint().Origin, Size: source.Checkpoint().Size, From: have.checkpoint.Size}}
+	if e.options.ReadBack && !clean {
+		if err := r.mend(ctx, have.checkpoint.Size); err != nil {
+			return nil, fmt.Errorf("reading back the copy: %w", err)
+		}
+	}
 	if !bytes.Equal(have.note, source.Note()) {
 		if err := r.extend(ctx); err != nil {
 			return nil, err
@@ -120,6 +135,22 @@ func (e *Exporter) Run(ctx context.Context) (*Report, error) {
 	}
 	e.copied = held{source.Checkpoint(), source.Note()}
 	return &r.report, nil
+}
+
+// recall forgets what the last run left if the copy has another checkpoint now,
+// or none: somebody has put another copy in its place, or removed it.
+func (e *Exporter) recall(ctx context.Context) error {
+	if e.copied.note == nil {
+		return nil
+	}
+	note, err := e.target.read(ctx, checkpointName, checkpoint.MaxNoteSize)
+	switch {
+	case errors.Is(err, tiles.ErrNotFound), err == nil && !bytes.Equal(note, e.copied.note):
+		e.copied = held{}
+	case err != nil:
+		return fmt.Errorf("reading the copy: %w", err)
+	}
+	return nil
 }
 
 // examine returns the checkpoint of the copy, after it has made sure that the
@@ -190,7 +221,7 @@ func (r *run) extend(ctx context.Context) error {
 	// 2. Bundles with the tiles of level 0 beside them, then the few tiles above.
 	// Stopping here leaves objects that the next run keeps.
 	if r.report.From < size {
-		if err := r.bundles(ctx, first); err != nil {
+		if err := r.bundles(ctx, first, size/width+1); err != nil {
 			return err
 		}
 		if err := r.upperTiles(ctx); err != nil {
@@ -217,17 +248,8 @@ func (r *run) extend(ctx context.Context) error {
 func (r *run) kept(ctx context.Context, first int64) (int64, error) {
 	full := r.source.Checkpoint().Size / width
 	for first < full {
-		n := min(full-first, checkAhead)
-		good := make([]bool, n)
-		group, groupCtx := errgroup.WithContext(ctx)
-		group.SetLimit(r.options.Workers)
-		for i := range n {
-			group.Go(func() (err error) {
-				good[i], err = r.has(groupCtx, first+i)
-				return err
-			})
-		}
-		if err := group.Wait(); err != nil {
+		good, err := r.check(ctx, first, min(full-first, checkAhead))
+		if err != nil {
 			return 0, err
 		}
 		for _, ok := range good {
@@ -239,6 +261,20 @@ func (r *run) kept(ctx context.Context, first int64) (int64, error) {
 		r.progress(first * width)
 	}
 	return first, nil
+}
+
+// check reports which of n full bundles from one on the copy has.
+func (r *run) check(ctx context.Context, first, n int64) ([]bool, error) {
+	good := make([]bool, n)
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(r.options.Workers)
+	for i := range n {
+		group.Go(func() (err error) {
+			good[i], err = r.has(groupCtx, first+i)
+			return err
+		})
+	}
+	return good, group.Wait()
 }
 
 // has reports whether the copy has a full bundle and its tile of level 0, both
@@ -265,8 +301,9 @@ func (r *run) has(ctx context.Context, number int64) (bool, error) {
 	return tiles.CheckBundle(bundle, tile, want), nil
 }
 
-// bundles copies the entry bundles from one on, with the tiles of level 0.
-func (r *run) bundles(ctx context.Context, first int64) error {
+// bundles copies the entry bundles from one on and before another, with the
+// tiles of level 0.
+func (r *run) bundles(ctx context.Context, first, end int64) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(r.options.Workers)
 	var failed error
@@ -287,6 +324,9 @@ func (r *run) bundles(ctx context.Context, first int64) error {
 		})
 		r.report.Objects += 2
 		r.progress(b.First + int64(n))
+		if number+1 == end {
+			break
+		}
 	}
 	// A write that failed has ended the reading, not the other way round.
 	if err := group.Wait(); err != nil {

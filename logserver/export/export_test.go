@@ -270,6 +270,130 @@ func TestDamagedCopyIsMended(t *testing.T) {
 	}
 }
 
+// TestReadBack: what is missing or wrong anywhere in a copy is found and written
+// again, alone, whether or not the log has grown since.
+func TestReadBack(t *testing.T) {
+	size := 1<<16 + 2*width + 5
+	log := newLog(t, 1, size)
+	m := newMemory(t, policy(t, log.Vkey()))
+	if _, err := exporterTo(t, log, m).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	last := fmt.Sprintf("tile/entries/258.p/%d", size%width)
+	for name, mended := range map[string]int64{
+		"tile/entries/000": 2, "tile/0/100": 2, "tile/entries/257": 2, "tile/1/000": 1, last: 1,
+	} {
+		for what, damage := range map[string]func(){
+			"missing": func() { delete(m.objects, name) },
+			"altered": func() { m.objects[name] = []byte("damaged") },
+		} {
+			damage()
+			e := exporterTo(t, log, m)
+			e.options.ReadBack = true
+			reached := int64(0)
+			e.options.Progress = func(done, of int64) { reached = max(reached, done) }
+			report, err := e.Run(t.Context())
+			if err != nil || report.Mended != mended || report.Objects != mended || reached < 258*width {
+				t.Errorf("%q %s: %+v, %v; want %d mended; progress %d", name, what, report, err, mended, reached)
+			}
+			m.complete(m.objects[checkpointName])
+			if !m.durable {
+				t.Errorf("%q %s: what was mended is not durable", name, what)
+			}
+		}
+	}
+	// The hole is older than what the log has grown by.
+	delete(m.objects, "tile/entries/007")
+	delete(m.objects, "tile/entries/008")
+	m.objects["tile/1/000"] = []byte("damaged")
+	grow(t, log, size+width)
+	e := exporterTo(t, log, m)
+	e.options.ReadBack = true
+	if report, err := e.Run(t.Context()); err != nil || report.Mended != 5 || report.Objects <= 5 {
+		t.Errorf("after growth: %+v, %v", report, err)
+	}
+	// A run after that has no reason to.
+	reads := m.reads
+	if _, err := e.Run(t.Context()); err != nil || m.reads > reads+5 {
+		t.Errorf("%d reads of a copy that is known, %v", m.reads-reads, err)
+	}
+	// Neither side can be read, or nothing be written.
+	for name, broken := range map[string]func(e *Exporter){
+		"target": func(e *Exporter) { e.target = failing{m, "tile/entries/100"} },
+		"above":  func(e *Exporter) { e.target = failing{m, "tile/1/000"} },
+		"log": func(e *Exporter) {
+			delete(m.objects, "tile/entries/009")
+			e.options.Fetch = func(ctx context.Context, path string, limit int64) ([]byte, error) {
+				if path == "tile/entries/009" {
+					return nil, errDisk
+				}
+				return log.Resource(ctx, path, limit)
+			}
+		},
+		"writing": func(*Exporter) {
+			delete(m.objects, "tile/entries/009")
+			m.fail = func(int) (bool, bool) { return true, false }
+		},
+	} {
+		e := exporterTo(t, log, m)
+		e.options.ReadBack = true
+		broken(e)
+		if _, err := e.Run(t.Context()); !errors.Is(err, errDisk) {
+			t.Errorf("%s: %v", name, err)
+		}
+		m.fail = nil
+	}
+}
+
+// failing is a target with an object that cannot be read.
+type failing struct {
+	target
+	name string
+}
+
+func (f failing) read(ctx context.Context, name string, limit int64) ([]byte, error) {
+	if name == f.name {
+		return nil, errDisk
+	}
+	return f.target.read(ctx, name, limit)
+}
+
+// TestRemovedWhileInUse: a copy that somebody removes is made anew by the exporter
+// that knew it, whether or not the log grows.
+func TestRemovedWhileInUse(t *testing.T) {
+	log := newLog(t, 1, 300)
+	root := filepath.Join(t.TempDir(), "copy")
+	e, err := Open(t.Context(), Options{Fetch: log.Resource, Policy: fixed(policy(t, log.Vkey())), Target: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{300, 300, 600} {
+		grow(t, log, size)
+		if e.current(t.Context()) {
+			t.Error("a copy that is not there counts as current")
+		}
+		if _, err := e.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !e.current(t.Context()) {
+			t.Error("the copy is not current")
+		}
+		audit := tiles.Audit{Fetch: tiles.Dir(root), Policy: policy(t, log.Vkey())}
+		if report, _, err := audit.Run(t.Context(), nil); err != nil || report.Size != int64(size) {
+			t.Errorf("audit of the copy: %+v, %v", report, err)
+		}
+		if err := os.RemoveAll(root); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(root, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Run(t.Context()); err == nil {
+		t.Error("a file in the place of the copy is no error")
+	}
+}
+
 func TestForeignTargetsAreNotTouched(t *testing.T) {
 	log, fork := newLog(t, 1, 300), newLog(t, 1, 0)
 	if _, _, err := fork.Append(t.Context(), logserver.Entry{Data: []byte("another first entry")}); err != nil {

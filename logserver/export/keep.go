@@ -74,14 +74,25 @@ func (k *Keeper) Health() error {
 
 // Run keeps the copy up to date until ctx ends or the log has stopped
 // publishing. It brings the copy up at once, and then after each publication.
+// What was there before it is read back beside that, once.
 func (k *Keeper) Run(ctx context.Context) {
-	pause := k.interval
+	ctx, cancel := context.WithCancel(ctx)
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer cancel()
+	pause, found := k.interval, false
 	for {
-		err := k.once(ctx)
+		report, err := k.once(ctx)
 		if err != nil {
 			pause = min(2*pause, max(staleTime, k.interval))
 		} else {
 			pause = k.interval
+		}
+		if err == nil && !found {
+			found = true
+			if copied := k.exporter.copied; report.From > 0 {
+				reading.Go(func() { k.readBack(ctx, copied) })
+			}
 		}
 		if !sleep(ctx, pause) || err == nil && !k.await(ctx) {
 			return
@@ -89,11 +100,32 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
+// readBack reads back the copy that the keeper has found, until that has
+// succeeded or ctx ends.
+func (k *Keeper) readBack(ctx context.Context, copied held) {
+	for {
+		mended, err := k.exporter.readBack(ctx, copied)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil && mended > 0:
+			k.logger.Warn("copy lacked objects, or had wrong ones, that are written again", "target", k.exporter.name(), "objects", mended)
+			return
+		case err == nil:
+			return
+		}
+		k.logger.Warn("copy could not be read back, trying again", "target", k.exporter.name(), "err", err)
+		if !sleep(ctx, staleTime) {
+			return
+		}
+	}
+}
+
 // once does a run and remembers how it went.
-func (k *Keeper) once(ctx context.Context) error {
+func (k *Keeper) once(ctx context.Context) (*Report, error) {
 	report, err := k.exporter.Run(ctx)
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -103,7 +135,7 @@ func (k *Keeper) once(ctx context.Context) error {
 			k.logger.Info("copy is up to date again", "target", k.status.Target, "size", report.Size)
 		}
 		k.status.Size, k.status.Updated, k.status.Failing, k.status.Reason = report.Size, time.Now(), time.Time{}, ""
-		return nil
+		return report, nil
 	}
 	k.status.Failures++
 	if k.status.Failing.IsZero() {
@@ -111,7 +143,7 @@ func (k *Keeper) once(ctx context.Context) error {
 		k.logger.Warn("copy could not be updated, trying again", "target", k.status.Target, "err", err)
 	}
 	k.status.Reason = err.Error()
-	return err
+	return nil, err
 }
 
 // await returns when the log has published something that the copy does not
@@ -135,6 +167,10 @@ func (k *Keeper) await(ctx context.Context) bool {
 // current reports whether the copy has the log's checkpoint, signatures included.
 func (e *Exporter) current(ctx context.Context) bool {
 	note, err := e.options.Fetch(ctx, checkpointName, maxResource)
+	if err != nil || !bytes.Equal(note, e.copied.note) {
+		return false
+	}
+	note, err = e.target.read(ctx, checkpointName, maxResource)
 	return err == nil && bytes.Equal(note, e.copied.note)
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tallystick/tallystick/logserver"
+	"github.com/tallystick/tallystick/verifier/tiles"
 )
 
 // announced is a log as a keeper sees it: publications by hand.
@@ -130,8 +132,46 @@ func TestKeeperStops(t *testing.T) {
 		go func() { k.Run(ctx); close(ended) }()
 		cancel()
 		<-ended
-		if err := k.once(ctx); !errors.Is(err, context.Canceled) {
+		if _, err := k.once(ctx); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestKeeperReadsBack: a keeper mends the copy that it finds, while it keeps it up
+// to date, and does not give up.
+func TestKeeperReadsBack(t *testing.T) {
+	log := newLog(t, 1, 600)
+	m := newMemory(t, policy(t, log.Vkey()))
+	if _, err := exporterTo(t, log, m).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	shown := maps.Clone(m.objects)
+	delete(m.objects, "tile/0/001")
+	m.writes, m.fail = 0, func(n int) (bool, bool) { return n <= 1, n > 1 }
+	e := exporterTo(t, log, m)
+	e.options.Fetch = func(_ context.Context, path string, _ int64) ([]byte, error) {
+		b, ok := shown[path]
+		if !ok {
+			return nil, tiles.ErrNotFound
+		}
+		return b, nil
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var said strings.Builder
+		k := NewKeeper(e, &announced{grown: make(chan struct{})}, 0, slog.New(slog.NewTextHandler(&said, nil)))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { k.Run(ctx); close(ended) }()
+		time.Sleep(2 * staleTime)
+		synctest.Wait()
+		cancel()
+		<-ended
+		if !strings.Contains(said.String(), "could not be read back, trying again") || !strings.Contains(said.String(), "written again") {
+			t.Errorf("it says %s", said.String())
+		}
+	})
+	if !maps.EqualFunc(m.objects, shown, bytes.Equal) {
+		t.Error("the copy is not mended")
 	}
 }

@@ -39,8 +39,9 @@ serves them, and the checkpoint last, once everything that it implies is durable
 
 The target is a directory (a path or a file:// URL), or a bucket by a URL that a
 linked gocloud.dev driver knows, such as s3://name?prefix=log/. The command can be
-repeated: it verifies what the target holds and writes only what is missing. A
-target with anything else than a copy of this log is refused.
+repeated: it reads back and verifies all that the target holds, and writes only
+what is missing or damaged. A target with anything else than a copy of this log
+is refused.
 
 A log that is not running is read from its directory (--dir), or from its bare
 store without any key (--store), and nothing in it is changed. One that is
@@ -73,7 +74,7 @@ func runExport(ctx context.Context, config exportConfig, stdout, stderr io.Write
 	defer func() { err = errors.Join(err, closeSource()) }()
 	bar := newProgress(stderr, "exporting", "entries")
 	exporter, err := export.Open(ctx, export.Options{Fetch: fetch, Policy: func() (*checkpoint.Policy, error) { return policy, nil }, Target: config.to,
-		Workers: config.source.workers, Progress: bar.set})
+		Workers: config.source.workers, ReadBack: true, Progress: bar.set})
 	if err != nil {
 		return err
 	}
@@ -86,7 +87,11 @@ func runExport(ctx context.Context, config exportConfig, stdout, stderr io.Write
 	if config.asJSON {
 		return json.NewEncoder(stdout).Encode(report)
 	}
-	fmt.Fprintf(stdout, "%s: copy of size %d, was %d; %s written\n", report.Origin, report.Size, report.From, wiring.Count(report.Objects, "object"))
+	mended := ""
+	if report.Mended > 0 {
+		mended = fmt.Sprintf(", %d of them in the place of what was missing or damaged", report.Mended)
+	}
+	fmt.Fprintf(stdout, "%s: copy of size %d, was %d; %s written%s\n", report.Origin, report.Size, report.From, wiring.Count(report.Objects, "object"), mended)
 	return nil
 }
 
