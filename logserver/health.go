@@ -74,7 +74,7 @@ func (l *Log) stale() error {
 	if age > limit {
 		return fmt.Errorf("the cosignatures of the published checkpoint are %v old: who asks for a fresh one refuses it", age.Round(time.Second))
 	}
-	if _, err := l.publisher.policy.VerifyFresh(l.Witnessed().Note, l.publisher.now(), limit); err != nil {
+	if _, err := l.publisher.policy.Load().VerifyFresh(l.Witnessed().Note, l.publisher.now(), limit); err != nil {
 		return errors.New("cosignatures of the published checkpoint are of the future: who asks for a fresh one refuses it; look at the clocks of the witnesses")
 	}
 	return nil
@@ -84,7 +84,7 @@ func (l *Log) stale() error {
 // newest witnessed checkpoint, by the witnesses' clocks and, unless it differs
 // from all of them, this one; false if the log asks for none, or has none.
 func (l *Log) cosignedAge() (time.Duration, bool) {
-	policy, witnessed := l.publisher.policy, l.Witnessed()
+	policy, witnessed := l.publisher.policy.Load(), l.Witnessed()
 	if policy == nil || witnessed.Note == nil || l.suspended != nil {
 		return 0, false
 	}

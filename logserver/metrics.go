@@ -54,7 +54,7 @@ func newMetrics(l *Log) *metrics {
 			return age.Seconds()
 		}),
 		gauge("fail_open", "1 if checkpoints are published although the witness policy is not satisfied.", func() float64 { return boolMetric(l.opts.FailOpen) }),
-		gauge("quorum_none", "1 if the log asks for no cosignature.", func() float64 { return boolMetric(l.publisher.policy == nil) }),
+		gauge("quorum_none", "1 if the log asks for no cosignature.", func() float64 { return boolMetric(l.publisher.policy.Load() == nil) }),
 		gauge("disk_free_bytes", "Bytes that the log may still fill, +Inf if the file system does not say.", l.space.freeMetric),
 		prometheus.NewCounterFunc(counter("background_errors_total", "Flushes and compactions of the store that failed since the log was opened."),
 			func() float64 { return float64(l.store.faults.background.Load()) }),

@@ -24,8 +24,10 @@ type SignedNote struct {
 // publisher runs the rounds that sign, witness and publish. Its one goroutine
 // owns pending, witnessed, signedWith, missed and due; everybody reads the rest.
 type publisher struct {
-	log    *Log
-	policy *checkpoint.Policy // nil if no cosignature is asked for
+	log *Log
+	// policy is what a witnessed checkpoint satisfies; nil if no cosignature is
+	// asked for. It is replaced by SetPolicy, which never changes whether it is nil.
+	policy atomic.Pointer[checkpoint.Policy]
 	// witnesses has one client for each submission prefix of the policy.
 	witnesses []*witnessClient
 	answers   chan witnessAnswer
@@ -80,24 +82,24 @@ func newPublisher(l *Log, n *notes) (*publisher, error) {
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.signed.Store(&n.signed)
-	p.published.Store(&n.published)
-	p.covered.raise(n.published.Size)
 	p.allowed.raise(n.signed.Size)
 	if policy := l.opts.Policy; policy != nil && !policy.QuorumNone() {
 		if err := checkPolicy(policy, n.signed.Note); err != nil {
 			return nil, err
 		}
-		p.policy = policy
+		p.policy.Store(policy)
 		p.witnesses = newWitnessClients(l, policy, p.answers)
 	}
 	p.witnessed = -1
 	if l.suspended != nil {
 		p.refused.Store(&l.suspended)
-	} else if p.policy == nil {
+	} else if p.policy.Load() == nil {
 		close(p.ready)
-	} else if _, err := p.policy.Verify(n.published.Note); err != nil {
-		return p, p.restoreAccepted()
 	}
+	if !p.satisfies(n.published) {
+		return p, p.restoreAccepted(n.published)
+	}
+	p.serve(n.published)
 	p.confirm(n.published)
 	if n.published.Note != nil {
 		p.witnessed = n.published.Size
@@ -111,25 +113,58 @@ func newPublisher(l *Log, n *notes) (*publisher, error) {
 }
 
 // restoreAccepted finds the newest checkpoint that satisfies the policy when the
-// published one does not: it was published without its quorum, or the policy is
-// another one now.
-func (p *publisher) restoreAccepted() error {
-	p.confirm(SignedNote{})
-	raw, err := p.log.store.last(kindNote)
-	if errors.Is(err, ErrNotFound) {
+// last published one does not: it was published without its quorum, or the policy
+// is another one now. A log that fails closed goes back to serving that one, or
+// none: what it serves satisfies the policy that it has now.
+func (p *publisher) restoreAccepted(published SignedNote) error {
+	accepted, err := p.lastAccepted()
+	if err != nil {
+		return err
+	}
+	p.confirm(accepted)
+	if p.log.opts.FailOpen {
+		p.serve(published)
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	n, err := openNote(p.log.snapshot(), raw, p.log.opts.Origin, p.log.keys.Load().opens)
-	if err != nil {
-		return err
-	}
-	if _, err := p.policy.Verify(n.Note); err == nil {
-		p.confirm(n)
+	p.serve(accepted)
+	if published.Note != nil {
+		p.log.opts.Logger.Warn("the last published checkpoint does not satisfy the witness policy: it is not served",
+			"origin", p.log.opts.Origin, "size", published.Size, "served_size", accepted.Size)
 	}
 	return nil
+}
+
+// lastAccepted returns the newest kept checkpoint if it satisfies the policy; its
+// Note is nil if it does not, or if there is none.
+func (p *publisher) lastAccepted() (SignedNote, error) {
+	raw, err := p.log.store.last(kindNote)
+	if errors.Is(err, ErrNotFound) {
+		return SignedNote{}, nil
+	}
+	if err != nil {
+		return SignedNote{}, err
+	}
+	n, err := openNote(p.log.snapshot(), raw, p.log.opts.Origin, p.log.keys.Load().opens)
+	if err != nil || !p.satisfies(n) {
+		return SignedNote{}, err
+	}
+	return n, nil
+}
+
+// satisfies reports whether a stored note satisfies the policy.
+func (p *publisher) satisfies(n SignedNote) bool {
+	policy := p.policy.Load()
+	if policy == nil {
+		return true
+	}
+	_, err := policy.Verify(n.Note)
+	return err == nil
+}
+
+// serve makes n the published checkpoint.
+func (p *publisher) serve(n SignedNote) {
+	p.published.Store(&n)
+	p.covered.raise(n.Size)
 }
 
 // confirm makes n the newest checkpoint that satisfied the policy.
@@ -165,7 +200,7 @@ func (p *publisher) start() error {
 		p.cancel() // nothing will ever be signed or published
 		return nil
 	}
-	if p.policy == nil && p.target() > p.witnessed {
+	if p.policy.Load() == nil && p.target() > p.witnessed {
 		if err := p.round(); err != nil {
 			return err
 		}
@@ -195,7 +230,7 @@ func (p *publisher) stop(ctx context.Context) {
 // run confirms the last signed head with the witnesses and then runs rounds.
 func (p *publisher) run() {
 	defer p.cancel() // the witness clients end with the rounds
-	if p.policy != nil {
+	if p.policy.Load() != nil {
 		if !p.confirmHead() {
 			return
 		}
@@ -267,7 +302,7 @@ func (p *publisher) wake() {
 // refreshDue returns the channel of the refresh timer, or nil if there are no
 // cosignatures to refresh.
 func (p *publisher) refreshDue(t *time.Timer) <-chan time.Time {
-	if p.policy == nil {
+	if p.policy.Load() == nil {
 		return nil
 	}
 	return t.C

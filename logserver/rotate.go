@@ -118,7 +118,7 @@ func (l *Log) FinishRotation() error {
 			if !old.signed(l.Published().Note) {
 				return nil, invalid("no checkpoint with the signatures of both keys has been published yet: wait for one")
 			}
-			if p := l.publisher.policy; p != nil && !hasKey(p, l.opts.Origin, old.next) {
+			if p := l.publisher.policy.Load(); p != nil && !hasKey(p, l.opts.Origin, old.next) {
 				return nil, invalid("the witness policy has no log line with the new key %q: add it there, and to the policies of witnesses and clients, and restart the log", old.next.vkey)
 			}
 		}

@@ -110,7 +110,7 @@ func (p *publisher) signedByAll() bool {
 // was all made since it began, whatever the clocks say. The clients go on by
 // themselves: what they bring later is kept, but never waited for.
 func (p *publisher) gather(refresh bool) bool {
-	if p.policy == nil {
+	if p.policy.Load() == nil {
 		return true
 	}
 	p.submit()
@@ -135,10 +135,10 @@ func (p *publisher) gather(refresh bool) bool {
 // cosignatures if it is to be a refresh.
 func (p *publisher) satisfied(refresh bool) bool {
 	if refresh {
-		_, err := p.policy.VerifyFresh(p.pending.Note, p.now(), p.log.opts.freshFor())
+		_, err := p.policy.Load().VerifyFresh(p.pending.Note, p.now(), p.log.opts.freshFor())
 		return err == nil
 	}
-	_, err := p.policy.Verify(p.pending.Note)
+	_, err := p.policy.Load().Verify(p.pending.Note)
 	return err == nil
 }
 
@@ -166,7 +166,7 @@ const headGrace = 2 * time.Second
 func (p *publisher) confirmHead() bool {
 	p.pending = *p.signed.Load()
 	silent, unheard := make(map[string]bool), make(map[*witnessClient]bool)
-	for _, w := range p.policy.Witnesses() {
+	for _, w := range p.policy.Load().Witnesses() {
 		silent[w.Name] = true
 	}
 	for _, c := range p.witnesses {
@@ -174,8 +174,8 @@ func (p *publisher) confirmHead() bool {
 	}
 	p.submit()
 	var grace <-chan time.Time
-	for p.policy.CouldSatisfy(silent) || len(unheard) > 0 {
-		if grace == nil && !p.policy.CouldSatisfy(silent) {
+	for p.policy.Load().CouldSatisfy(silent) || len(unheard) > 0 {
+		if grace == nil && !p.policy.Load().CouldSatisfy(silent) {
 			grace = time.After(headGrace)
 		}
 		select {
@@ -196,7 +196,7 @@ func (p *publisher) confirmHead() bool {
 			return false
 		}
 	}
-	if _, err := p.policy.Verify(p.pending.Note); err != nil {
+	if _, err := p.policy.Load().Verify(p.pending.Note); err != nil {
 		return true // the first round gathers the rest
 	}
 	if err := p.publish(true); err != nil {
@@ -270,8 +270,7 @@ func (p *publisher) publish(satisfied bool) error {
 	if err := p.log.write(values); err != nil {
 		return err
 	}
-	p.published.Store(&next)
-	p.covered.raise(next.Size)
+	p.serve(next)
 	if satisfied {
 		p.confirm(next)
 		p.witnessed = next.Size

@@ -118,8 +118,8 @@ func (l *Log) Status() Status {
 	if free := l.space.free(); free != math.MaxUint64 {
 		s.DiskFree = &free
 	}
-	if l.publisher.policy != nil {
-		s.Quorum = l.publisher.policy.Quorum()
+	if l.publisher.policy.Load() != nil {
+		s.Quorum = l.publisher.policy.Load().Quorum()
 	}
 	if l.opts.FailOpen {
 		s.Publication = "fail-open"

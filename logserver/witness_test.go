@@ -302,6 +302,73 @@ func TestSlowWitnessDelaysNobody(t *testing.T) {
 	})
 }
 
+// TestServedSatisfiesThePolicy: a log that fails closed serves only what satisfies
+// the policy that it has now, whatever it published before under another one or
+// without a quorum.
+func TestServedSatisfiesThePolicy(t *testing.T) {
+	t.Parallel()
+	plain := testOptions(vfs.NewMem())
+	a, b := newFakeWitness(t, plain, 11), newFakeWitness(t, plain, 12)
+	one, both := witnessed(t, plain, 1, a), witnessed(t, plain, 2, a, b)
+	one.WitnessTimeout, both.WitnessTimeout = 50*time.Millisecond, 50*time.Millisecond
+	one.FailOpen = true
+	tl := newTestLog(t, one)
+	if err := tl.Ready(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	tl.addN(5)
+	if err := tl.WaitWitnessed(within(t), 5); err != nil {
+		t.Fatal(err)
+	}
+	a.behave(dead)
+	tl.addN(5)
+	if err := tl.Wait(within(t), 10); err != nil {
+		t.Fatal(err)
+	}
+	serves := func(size int64) {
+		t.Helper()
+		pub, status := tl.Published(), 200
+		if size < 0 {
+			size, status = 0, 503
+		}
+		res, body := do(t, Handler(tl.Log), "GET", "/checkpoint", "")
+		if res.StatusCode != status || pub.Size != size || status == 200 && !bytes.Equal(body, pub.Note) {
+			t.Errorf("%s, size %d, want %d and %d:\n%s", res.Status, pub.Size, status, size, body)
+		}
+	}
+	reopen := func(opts Options) {
+		t.Helper()
+		opts.fs = tl.opts.fs
+		tl.reopenWith(opts)
+	}
+	// It goes on serving what it published, as long as it fails open.
+	reopen(one)
+	serves(10)
+	// What nobody cosigned is not served any more, what was witnessed before is.
+	one.FailOpen = false
+	reopen(one)
+	serves(5)
+	if err := tl.Health(); err == nil {
+		t.Error("it is healthy")
+	}
+	// Nothing that was kept satisfies the policy.
+	reopen(both)
+	serves(-1)
+	if res, _ := do(t, Handler(tl.Log), "GET", "/0.tlog-proof", ""); res.StatusCode != 404 {
+		t.Errorf("a proof under nothing: %s", res.Status)
+	}
+	a.behave(nil)
+	tl.mustPublish(10)
+	serves(10)
+	reopen(both)
+	serves(10)
+	// A log that asks nobody serves what it signs.
+	plain.fs = tl.opts.fs
+	reopen(plain)
+	serves(10)
+	tl.check()
+}
+
 func TestFailClosedAndOpen(t *testing.T) {
 	t.Parallel()
 	for _, open := range []bool{false, true} {
