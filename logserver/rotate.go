@@ -119,12 +119,43 @@ func (l *Log) FinishRotation() error {
 				return nil, invalid("no checkpoint with the signatures of both keys has been published yet: wait for one")
 			}
 			if p := l.publisher.policy.Load(); p != nil && !hasKey(p, l.opts.Origin, old.next) {
-				return nil, invalid("the witness policy has no log line with the new key %q: add it there, and to the policies of witnesses and clients, and restart the log", old.next.vkey)
+				return nil, invalid("the witness policy has no log line with the new key %q: add it there, and to the policies of witnesses and clients, and have the log read it again or restart it", old.next.vkey)
 			}
 		}
 		id, err := old.finish(l.Signed().Size)
 		return &keyring{identity: id, current: old.next}, err
 	})
+}
+
+// SetPolicy replaces the witness policy of a running log by one that has other log
+// lines, which is what a rotation of the log key takes. It must accept what the
+// log signs and serves now. One that asks for other witnesses, or for another
+// quorum of them, is refused: they have to be asked first whether they know a
+// newer head, which only opening the log does. After an error, ErrInvalid, the
+// policy is what it was.
+func (l *Log) SetPolicy(policy *checkpoint.Policy) error {
+	l.rotating.Lock() // what signs stays what it is
+	defer l.rotating.Unlock()
+	old, served, keys := l.publisher.policy.Load(), l.Witnessed().Note, l.keys.Load()
+	if policy == nil || policy.QuorumNone() {
+		if old == nil {
+			return nil // neither is asked anything
+		}
+		return invalid("the policy asks for no cosignature, the one before does: restart the log to give witnesses up")
+	}
+	if old == nil || !policy.SameQuorum(old) {
+		return invalid("the policy asks for other cosignatures than the one before: restart the log, which then asks all witnesses whether they know a newer head")
+	}
+	if !hasKey(policy, l.opts.Origin, keys.current) {
+		return invalid("the policy has no log line with the log's key %q", keys.current.vkey)
+	}
+	if served != nil {
+		if _, err := policy.Verify(served); err != nil {
+			return fmt.Errorf("%w: the policy does not accept the checkpoint that is served now: %w", ErrInvalid, err)
+		}
+	}
+	l.publisher.policy.Store(policy)
+	return nil
 }
 
 func hasKey(p *checkpoint.Policy, origin string, s *headSigner) bool {

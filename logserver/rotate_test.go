@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -177,6 +178,89 @@ func TestRotateWithWitness(t *testing.T) {
 	}
 	if tl.Keys()[1].State != KeyNext {
 		t.Error("the rotation has ended")
+	}
+}
+
+// TestSetPolicy: a rotation ends without a restart, under a policy that has the new
+// key beside the old one; any other change is refused.
+func TestSetPolicy(t *testing.T) {
+	opts := testOptions(vfs.NewMem())
+	old, next := vkeyOf(t, opts.Origin, opts.Key), vkeyOf(t, opts.Origin, testKey(5))
+	w := newFakeWitness(t, opts, 21)
+	signer, err := newHeadSigner(opts.Origin, opts.Origin, testKey(5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.log = append(w.log, signer.keys...)
+	opts = witnessed(t, opts, 1, w)
+	tl := newTestLog(t, opts)
+	if err := tl.Ready(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	tl.addN(2)
+	tl.mustPublish(2)
+	if err := tl.BeginRotation(testKey(5)); err != nil {
+		t.Fatal(err)
+	}
+	tl.awaitSigned(old, next)
+	parse := func(text string) *checkpoint.Policy {
+		t.Helper()
+		p, err := checkpoint.ParsePolicy([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	other := newFakeWitness(t, opts, 22)
+	rest := func(w *fakeWitness) string {
+		return fmt.Sprintf("witness %s %s %s\ngroup g 1 %[1]s\nquorum g\n", w.name, w.cosigner.Key().Vkey(), w.server.URL+"/prefix/")
+	}
+	oldLine, nextLine := "log "+old+"\n", "log "+next+"\n"
+	for name, bad := range map[string]*checkpoint.Policy{
+		"none":                       nil,
+		"no cosignatures":            parse(oldLine + nextLine + "quorum none\n"),
+		"another witness":            parse(oldLine + nextLine + rest(other)),
+		"no line for what signs now": parse(nextLine + rest(w)),
+		"another quorum":             parse(oldLine + nextLine + strings.ReplaceAll(rest(w), " g", " h")),
+		"another log's":              parse("log " + vkeyOf(t, "other.example/log", opts.Key) + "\n" + rest(w)),
+	} {
+		if err := tl.SetPolicy(bad); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := tl.FinishRotation(); !errors.Is(err, ErrInvalid) {
+		t.Errorf("finishing after policies that were refused: %v", err)
+	}
+	if err := tl.SetPolicy(parse(oldLine + nextLine + rest(w))); err != nil {
+		t.Fatal(err)
+	}
+	if err := tl.FinishRotation(); err != nil {
+		t.Fatal(err)
+	}
+	if err := tl.SetPolicy(opts.Policy); !errors.Is(err, ErrInvalid) {
+		t.Errorf("going back to the policy without the key: %v", err)
+	}
+	tl.opts.Policy = parse(oldLine + nextLine + rest(w))
+	tl.add(tl.nextEntry())
+	tl.mustPublish(3)
+	tl.awaitSigned(next)
+	if err := tl.SetPolicy(parse(nextLine + rest(w))); err != nil {
+		t.Errorf("giving the old key up: %v", err)
+	}
+	tl.add(tl.nextEntry())
+	tl.mustPublish(4)
+}
+
+// TestSetPolicyWithoutWitnesses: what is asked nothing stays asked nothing.
+func TestSetPolicyWithoutWitnesses(t *testing.T) {
+	opts := testOptions(vfs.NewMem())
+	tl := newTestLog(t, opts)
+	if err := tl.SetPolicy(nil); err != nil {
+		t.Error(err)
+	}
+	w := newFakeWitness(t, opts, 21)
+	if err := tl.SetPolicy(witnessed(t, opts, 1, w).Policy); !errors.Is(err, ErrInvalid) {
+		t.Errorf("witnesses for a log that has none: %v", err)
 	}
 }
 

@@ -34,11 +34,12 @@ func TestMain(m *testing.M) {
 //
 //	serve ARG...                  starts "logserver serve ARG..." and waits until it
 //	                              listens; sets URL and ADDR
+//	hangup REGEXP                 sends it SIGHUP and waits for a line of its log
 //	terminate [KILL]              ends it with SIGTERM (or SIGKILL), waits, and
 //	                              checks the exit status; its log becomes stderr.txt
-//	witness VKEY                  starts a witness that cosigns everything of the log
-//	                              whose vkey is in the file; sets WITNESS_URL and
-//	                              WITNESS_VKEY
+//	witness FILE                  starts a witness that cosigns everything of the log
+//	                              whose vkeys are in the file, which it reads each
+//	                              time; sets WITNESS_URL and WITNESS_VKEY
 //	http METHOD PATH STATUS [FILE]  sends FILE; the answer becomes stdout
 //	header NAME VALUE             checks a header of the last answer
 //	add FIRST N                   adds entries "entry FIRST" to "entry FIRST+N-1" and
@@ -54,6 +55,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"serve":     serveCmd,
 			"terminate": terminateCmd,
+			"hangup":    hangupCmd,
 			"witness":   witnessCmd,
 			"http":      httpCmd,
 			"header":    headerCmd,
@@ -76,6 +78,7 @@ func TestScripts(t *testing.T) {
 type state struct {
 	cmd    *exec.Cmd
 	stderr chan []byte // receives all of it when the process has ended
+	lines  chan string // receives each line of its log, as long as there is room
 	header http.Header // of the last answer
 }
 
@@ -98,16 +101,21 @@ func serveCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(cmd.Start())
 	ts.Defer(func() { cmd.Process.Kill() })
 
-	all, address := make(chan []byte, 1), make(chan string, 1)
-	s.cmd, s.stderr = cmd, all
+	all, address, lines := make(chan []byte, 1), make(chan string, 1), make(chan string, 1000)
+	s.cmd, s.stderr, s.lines = cmd, all, lines
 	go func() {
 		var log bytes.Buffer
 		for scanner := bufio.NewScanner(io.TeeReader(pipe, &log)); scanner.Scan(); {
 			if addr, ok := strings.CutPrefix(scanner.Text(), "listening addr="); ok {
 				address <- addr
 			}
+			select {
+			case lines <- scanner.Text():
+			default:
+			}
 		}
 		close(address)
+		close(lines)
 		all <- log.Bytes()
 	}()
 	addr, ok := <-address
@@ -116,6 +124,18 @@ func serveCmd(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	ts.Setenv("URL", "http://"+addr)
 	ts.Setenv("ADDR", addr)
+}
+
+func hangupCmd(ts *testscript.TestScript, _ bool, args []string) {
+	s := running(ts)
+	want := regexp.MustCompile(args[0])
+	ts.Check(s.cmd.Process.Signal(syscall.SIGHUP))
+	for line := range s.lines {
+		if want.MatchString(line) {
+			return
+		}
+	}
+	ts.Fatalf("no line of the log matches %s", want)
 }
 
 func terminateCmd(ts *testscript.TestScript, _ bool, args []string) {
@@ -135,8 +155,7 @@ func terminateCmd(ts *testscript.TestScript, _ bool, args []string) {
 
 // witnessCmd starts a witness that checks no consistency.
 func witnessCmd(ts *testscript.TestScript, _ bool, args []string) {
-	vkey, err := checkpoint.ParseVkey(strings.TrimSpace(ts.ReadFile(args[0])))
-	ts.Check(err)
+	file := ts.MkAbs(args[0])
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
 	cosigner, err := checkpoint.NewEd25519Cosigner("witness.example/w", key)
 	ts.Check(err)
@@ -150,7 +169,12 @@ func witnessCmd(ts *testscript.TestScript, _ bool, args []string) {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		c, err := checkpoint.Open(request.Checkpoint, vkey.Name(), []note.Verifier{vkey})
+		origin, keys, err := readVkeys(file)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		c, err := checkpoint.Open(request.Checkpoint, origin, keys)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusForbidden)
 			return
@@ -165,6 +189,22 @@ func witnessCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(server.Close)
 	ts.Setenv("WITNESS_URL", server.URL)
 	ts.Setenv("WITNESS_VKEY", cosigner.Key().Vkey())
+}
+
+// readVkeys reads the keys of a log, one a line.
+func readVkeys(file string) (origin string, keys []note.Verifier, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", nil, err
+	}
+	for _, line := range strings.Fields(string(text)) {
+		key, err := checkpoint.ParseVkey(line)
+		if err != nil {
+			return "", nil, err
+		}
+		origin, keys = key.Name(), append(keys, key)
+	}
+	return origin, keys, nil
 }
 
 func request(ts *testscript.TestScript, method, path, body string) (status int, answer []byte) {

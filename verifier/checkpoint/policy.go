@@ -121,6 +121,16 @@ func (p *Policy) CouldSatisfy(names map[string]bool) bool {
 	return done[p.quorum]
 }
 
+// SameQuorum reports whether another policy asks for the same: a quorum of the same
+// name over the same groups, of the same witnesses at the same URLs, in the same
+// order. The two differ in log lines at most.
+func (p *Policy) SameQuorum(other *Policy) bool {
+	sameWitness := func(a, b Witness) bool { return a.Name == b.Name && a.Vkey == b.Vkey && a.URL == b.URL }
+	sameGroup := func(a, b group) bool { return a.name == b.name && a.k == b.k && slices.Equal(a.members, b.members) }
+	return p.quorum == other.quorum && slices.EqualFunc(p.witnesses, other.witnesses, sameWitness) &&
+		slices.EqualFunc(p.groups, other.groups, sameGroup)
+}
+
 // Cosignature is a valid cosignature by a witness of the policy.
 type Cosignature struct {
 	Witness   string // name of the witness in the policy

@@ -101,7 +101,10 @@ func serveCommand() *cobra.Command {
 With a policy file (c2sp.org/tlog-policy) each witness line needs the witness's
 submission prefix as its URL, and a checkpoint is published when the witnesses
 satisfy the quorum. Before it signs anything the log asks them whether they know
-a head that its store does not.
+a head that its store does not. A hangup signal (SIGHUP) has the policy file read
+again, for the log lines that a rotation of the log key takes. If it is not valid
+or asks for other cosignatures, which takes a restart, the process says so and
+goes on with what it had.
 
 The log, one JSON object a line, goes to standard error, after a line
 "listening addr=HOST:PORT" once requests are answered. On SIGTERM, what was

@@ -93,8 +93,8 @@ the new one in between:
     logserver rotate-key abort --dir D    or: the new one signs no more
 
 After begin, D/vkey has both verifier keys, the old one first. Add a log line with
-the new one to every policy (the server's own, witnesses', clients'), restart the
-server, and only then finish. Take a new backup after that: a restored store that
+the new one to every policy (the server's own, witnesses', clients'), have the
+server read its own again with a hangup signal (SIGHUP), and only then finish. Take a new backup after that: a restored store that
 does not know the new key must be led through the same steps before it can catch
 up.
 

@@ -7,6 +7,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/tallystick/tallystick/cmd/internal/control"
 	"github.com/tallystick/tallystick/cmd/internal/wiring"
@@ -22,7 +25,7 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) error {
 		return err
 	}
 	for {
-		address, err := serveLog(ctx, config, options, stderr)
+		address, err := serveLog(ctx, config, &options, stderr)
 		if err != nil || address == "" {
 			return err
 		}
@@ -31,9 +34,10 @@ func serve(ctx context.Context, config serveConfig, stderr io.Writer) error {
 }
 
 // serveLog runs a log until ctx ends, or until it has to be opened anew: then it
-// returns the address that it listened on.
-func serveLog(ctx context.Context, config serveConfig, options logserver.Options, stderr io.Writer) (address string, err error) {
-	log, err := logserver.Open(options)
+// returns the address that it listened on. The policy in the options is replaced
+// when it is read again.
+func serveLog(ctx context.Context, config serveConfig, options *logserver.Options, stderr io.Writer) (address string, err error) {
+	log, err := logserver.Open(*options)
 	if err != nil {
 		return "", err
 	}
@@ -68,6 +72,9 @@ func serveLog(ctx context.Context, config serveConfig, options logserver.Options
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 	}
+	if config.policy != "" {
+		defer reloading(log, config.policy, options)()
+	}
 	ln, err := listen(config, readOnly, logger, stderr)
 	if err != nil {
 		return "", err
@@ -83,6 +90,40 @@ func serveLog(ctx context.Context, config serveConfig, options logserver.Options
 		address = ""
 	}
 	return address, err
+}
+
+// reloading reads the policy again whenever a hangup signal comes, until the
+// function that it returns is called. One that is not valid, or that a running log
+// cannot change to, leaves the one before in place.
+func reloading(log *logserver.Log, file string, options *logserver.Options) (stop func()) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	stopping, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-hangup:
+			case <-stopping:
+				return
+			}
+			policy, err := wiring.ReadPolicy(file)
+			if err == nil {
+				err = log.SetPolicy(policy)
+			}
+			if err != nil {
+				options.Logger.Error("policy not taken: the one before stays", "file", file, "err", err)
+				continue
+			}
+			options.Policy = policy
+			options.Logger.Info("policy taken", "file", file)
+		}
+	}()
+	return func() {
+		signal.Stop(hangup)
+		close(stopping)
+		<-ended
+	}
 }
 
 // listen listens and tells where. On a full disk that need not be in a file.
