@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -440,4 +441,36 @@ func (m mute) RoundTrip(req *http.Request) (*http.Response, error) {
 		w.CloseWithError(req.Context().Err())
 	}()
 	return &http.Response{StatusCode: 200, Body: r, Request: req}, nil
+}
+
+// TestBuckets: every time is in the one bucket that it belongs to.
+func TestBuckets(t *testing.T) {
+	h := newHistogram()
+	if got := newBuckets(h); got == nil || len(got) != 0 {
+		t.Errorf("buckets of nothing: %v", got)
+	}
+	for _, d := range []time.Duration{0, 3 * time.Microsecond, 5 * time.Microsecond, 6 * time.Microsecond, 20 * time.Microsecond, 900 * time.Microsecond} {
+		record(h, d)
+	}
+	want := []Bucket{{0, 0.001, 1}, {0.001, 0.002, 0}, {0.002, 0.005, 2}, {0.005, 0.01, 1}, {0.01, 0.02, 1}, {0.02, 0.05, 0},
+		{0.05, 0.1, 0}, {0.1, 0.2, 0}, {0.2, 0.5, 0}, {0.5, 1, 1}}
+	if got := newBuckets(h); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	h = newHistogram()
+	var n int64
+	for d := time.Microsecond; d < 2*maxLatency; d = d*11/10 + time.Microsecond {
+		record(h, d)
+		n++
+	}
+	last := 0.0
+	for i, b := range newBuckets(h) {
+		if i > 0 && b.Over != last || b.To <= b.Over {
+			t.Errorf("bucket %d: %+v", i, b)
+		}
+		last, n = b.To, n-b.Count
+	}
+	if n != 0 || last != 5e6 {
+		t.Errorf("%d times are in no bucket; the last ends at %g ms", n, last)
+	}
 }

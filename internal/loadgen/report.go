@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,11 +92,55 @@ type Latency struct {
 	P99  float64 `json:"p99_ms"`
 	P999 float64 `json:"p999_ms"`
 	Max  float64 `json:"max_ms"`
+	// Buckets counts the times, from the shortest to the longest, in steps of 1, 2,
+	// 5, 10 and so on. They follow one another, empty ones in between included.
+	Buckets []Bucket `json:"histogram"`
+}
+
+// Bucket counts the times longer than Over and at most To, in milliseconds.
+type Bucket struct {
+	Over  float64 `json:"over_ms"`
+	To    float64 `json:"to_ms"`
+	Count int64   `json:"count"`
 }
 
 func newLatency(h *hdrhistogram.Histogram) Latency {
 	at := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1000 }
-	return Latency{Mean: h.Mean() / 1000, P50: at(50), P90: at(90), P99: at(99), P999: at(99.9), Max: float64(h.Max()) / 1000}
+	return Latency{Mean: h.Mean() / 1000, P50: at(50), P90: at(90), P99: at(99), P999: at(99.9), Max: float64(h.Max()) / 1000, Buckets: newBuckets(h)}
+}
+
+// newBuckets sums a histogram up.
+func newBuckets(h *hdrhistogram.Histogram) []Bucket {
+	buckets := []Bucket{}
+	over, to := int64(0), int64(1) // microseconds, as in the histogram
+	next := func() {
+		over = to
+		if strings.HasPrefix(strconv.FormatInt(to, 10), "2") {
+			to = to / 2 * 5
+		} else {
+			to *= 2
+		}
+	}
+	for _, bar := range h.Distribution() {
+		if bar.Count == 0 {
+			continue
+		}
+		for bar.From > to {
+			next()
+			if len(buckets) > 0 {
+				buckets = append(buckets, newBucket(over, to))
+			}
+		}
+		if len(buckets) == 0 {
+			buckets = append(buckets, newBucket(over, to))
+		}
+		buckets[len(buckets)-1].Count += bar.Count
+	}
+	return buckets
+}
+
+func newBucket(over, to int64) Bucket {
+	return Bucket{Over: float64(over) / 1000, To: float64(to) / 1000}
 }
 
 // Report is what a load has shown, so far or in the end. Counts are entries.

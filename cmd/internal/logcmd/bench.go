@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,7 +47,8 @@ a stall is charged for everything that it delayed. Without --rate every
 connection sends as fast as the log answers. What the log refuses as busy (503)
 is counted as pushback and not sent again.
 
-On a terminal the figures are shown while they change. The exit code is not 0
+The report has percentiles and a histogram of the latencies, whose bars are
+logarithmic. On a terminal the figures are shown while they change. The exit code is not 0
 when anything that the log acknowledged cannot be verified, or when it
 acknowledged nothing; slowness and pushback are no errors.`,
 		Example: `  logserver bench --url http://127.0.0.1:8400 --vkey "$(cat d/vkey)" --rate 20000 --duration 30s
@@ -192,6 +195,7 @@ func printBench(w io.Writer, r *loadgen.Report) {
 	}{{"latency", r.Latency}, {"service time", r.Service}} {
 		fmt.Fprintf(w, "%-13s p50 %s, p90 %s, p99 %s, p99.9 %s, max %s\n", l.name, ms(l.P50), ms(l.P90), ms(l.P99), ms(l.P999), ms(l.Max))
 	}
+	printHistogram(w, r.Latency.Buckets)
 	if r.LateMessages > 0 {
 		fmt.Fprintf(w, "late          %d messages waited for a connection\n", r.LateMessages)
 	}
@@ -201,5 +205,21 @@ func printBench(w io.Writer, r *loadgen.Report) {
 			fmt.Fprintf(w, "; %d refused and %d unknown ones are there too", v.RefusedPresent, v.UnknownPresent)
 		}
 		fmt.Fprintln(w)
+	}
+}
+
+// barWidth is how long the longest bar of a histogram is.
+const barWidth = 40
+
+// printHistogram writes how many latencies there were of which length. The bars
+// are logarithmic: what is rare is what one looks for.
+func printHistogram(w io.Writer, buckets []loadgen.Bucket) {
+	most := int64(0)
+	for _, b := range buckets {
+		most = max(most, b.Count)
+	}
+	for _, b := range buckets {
+		n := math.Ceil(barWidth * math.Log1p(float64(b.Count)) / math.Log1p(float64(most)))
+		fmt.Fprintf(w, "%14s %12d %s\n", "≤ "+strconv.FormatFloat(b.To, 'f', -1, 64)+" ms", b.Count, strings.Repeat("#", int(n)))
 	}
 }
