@@ -284,14 +284,12 @@ func (b *bench) storeOptions() (string, error) {
 	return dir + "/store", b.initLog(dir)
 }
 
-// lone measures one caller of an idle log against a bare sync commit, after it
-// has shown that everybody syncs before answering.
+// lone measures one caller of an idle log against a bare sync commit.
 func (b *bench) lone() error {
 	options, err := b.storeOptions()
 	if err != nil {
 		return err
 	}
-	b.syncs(options)
 	for range b.rounds() {
 		for _, engine := range []string{engineLog, enginePebble} {
 			r, err := b.appendTo(job{Role: roleLone, Engine: engine, Options: options, Shape: b.shape, Warm: b.warm() / 3, Measure: b.window()})

@@ -34,22 +34,24 @@ type bench struct {
 type group struct {
 	rows []string
 	run  func(*bench) error
+	// appends are the sides that it has append: they are shown to sync first.
+	appends []string
 }
 
 // groups in the order in which they run. The large log comes last: it leaves
 // gigabytes to write back.
 var groups = []group{
-	{[]string{rowLone}, (*bench).lone},
-	{[]string{rowSingle, rowBatch, rowBatchPebble, rowBatchLarge, rowDedup, rowDedupRatio}, (*bench).appends},
-	{[]string{rowAdd, rowAddEmpty}, (*bench).adds},
-	{[]string{rowAddBatch, rowAddStream}, (*bench).messages},
-	{[]string{rowLatency50, rowLatency99}, (*bench).latency},
-	{[]string{rowProof, rowProof99}, (*bench).proofs},
-	{[]string{rowTiles, rowTilesMemory}, (*bench).tiles},
-	{[]string{rowVerify, rowVerifyAllocs}, (*bench).verification},
-	{[]string{rowBytesLarge, rowBytesLone}, (*bench).written},
+	{[]string{rowLone}, (*bench).lone, inProcess},
+	{[]string{rowSingle, rowBatch, rowBatchPebble, rowBatchLarge, rowDedup, rowDedupRatio}, (*bench).appends, inProcess},
+	{[]string{rowAdd, rowAddEmpty}, (*bench).adds, overHTTP},
+	{[]string{rowAddBatch, rowAddStream}, (*bench).messages, overHTTP},
+	{[]string{rowLatency50, rowLatency99}, (*bench).latency, overHTTP},
+	{[]string{rowProof, rowProof99}, (*bench).proofs, overHTTP},
+	{[]string{rowTiles, rowTilesMemory}, (*bench).tiles, nil},
+	{[]string{rowVerify, rowVerifyAllocs}, (*bench).verification, nil},
+	{[]string{rowBytesLarge, rowBytesLone}, (*bench).written, inProcess},
 	{[]string{rowDisk, rowMemory, rowStartClean, rowStartKilled, rowSignClean, rowSignKilled,
-		rowGrown, rowGrownBatch, rowInclusionHot, rowInclusionCold}, (*bench).large},
+		rowGrown, rowGrownBatch, rowInclusionHot, rowInclusionCold}, (*bench).large, inProcess},
 }
 
 // rounds is how often each side is measured.
@@ -140,6 +142,7 @@ func (b *bench) wanted() []row {
 // measure runs the groups that have a wanted row. An error is the outcome of
 // the group's rows that have none.
 func (b *bench) measure() {
+	b.syncs()
 	for _, g := range groups {
 		var names []string
 		for _, name := range g.rows {

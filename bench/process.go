@@ -167,21 +167,30 @@ func (b *bench) initLog(dir string) error {
 }
 
 // serveLog starts the logserver binary and waits until it answers.
-func (b *bench) serveLog(dir string) (*server, error) {
-	return b.serveBinary(dir, func(addr string) *exec.Cmd {
+func (b *bench) serveLog(dir string) (*server, error) { return b.serveBinary(dir, b.logCommand(dir)) }
+
+// logCommand says how to start the logserver binary on an address.
+func (b *bench) logCommand(dir string) func(addr string) *exec.Cmd {
+	return func(addr string) *exec.Cmd {
 		return exec.CommandContext(b.ctx, b.logserver, "serve", "--dir", dir, "--listen", addr)
-	})
+	}
 }
 
 // serveTessera starts Tessera's conformance server and waits until it answers.
 func (b *bench) serveTessera(dir string) (*server, error) {
-	key, err := tesseraKey(dir)
+	command, err := b.tesseraCommand(dir)
 	if err != nil {
 		return nil, err
 	}
-	return b.serveBinary(dir, func(addr string) *exec.Cmd {
+	return b.serveBinary(dir, command)
+}
+
+// tesseraCommand says how to start Tessera's conformance server on an address.
+func (b *bench) tesseraCommand(dir string) (func(addr string) *exec.Cmd, error) {
+	key, err := tesseraKey(dir)
+	return func(addr string) *exec.Cmd {
 		return exec.CommandContext(b.ctx, b.tessera, "--storage_dir", dir, "--listen", addr, "--private_key", key)
-	})
+	}, err
 }
 
 // serveBinary starts a server on a free port and waits until it has a

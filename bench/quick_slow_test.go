@@ -52,18 +52,22 @@ func TestQuick(t *testing.T) {
 			if err := json.Unmarshal(text, &got); err != nil {
 				t.Fatal(err)
 			}
-			want := 0
+			want := map[string]row{}
 			for _, r := range rows {
 				if shape == "-openings=false" || !r.plainOnly {
-					want++
+					want[r.name] = r
 				}
 			}
-			if len(got) != want {
-				t.Errorf("%d rows, want %d", len(got), want)
+			if len(got) != len(want) {
+				t.Errorf("%d rows, want %d", len(got), len(want))
 			}
 			for _, r := range got {
-				if r.Ours == nil {
+				row, ok := want[r.Name]
+				switch {
+				case !ok || r.Ours == nil:
 					t.Errorf("%s has no figure", r.Name)
+				case (r.Peer != nil) != (row.peer != ""), r.Peer != nil && *r.Peer != 0 && (r.Ratio == nil || *r.Ratio != *r.Ours / *r.Peer):
+					t.Errorf("%s against %q: %v and ratio %v", r.Name, row.peer, r.Peer, r.Ratio)
 				}
 			}
 		})

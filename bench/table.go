@@ -164,9 +164,11 @@ func thousands(digits string) string {
 	return digits
 }
 
-// jsonRow is a row as readers of the file know it. Ratio is null where floor
-// and aim are in the unit of ours: then ours is to be compared with them. Unit
-// ends in "(less is better)" where it is.
+// jsonRow is a row as readers of the file know it. Ratio is ours to peer, of the
+// medians, and null where there is no peer. Floor and aim are bounds of it in the
+// rows whose bounds the table prints with a ×; in the others, those of a latency or
+// of bytes among them, they are in the unit of ours and bounds of that. Unit ends in
+// "(less is better)" where it is.
 type jsonRow struct {
 	Name  string   `json:"name"`
 	Ours  *float64 `json:"ours"`
@@ -194,7 +196,7 @@ func (b *bench) writeJSON(path string) error {
 		if len(o.peer) > 0 {
 			j.Peer = new(o.peer.median())
 		}
-		if ratio, ok := o.ratio(); ok && r.relative {
+		if ratio, ok := o.ratio(); ok {
 			j.Ratio = &ratio
 		}
 		j.Floor, j.Aim = r.bounds(b.shape)

@@ -95,7 +95,7 @@ func TestWriteJSON(t *testing.T) {
 	want := []map[string]any{
 		{"name": rowSingle, "ours": 300.0, "peer": 100.0, "ratio": 3.0, "floor": 2.2, "aim": 3.5, "unit": "entries/s"},
 		{"name": rowAddStream, "ours": nil, "peer": nil, "ratio": nil, "floor": 300000.0, "aim": 450000.0, "unit": "entries/s"},
-		{"name": rowLatency50, "ours": 5.0, "peer": 50.0, "ratio": nil, "floor": 2.0, "aim": 1.0, "unit": "ms (less is better)"},
+		{"name": rowLatency50, "ours": 5.0, "peer": 50.0, "ratio": 0.1, "floor": 2.0, "aim": 1.0, "unit": "ms (less is better)"},
 	}
 	if len(got) != len(want) {
 		t.Fatalf("%d rows, want %d", len(got), len(want))
@@ -161,5 +161,40 @@ func TestPercentile(t *testing.T) {
 	}
 	if percentile(nil, 50) != 0 {
 		t.Error("percentile of nothing")
+	}
+}
+
+// TestSynced: whoever appends for a row that is wanted is shown to sync.
+func TestSynced(t *testing.T) {
+	for pattern, want := range map[string][]string{
+		"":                  {engineLog, engineTessera, enginePebble, logServer, tesseraServer},
+		"^POST /add":        {logServer, tesseraServer},
+		"idle log":          {engineLog, engineTessera, enginePebble},
+		"at 10 M$":          {engineLog, engineTessera, enginePebble},
+		"^full tiles":       nil,
+		"proof verificatio": nil,
+	} {
+		b := &bench{only: regexp.MustCompile(pattern), shape: plain}
+		if got := b.synced(); !slices.Equal(got, want) {
+			t.Errorf("%q: %v, want %v", pattern, got, want)
+		}
+	}
+}
+
+func TestEnded(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "trace")
+	trace := "12 fsync(3) = 0\n123 +++ exited with 0 +++\n12 openat(AT_FDCWD, \"x\", O_RDWR|O_SYNC) = 4\n12 +++ killed by SIGTERM +++\n"
+	if err := os.WriteFile(file, []byte(trace), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ended(file, 12)
+	if err != nil || got != trace {
+		t.Errorf("%q, %v", got, err)
+	}
+	if calls, files := countSyncs(got); calls != 1 || files != 1 {
+		t.Errorf("%d syncs, %d files", calls, files)
+	}
+	if _, err := ended(file+"-none", 12); err == nil {
+		t.Error("no trace is no error")
 	}
 }
