@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -23,9 +24,11 @@ const (
 	// workerThreads is how many threads of a worker run Go code at a time: one
 	// for the guest, one for the collector and for noticing a cancel.
 	workerThreads = 2
-	// workerNice is added to a worker's priority, so that the processes around it
-	// answer while guests compute.
+	// workerNice is how much nicer a worker is than its pool's process, so that the
+	// processes around it answer while guests compute.
 	workerNice = 5
+	// nicest is the lowest priority that there is.
+	nicest = 19
 )
 
 // selfPath is this binary, also after it was replaced on disk.
@@ -55,19 +58,58 @@ func confineAndExec(name string, compiler bool) error {
 	}{
 		{"parent death signal", unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)},
 		{"no new privileges", unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)},
-		{"closing descriptors", unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)},
-		{"priority", unix.Setpriority(unix.PRIO_PROCESS, 0, workerNice)},
+		{"closing descriptors", inheritNothing()},
 	} {
 		if step.err != nil {
 			return fmt.Errorf("%s: %w", step.what, step.err)
 		}
 	}
+	beNicer()
 	// Where the system has no Landlock the worker lives on, and says so.
 	if confineFiles(compiler) == nil {
 		name += filesSuffix
 	}
 	return syscall.Exec(selfPath, []string{name}, nil)
 }
+
+// inheritNothing has every descriptor but the standard streams closed when this
+// thread executes. Linux before 5.11 has no call for that, and a filter around
+// this process may not know it; then they are marked one by one. Nothing else in
+// this process opens any that would be inherited. The second stage looks again.
+func inheritNothing() error {
+	const first = 3
+	if unix.CloseRange(first, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return nil
+	}
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		fd, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			return err
+		}
+		if fd >= first {
+			unix.CloseOnExec(fd) // of the directory itself this fails, as it is closed by now
+		}
+	}
+	return nil
+}
+
+// beNicer lowers this thread's priority. That is for the sake of others and
+// confines nothing: where it is forbidden the worker lives on with the one it has.
+func beNicer() {
+	own, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	if err == nil {
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, niceOf(own))
+	}
+}
+
+// niceOf is the niceness of a worker whose first stage has a priority, as the
+// system call gives it: from 40, for -20, to 1, for 19. To set an absolute one
+// might ask for more than the process has, which few may.
+func niceOf(priority int) int { return min(20-priority+workerNice, nicest) }
 
 // confine restricts this process, a worker that came through confineAndExec,
 // and reports what holds. A restriction that the system does not accept is
