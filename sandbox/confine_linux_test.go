@@ -53,7 +53,7 @@ func TestWorkerConfinement(t *testing.T) {
 		t.Errorf("command line is %q", args)
 	}
 	cwd, err := os.Readlink(proc + "cwd")
-	if err != nil || filepath.Base(filepath.Dir(cwd)) != filepath.Base(p.dir) {
+	if err != nil || filepath.Base(filepath.Dir(cwd)) != filepath.Base(p.dir.path) {
 		t.Errorf("working directory is %q, %v", cwd, err)
 	}
 	fds, err := os.ReadDir(proc + "fd")

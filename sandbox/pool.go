@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// poolPrefix begins the names of pools' directories, in that for temporary files.
+const poolPrefix = "tallystick-pool-"
+
 // Defaults of [PoolConfig].
 const (
 	// DefaultWorkerMemory leaves room for the largest guest memory while it grows
@@ -67,7 +70,7 @@ type PoolConfig struct {
 type Pool struct {
 	config   PoolConfig
 	worker   workerConfig
-	dir      string // of this pool: a directory for each worker
+	dir      poolDir // with a directory for each worker
 	command  func(name, dir string) (*exec.Cmd, error)
 	programs *programs
 
@@ -94,7 +97,7 @@ func newPool(config PoolConfig, command func(name, dir string) (*exec.Cmd, error
 	if err := privateDir(config.CacheDir); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "tallystick-sandbox-")
+	dir, err := makePoolDir(os.TempDir())
 	if err != nil {
 		return nil, engineFault("making the workers' directory: %w", err)
 	}
@@ -285,7 +288,7 @@ func (p *Pool) Close() error {
 		p.idle = nil
 		close(p.starts)
 		p.spawned.Wait()
-		if err = os.RemoveAll(p.dir); err != nil {
+		if err = p.dir.remove(); err != nil {
 			err = fmt.Errorf("removing the workers' directory: %w", err)
 		}
 	})

@@ -154,7 +154,7 @@ func testPool(t *testing.T, config PoolConfig) *Pool {
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
-		if _, err := os.Stat(p.dir); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(p.dir.path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("workers' directory after Close: %v", err)
 		}
 	})

@@ -43,7 +43,7 @@ type programs struct {
 func newPrograms(p *Pool) (*programs, error) {
 	dir := p.config.CacheDir
 	if dir == "" || p.config.Interpreter { // validated programs are of no use to who compiles
-		dir = filepath.Join(p.dir, "programs")
+		dir = filepath.Join(p.dir.path, "programs")
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return nil, engineFault("making the compilation cache: %w", err)
 		}

@@ -75,7 +75,7 @@ func (p *Pool) start(ctx context.Context, name string) (*child, error) {
 	}
 	p.mu.Lock()
 	p.started++
-	dir := filepath.Join(p.dir, strconv.Itoa(p.started))
+	dir := filepath.Join(p.dir.path, strconv.Itoa(p.started))
 	p.mu.Unlock()
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, engineFault("making a worker's directory: %w", err)
