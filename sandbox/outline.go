@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -62,12 +61,9 @@ func outlineOf(rewritten []byte) ([]byte, error) {
 		return nil, engineFault("outlining: the rewritten module lacks %q", rewrite.GasGlobal)
 	}
 	code := outlineSection(len(m.Bodies), gas.Index)
-	out, rest := append([]byte(wasm.Header), digestSection(rewritten)...), rewritten[len(wasm.Header):]
-	for len(rest) > 0 {
-		size, n := binary.Uvarint(rest[1:]) // decoded above, so it is well formed
-		section := rest[:1+n+int(size)]
-		rest = rest[len(section):]
-		if section[0] == wasm.SectionCode {
+	out := append([]byte(wasm.Header), digestSection(rewritten)...)
+	for id, section := range wasm.Sections(rewritten) {
+		if id == wasm.SectionCode {
 			section = code
 		}
 		out = append(out, section...)

@@ -11,6 +11,7 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/tallystick/tallystick/sandbox/rewrite"
+	"github.com/tallystick/tallystick/sandbox/wasm"
 )
 
 // A programKey is all that decides the compiled form of a module.
@@ -85,7 +86,11 @@ func (e *Engine) compileWith(ctx context.Context, a *admitted, cacheDir string) 
 			return nil, err
 		}
 	}
-	if p.module, err = p.runtime.CompileModule(ctx, a.code); err != nil {
+	code := a.code
+	if !key.metered { // what the rewriter made has none, and that of an outline counts
+		code = wasm.WithoutCustom(code)
+	}
+	if p.module, err = p.runtime.CompileModule(ctx, code); err != nil {
 		p.close()
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/tetratelabs/wazero"
 
 	"github.com/tallystick/tallystick/sandbox/rewrite"
+	"github.com/tallystick/tallystick/sandbox/wasm"
 )
 
 // Rewriter and CostTable are the versions of the rewriter and of its table of
@@ -72,12 +73,15 @@ func (e *Engine) keepValid(ctx context.Context, a *admitted, original []byte) (*
 	return p, e.remember(p)
 }
 
-// validate says what is wrong with a module. The interpreter shares the
-// compiler's validator and needs nothing of the machine.
+// validate says what is wrong with a module that was admitted. The interpreter
+// shares the compiler's validator and needs nothing of the machine. Custom
+// sections mean nothing and are not shown to the engine, which would refuse names
+// that it cannot read.
 func validate(ctx context.Context, module []byte) error {
-	r := wazero.NewRuntimeWithConfig(context.Background(), wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(features))
+	config := wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(features).WithDebugInfoEnabled(false)
+	r := wazero.NewRuntimeWithConfig(context.Background(), config)
 	defer r.Close(context.Background())
-	_, err := r.CompileModule(ctx, module)
+	_, err := r.CompileModule(ctx, wasm.WithoutCustom(module))
 	return err
 }
 
