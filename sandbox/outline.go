@@ -106,11 +106,14 @@ func (e *Engine) nameOutline(ctx context.Context, a *admitted, dir string) error
 	return nil
 }
 
+// stored reports whether the engine looks for native code anywhere.
+func (e *Engine) stored() bool { return e.config.CacheDir != "" && !e.config.Interpreter }
+
 // keepStored makes a program of the native code that the cache directory has for
 // its outline, or for its code if it has none. Without that it returns an error
 // that wraps errNotStored; it never compiles.
 func (e *Engine) keepStored(a *admitted) (*program, error) {
-	if e.config.CacheDir == "" || e.config.Interpreter {
+	if !e.stored() {
 		return nil, errNotStored
 	}
 	if len(a.outline) > 0 {

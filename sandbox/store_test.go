@@ -177,12 +177,21 @@ func TestStoredUnmetered(t *testing.T) {
 
 // TestNativeCodeOfAnotherMachine has the store keep native code under a name for
 // which no engine here looks, as that of another processor has. The worker then
-// compiles, and the program is made anew; the log says why.
+// compiles, and the program is made anew; the log says why. So it is with a module
+// of so many functions that it has no outline.
 func TestNativeCodeOfAnotherMachine(t *testing.T) {
+	t.Run("outlined", func(t *testing.T) { nativeCodeOfAnotherMachine(t, true) })
+	t.Run("whole", func(t *testing.T) { nativeCodeOfAnotherMachine(t, false) })
+}
+
+func nativeCodeOfAnotherMachine(t *testing.T, outlined bool) {
 	var log bytes.Buffer
 	p := testPool(t, PoolConfig{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	needFiles(t, p)
 	job := metered(newJob(counter(10)), 1_000_000, 10)
+	if !outlined {
+		p.programs.maxOutlined = 0
+	}
 	makeForAnother(t, p, job)
 	for i := range 2 {
 		before := p.pids()
@@ -207,7 +216,11 @@ func TestNativeCodeOfAnotherMachine(t *testing.T) {
 // processor.
 func makeForAnother(t *testing.T, p *Pool, job Job) {
 	t.Helper()
-	other := makeStored(t, p.programs.store, forStore(t, job))
+	a := forStore(t, job)
+	if p.programs.maxOutlined == 0 {
+		a.outline = nil
+	}
+	other := makeStored(t, p.programs.store, a)
 	other.native.Name = other.native.Name[:len(other.native.Name)-64] + strings.Repeat("0", 64)
 	p.programs.known[job.key()] = other
 }

@@ -238,7 +238,9 @@ func (w *worker) load(ctx context.Context, key programKey) (*program, error) {
 	if missing == nil {
 		return p, nil
 	}
-	if len(a.outline) > 0 {
+	// What was sent whole is asked for again where native code was to be found: so
+	// the pool hears that it is of no use, and has it made anew.
+	if len(a.outline) > 0 || w.engine.stored() {
 		if a, _, err = w.need(frameNeedWhole, []byte(clip(missing.Error())), key); err != nil {
 			return nil, err
 		}
