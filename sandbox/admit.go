@@ -22,6 +22,10 @@ const (
 	// MaxCompileWork bounds the estimate of Admission.CompileWork: seconds of
 	// compiling at most. Go commands are at 2 to 6 million.
 	MaxCompileWork = 16 << 20
+	// MaxFunctionWork bounds the instructions of a function, each with its weight:
+	// kilobytes of memory that compiling it takes, of which a worker has two
+	// functions at a time. The largest function of a Go command has a tenth.
+	MaxFunctionWork = 1 << 19
 	// functionWork is the share of a function, however small.
 	functionWork = 32
 	// MaxTableEntries bounds the entries of a module's tables, together.
@@ -32,7 +36,7 @@ const (
 // names. Raise it with every change of what is admitted, or of what rewriting
 // makes of it under a version that no release has had: programs that were
 // admitted under other rules and kept are not found any more.
-const admissionRules = 4
+const admissionRules = 5
 
 // reservedExport begins the export names that rewriters keep for themselves.
 const reservedExport = "tallystick:"
@@ -245,7 +249,7 @@ type codeCheck struct {
 	length       int    // instructions of the function
 	locals       uint64 // of the function
 	control      uint64 // control instructions of the function
-	simple       uint64 // other work of the function: instructions, operands, targets
+	simple       uint64 // other work of the function: instructions by weight, operands, targets
 	work         uint64 // of the functions before
 	instructions int
 	floats       bool
@@ -273,12 +277,15 @@ func (c *codeCheck) Function(index int, code wasm.Code) error {
 //
 //	functionWork + control²/32 + (control+1)·locals + deepest²/64 + simple + merges
 //
-// where operands that are alive at a control instruction count as locals do,
-// and merges are those of [merges.work].
+// where simple is the sum of the instructions' weights, operands that are alive at
+// a control instruction count as locals do, and merges are those of [merges.work].
 func (c *codeCheck) finish() error {
 	if c.control > MaxControl {
 		return refuse(RefusedControl, "", "function %d has %d control instructions, at most %d are taken",
 			c.number(), c.control, MaxControl)
+	}
+	if c.simple > MaxFunctionWork {
+		return refuse(RefusedWork, "", "estimate of %d for the instructions of function %d, at most %d is taken", c.simple, c.number(), MaxFunctionWork)
 	}
 	if c.open {
 		c.work += functionWork + c.control*c.control/32 + (c.control+1)*c.locals + c.deepest*c.deepest/64 + c.simple +
@@ -301,7 +308,7 @@ func (c *codeCheck) Instr(in *wasm.Instr) error {
 		return refuse(RefusedLength, "", "function %d has more than %d instructions", c.number(), rewrite.MaxInstructions)
 	}
 	c.instructions++
-	c.simple++
+	c.simple += weightOf(in.Op)
 	height := uint64(c.stack.Height())
 	c.deepest = max(c.deepest, height)
 	if in.Op.Control() {
@@ -315,6 +322,8 @@ func (c *codeCheck) Instr(in *wasm.Instr) error {
 	switch in.Op {
 	case wasm.OpBrTable: // the compiler makes a block for each target
 		c.control += uint64(len(in.Labels))
+	case wasm.OpMemoryFill, wasm.OpTableFill:
+		c.control += fillBlocks
 	case wasm.OpCall:
 		t, _ := c.m.FuncType(in.Index)
 		c.call(t)

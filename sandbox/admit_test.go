@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/tetratelabs/wazero"
 
 	"github.com/tallystick/tallystick/sandbox/rewrite"
+	"github.com/tallystick/tallystick/sandbox/wasm"
 	"github.com/tallystick/tallystick/sandbox/wasmtest"
 )
 
@@ -118,6 +120,8 @@ func TestRefusals(t *testing.T) {
 		}), RefusedLocals, "", "has 8589934590"},
 		{"length", body(many(rewrite.MaxInstructions, 0x01)...), RefusedLength, "", "function 0 has more than 1048576 instructions"},
 		{"control", body(many(MaxControl+1, 0x02, 0x40, 0x0b)...), RefusedControl, "", "16385 control instructions"},
+		{"fills", body(many(MaxControl/fillBlocks+1, 0x20, 0, 0x20, 0, 0x20, 0, 0xfc, 11, 0)...), RefusedControl, "", "16388 control instructions"},
+		{"function work", body(slices.Concat([]byte{0x41, 0}, many(MaxFunctionWork/5+1, 0x28, 2, 0), []byte{0x1a})...), RefusedWork, "", "estimate of 524293 for the instructions of function 0"},
 		{"compile work", command(func(b *wasmtest.Builder) {
 			for range 5 {
 				b.Func(":", "", many(MaxControl, 0x02, 0x40, 0x0b))
@@ -226,9 +230,10 @@ func TestAdmission(t *testing.T) {
 		a.HostInterface != 1 || a.Rewriter != 0 || a.ModuleBytes != int64(len(module)) {
 		t.Errorf("admission is %+v", a)
 	}
-	// Two functions, 2 and 1 locals, 0 and 2 control instructions, 18 in all; no
+	// Two functions, 2 and 1 locals, 0 and 2 control instructions, 18 in all, of
+	// which memory.init, data.drop, table.grow and sqrt weigh more than 1; no
 	// operands are alive at control instructions, and few elsewhere.
-	if want := uint64(2*functionWork + 2*1 + 1*3 + 18); a.CompileWork != want {
+	if want := uint64(2*functionWork + 2*1 + 1*3 + 18 + 19 + 3 + 4 + 4); a.CompileWork != want {
 		t.Errorf("work is %d, want %d", a.CompileWork, want)
 	}
 	e := NewEngine(EngineConfig{})
@@ -290,12 +295,27 @@ func FuzzAdmit(f *testing.F) {
 	})
 }
 
+// weightsDigest tells weights from others.
+func weightsDigest() string {
+	sum := sha256.Sum256(append(weights[:], prefixedWeights[:]...))
+	return fmt.Sprintf("%x", sum[:4])
+}
+
+// TestWeights: every instruction has one.
+func TestWeights(t *testing.T) {
+	for op := range wasm.Opcode(0xffff) {
+		if wasm.Known(op) && weightOf(op) == 0 {
+			t.Errorf("%#x has no weight", op)
+		}
+	}
+}
+
 // TestAdmissionRules: who changes a bound raises admissionRules too, or programs
 // that were kept under the other bound would go on running.
 func TestAdmissionRules(t *testing.T) {
-	got := fmt.Sprint(admissionRules, ":", MaxModuleBytes, MaxLocals, MaxControl, MaxCompileWork, functionWork, MaxTableEntries,
-		mergeOps, rewrite.MaxArity, rewrite.MaxInstructions)
-	if want := "4:16777216 1024 16384 16777216 32 65536 96 16 1048576"; got != want {
+	got := fmt.Sprint(admissionRules, ":", MaxModuleBytes, MaxLocals, MaxControl, MaxCompileWork, MaxFunctionWork, functionWork, MaxTableEntries,
+		mergeOps, fillBlocks, " ", weightsDigest(), " ", rewrite.MaxArity, rewrite.MaxInstructions)
+	if want := "5:16777216 1024 16384 16777216 524288 32 65536 96 4 b83f08d3 16 1048576"; got != want {
 		t.Errorf("rules are %q, want %q", got, want)
 	}
 	// A program's file is named by the rules it was admitted under.

@@ -41,7 +41,7 @@ const (
 	RefusedLocals    RefusalCode = "locals"           // a function with more than MaxLocals
 	RefusedLength    RefusalCode = "length"           // a function with more than rewrite.MaxInstructions
 	RefusedControl   RefusalCode = "control"          // a function with more than MaxControl control instructions
-	RefusedWork      RefusalCode = "compile_work"     // estimated compile work above MaxCompileWork
+	RefusedWork      RefusalCode = "compile_work"     // estimated compile work above MaxCompileWork, or a function's above MaxFunctionWork
 	RefusedInvalid   RefusalCode = "invalid"          // fails WebAssembly validation
 )
 
