@@ -36,7 +36,7 @@ const (
 // names. Raise it with every change of what is admitted, or of what rewriting
 // makes of it under a version that no release has had: programs that were
 // admitted under other rules and kept are not found any more.
-const admissionRules = 5
+const admissionRules = 6
 
 // reservedExport begins the export names that rewriters keep for themselves.
 const reservedExport = "tallystick:"
@@ -338,6 +338,10 @@ func (c *codeCheck) Instr(in *wasm.Instr) error {
 	case wasm.OpTableInit, wasm.OpElemDrop:
 		if c.m.Elems[in.Index].Mode != wasm.Passive {
 			return c.segment("element", in)
+		}
+		if in.Op == wasm.OpTableInit && c.m.Elems[in.Index].Type == wasm.ExternRef {
+			// The engine keeps no entries of such a segment, and traps.
+			return refuse(RefusedSegment, "", "function %d initialises from element segment %d, which is of externref", c.number(), in.Index)
 		}
 	case wasm.OpTableGrow:
 		return c.tableGrow(in)

@@ -110,6 +110,11 @@ func TestRefusals(t *testing.T) {
 			b.Table(1, 1).Elem(0, 0).Start("", []byte{0xfc, 13, 0})
 		}), RefusedSegment, "", "element segment 0, which is not passive"},
 
+		{"table.init of externref", command(func(b *wasmtest.Builder) {
+			b.TableRaw(0x6f, 0, 1).ElemRaw(5, 0x6f, 1, 0xd0, 0x6f, 0x0b)
+			b.Start("", []byte{0x41, 0, 0x41, 0, 0x41, 1, 0xfc, 12, 0, 0})
+		}), RefusedSegment, "", "element segment 0, which is of externref"},
+
 		{"locals", command(func(b *wasmtest.Builder) {
 			b.FuncRaw(":", []byte{1, 0x81, 0x08, 0x7f, 0x0b}) // 1025 of i32
 			start(b)
@@ -315,7 +320,7 @@ func TestWeights(t *testing.T) {
 func TestAdmissionRules(t *testing.T) {
 	got := fmt.Sprint(admissionRules, ":", MaxModuleBytes, MaxLocals, MaxControl, MaxCompileWork, MaxFunctionWork, functionWork, MaxTableEntries,
 		mergeOps, fillBlocks, " ", weightsDigest(), " ", rewrite.MaxArity, rewrite.MaxInstructions)
-	if want := "5:16777216 1024 16384 16777216 524288 32 65536 96 4 b83f08d3 16 1048576"; got != want {
+	if want := "6:16777216 1024 16384 16777216 524288 32 65536 96 4 b83f08d3 16 1048576"; got != want {
 		t.Errorf("rules are %q, want %q", got, want)
 	}
 	// A program's file is named by the rules it was admitted under.

@@ -37,7 +37,7 @@ const (
 	RefusedArity     RefusalCode = "arity"            // more than rewrite.MaxArity results of a type or parameters of a block
 	RefusedMemory    RefusalCode = "memory"           // minimum above the contract's limit
 	RefusedTable     RefusalCode = "table"            // more entries than MaxTableEntries
-	RefusedSegment   RefusalCode = "segment"          // out of bounds, or init/drop of a segment that is not passive
+	RefusedSegment   RefusalCode = "segment"          // out of bounds, init/drop of one that is not passive, init from one of externref
 	RefusedLocals    RefusalCode = "locals"           // a function with more than MaxLocals
 	RefusedLength    RefusalCode = "length"           // a function with more than rewrite.MaxInstructions
 	RefusedControl   RefusalCode = "control"          // a function with more than MaxControl control instructions

@@ -115,7 +115,8 @@ func (r *rewriting) blockArity(in *wasm.Instr) error {
 }
 
 // passive refuses instructions that initialise from or drop a segment that is
-// not passive: they must find it dropped, and not every engine does.
+// not passive: they must find it dropped, and not every engine does. Not every
+// one has the entries of a passive segment of externref either.
 func (r *rewriting) passive(in *wasm.Instr) error {
 	kind, mode := "data", wasm.Passive
 	switch in.Op {
@@ -123,6 +124,9 @@ func (r *rewriting) passive(in *wasm.Instr) error {
 		mode = r.w.m.Datas[in.Index].Mode
 	case wasm.OpTableInit, wasm.OpElemDrop:
 		kind, mode = "element", r.w.m.Elems[in.Index].Mode
+		if in.Op == wasm.OpTableInit && r.w.m.Elems[in.Index].Type == wasm.ExternRef {
+			return refuse(RuleSegment, "", "instruction at offset %d initialises from element segment %d, which is of externref", in.Start, in.Index)
+		}
 	}
 	if mode != wasm.Passive {
 		return refuse(RuleSegment, "", "instruction at offset %d initialises from or drops %s segment %d, which is not passive",

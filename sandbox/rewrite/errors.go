@@ -23,7 +23,7 @@ const (
 	RuleArity     Rule = "arity"            // a type with more than MaxArity results, or a block with so many parameters
 	RuleMemory    Rule = "memory"           // minimum above the limit
 	RuleTable     Rule = "table"            // minimum above MaxTableEntries
-	RuleSegment   Rule = "segment"          // init or drop of a segment that is not passive
+	RuleSegment   Rule = "segment"          // init or drop of a segment that is not passive, or init from one of externref
 	RuleLocals    Rule = "locals"           // a function with more than MaxLocals
 	RuleLength    Rule = "length"           // a function with more than MaxInstructions
 )
