@@ -53,7 +53,7 @@ func TestProbe(t *testing.T) {
 	} {
 		other := job
 		change(&other)
-		if got, err := RunDirect(t.Context(), other); err != nil || got.Outcome.Output == r.Outcome.Output {
+		if got, err := runDirect(t.Context(), other); err != nil || got.Outcome.Output == r.Outcome.Output {
 			t.Errorf("another %s gives the same output, %v", name, err)
 		}
 	}

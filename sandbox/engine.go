@@ -43,8 +43,8 @@ type EngineConfig struct {
 	CacheDir string
 }
 
-// An Engine runs modules in this process and keeps their compiled form. It is
-// not safe for concurrent use.
+// An Engine runs modules in this process and keeps their compiled form. Modules of
+// strangers are for a [Pool]. It is not safe for concurrent use.
 type Engine struct {
 	config   EngineConfig
 	programs []*program // most recently used first
@@ -77,16 +77,6 @@ func (e *Engine) Close() error {
 	}
 	e.programs = nil
 	return errors.Join(errs...)
-}
-
-// RunDirect runs one job in this process with a fresh compiler-mode engine. An
-// unmetered guest that computes without calling the host is not interrupted by
-// ctx, and a fault of the engine's compiler would be in this process: use a
-// [Pool] for modules of strangers.
-func RunDirect(ctx context.Context, job Job) (*Result, error) {
-	e := NewEngine(EngineConfig{})
-	defer e.Close()
-	return e.Run(ctx, job)
 }
 
 // Run admits, compiles (unless it is warm) and runs the job's module. Errors

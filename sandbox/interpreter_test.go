@@ -18,7 +18,7 @@ func TestInterpretingPool(t *testing.T) {
 	cache := filepath.Join(t.TempDir(), "cache")
 	p := testPool(t, PoolConfig{Interpreter: true, CacheDir: cache})
 	job := metered(newJob(counter(1000)), 1_000_000, 10)
-	want, err := RunDirect(t.Context(), job)
+	want, err := runDirect(t.Context(), job)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -171,7 +171,7 @@ func TestHostCallsCost(t *testing.T) {
 // TestLimitsOfMetering checks the bounds of gas and frames.
 func TestLimitsOfMetering(t *testing.T) {
 	for _, l := range [][2]uint64{{1, 0}, {0, 1}, {MaxGas + 1, 1}, {1, MaxFrames + 1}} {
-		if _, err := RunDirect(t.Context(), metered(newJob(spinner()), l[0], l[1])); !errors.Is(err, ErrInvalidJob) {
+		if _, err := runDirect(t.Context(), metered(newJob(spinner()), l[0], l[1])); !errors.Is(err, ErrInvalidJob) {
 			t.Errorf("gas %d, frames %d: %v", l[0], l[1], err)
 		}
 	}

@@ -203,7 +203,7 @@ func TestInvalidJobs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			job := newJob(printer(func(uint32) []byte { return nil }))
 			test.change(&job)
-			_, err := RunDirect(t.Context(), job)
+			_, err := runDirect(t.Context(), job)
 			if !errors.Is(err, ErrInvalidJob) || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error is %v, want ErrInvalidJob with %q", err, test.want)
 			}

@@ -123,7 +123,7 @@ func TestOutlinesDiffer(t *testing.T) {
 	var outlines [][]byte
 	for _, n := range []int32{10, 11, 10, 11} {
 		job := metered(newJob(counter(n)), 1_000_000, 10)
-		want, err := RunDirect(t.Context(), job)
+		want, err := runDirect(t.Context(), job)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -179,7 +179,7 @@ func TestPoolRunsLikeDirect(t *testing.T) {
 		"trap": func(uint32) []byte { return wasmtest.Unreachable },
 	} {
 		job := newJob(printer(rest))
-		want, err := RunDirect(t.Context(), job)
+		want, err := runDirect(t.Context(), job)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,15 +1,11 @@
 package rewrite
 
 import (
-	"crypto/sha256"
 	"fmt"
-	"github.com/tallystick/tallystick/sandbox/wasm"
 	"strings"
-)
 
-// CostDigest is the SHA-256 of [CostText]: two programs with the same digest
-// charge the same.
-func CostDigest() [sha256.Size]byte { return sha256.Sum256([]byte(CostText())) }
+	"github.com/tallystick/tallystick/sandbox/wasm"
+)
 
 // CostText is the cost table as text, one line for each cost: the name of what
 // is charged and the number. Instructions have their opcode in hexadecimal as

@@ -2,6 +2,7 @@ package rewrite
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -266,7 +267,7 @@ func TestVectors(t *testing.T) {
 func TestCosts(t *testing.T) {
 	golden(t, "costs.txt", []byte(CostText()))
 	const want = "c14cc059184aad3ee8e7ad4290300c4365ddff1d163068656f48dded3f5655af" // of version 1
-	if got := fmt.Sprintf("%x", CostDigest()); got != want {
+	if got := fmt.Sprintf("%x", sha256.Sum256([]byte(CostText()))); got != want {
 		t.Errorf("cost table %d has the digest %s, must have %s", CostTable, got, want)
 	}
 }
