@@ -120,7 +120,11 @@ func TestBadRequests(t *testing.T) {
 		{"no protocol", "GET /neither-protocol-nor-version\r\n\r\n", 400, ""},
 		{"bad chunk", "POST /add HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "cut_short"},
 	} {
+		before := refusedRequests(tl, c.code)
 		res, body := exchange(t, dial(), c.raw)
+		if c.code != "" {
+			eventually(t, c.name+" is counted", func() bool { return refusedRequests(tl, c.code) == before+1 })
+		}
 		if res.StatusCode != c.status || res.Header.Get(codeHeader) != c.code || !strings.HasPrefix(res.Header.Get("Content-Type"), "text/plain") {
 			t.Errorf("%s: %s %v %s, want %d %q", c.name, res.Status, res.Header, body, c.status, c.code)
 		}

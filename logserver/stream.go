@@ -79,6 +79,7 @@ func (h *handler) addStream(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if err := h.log.refusal(); err != nil {
+		h.log.metrics.refused(err)
 		return err
 	}
 	if h.log.streams.Add(1) > maxAppendStreams {
@@ -194,7 +195,9 @@ func (s *stream) next() (sentMessage, error) {
 			return m, ErrClosed
 		}
 	}
-	m.answer, m.first, err = s.enqueue()
+	if m.answer, m.first, err = s.enqueue(); err != nil {
+		s.log.metrics.refused(err)
+	}
 	s.underWay.Add(m.bytes)
 	return m, err
 }
