@@ -84,6 +84,8 @@ func TestLinkedPackages(t *testing.T) {
 		{[]string{"witness"}, oursAll([]string{"logserver", "controlapi", "node", "sandbox"}),
 			"a witness fails and is reviewed independently of what it watches"},
 		{[]string{"logserver"}, oursAll([]string{"witness", "controlapi", "node", "sandbox", "webui"}), "only cmd joins services"},
+		{[]string{"logserver/internal/direct"}, append([]string{module}, heavy...),
+			"it reads what strangers send: it stands by itself and asks the log through an interface of its own"},
 		{[]string{"sandbox"}, oursAll([]string{"witness", "controlapi", "node", "logserver", "webui"}), "only cmd joins services"},
 		{[]string{"node"}, oursAll([]string{"witness", "logserver", "sandbox", "webui", "controlapi/orchestrator", "controlapi/blobstore"}), "only cmd joins services"},
 		{[]string{"controlapi"}, oursAll([]string{"witness", "logserver", "node", "sandbox", "webui"}), "only cmd joins services"},

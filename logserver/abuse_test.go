@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/tallystick/tallystick/logserver/internal/direct/directtest"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
@@ -78,9 +78,8 @@ func answerOn(t *testing.T, conn net.Conn) (*http.Response, string) {
 	return res, string(body)
 }
 
-func post(path, headers, body string) string {
-	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: log.example\r\n%sContent-Length: %d\r\n\r\n%s", path, headers, len(body), body)
-}
+// post returns a request with a body.
+var post = directtest.Post
 
 // TestBadRequests: what is malformed, absurd or too large is refused with a
 // code, and nothing of it reaches the log.
@@ -156,91 +155,6 @@ func TestEndlessBody(t *testing.T) {
 	}
 }
 
-// TestConnectionFlood: connections beyond the limit are told so, and room that
-// is given back is used.
-func TestConnectionFlood(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	limited := limitConnections(ln, 2)
-	defer limited.Close()
-	accepted := make(chan net.Conn)
-	go func() {
-		for {
-			conn, err := limited.Accept()
-			if err != nil {
-				close(accepted)
-				return
-			}
-			accepted <- conn
-		}
-	}()
-	dial := func() net.Conn {
-		conn, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return conn
-	}
-	var served []net.Conn
-	for range 2 {
-		defer dial().Close()
-		served = append(served, <-accepted)
-	}
-	for range 20 {
-		conn := dial()
-		res, body := answerOn(t, conn)
-		if res.StatusCode != 503 || res.Header.Get("Retry-After") == "" || res.Header.Get(codeHeader) != "busy" {
-			t.Fatalf("%s %v %s", res.Status, res.Header, body)
-		}
-		conn.Close()
-	}
-	served[0].Close()
-	served[0].Close() // counts once
-	defer dial().Close()
-	served[0] = <-accepted
-	if n := limited.open.Load(); n != 2 {
-		t.Errorf("%d connections are open", n)
-	}
-	for _, conn := range served {
-		conn.Close()
-	}
-}
-
-// pipeListener accepts connections in memory, on which synctest controls time.
-type pipeListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newPipeListener() *pipeListener {
-	return &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-func (l *pipeListener) dial() net.Conn {
-	client, server := net.Pipe()
-	l.conns <- server
-	return client
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case conn := <-l.conns:
-		return conn, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipeListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
-
 // TestSlowClients: whoever sends too slowly is cut off after a known time,
 // holding little until then, and is told why where HTTP has a way to.
 func TestSlowClients(t *testing.T) {
@@ -260,9 +174,9 @@ func TestSlowClients(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tl := newTestLog(t, testOptions(vfs.NewMem()))
-				ln := newPipeListener()
+				ln := directtest.NewPipes()
 				stop := serveOn(t, ln, Handler(tl.Log))
-				conn := ln.dial()
+				conn := ln.Dial()
 				start := time.Now()
 				if _, err := io.WriteString(conn, c.raw); err != nil {
 					t.Fatal(err)
@@ -305,12 +219,12 @@ func TestBodyBudget(t *testing.T) {
 		opts := testOptions(vfs.NewMem())
 		opts.BodyBytes = 1 << 20
 		tl := newTestLog(t, opts)
-		ln := newPipeListener()
+		ln := directtest.NewPipes()
 		stop := serveOn(t, ln, Handler(tl.Log))
 		var slow []net.Conn
 		codes := map[string]int{}
 		for range 40 { // each wants a large buffer: its entry does not fit a small one
-			conn := ln.dial()
+			conn := ln.Dial()
 			go io.WriteString(conn, "POST /add HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n"+strings.Repeat("x", smallBody+1))
 			slow = append(slow, conn)
 		}
@@ -318,7 +232,7 @@ func TestBodyBudget(t *testing.T) {
 		if held := tl.bodies.held(); held > int64(opts.BodyBytes) || held < int64(opts.BodyBytes)/2 {
 			t.Errorf("%d bytes are held", held)
 		}
-		conn := ln.dial()
+		conn := ln.Dial()
 		go io.WriteString(conn, post("/add", "", "small"))
 		if res, body := answerOn(t, conn); res.StatusCode != 200 || body != "0" {
 			t.Errorf("small entry: %s %s", res.Status, body)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/tallystick/tallystick/logserver/internal/direct/directtest"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
@@ -142,10 +143,10 @@ func TestMountWithoutDeadline(t *testing.T) {
 		tl := newTestLog(t, testOptions(vfs.NewMem()))
 		server := &http.Server{Handler: Handler(tl.Log), Protocols: new(http.Protocols)}
 		server.Protocols.SetUnencryptedHTTP2(true)
-		ln := newPipeListener()
+		ln := directtest.NewPipes()
 		served := make(chan error, 1)
 		go func() { served <- server.Serve(ln) }()
-		conn := ln.dial()
+		conn := ln.Dial()
 		c := newStrangeClient(t, conn, 0)
 		go io.Copy(io.Discard, conn)
 		c.get("/checkpoint")
@@ -172,9 +173,9 @@ func TestMountWithoutDeadline(t *testing.T) {
 func TestSilentStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tl := newTestLog(t, testOptions(vfs.NewMem()))
-		ln := newPipeListener()
+		ln := directtest.NewPipes()
 		stop := serveOn(t, ln, Handler(tl.Log))
-		conn := ln.dial()
+		conn := ln.Dial()
 		c := newStrangeClient(t, conn, 1<<16)
 		frames := make(chan string)
 		go func() {
@@ -221,9 +222,9 @@ func TestStalledClient(t *testing.T) {
 			tl.add(Entry{Data: []byte(strings.Repeat("long ", 200))})
 		}
 		tl.mustPublish(TileWidth)
-		ln := newPipeListener()
+		ln := directtest.NewPipes()
 		stop := serveOn(t, ln, Handler(tl.Log))
-		conn := ln.dial()
+		conn := ln.Dial()
 		c := newStrangeClient(t, conn, 1<<30)
 		c.get("/tile/entries/000.p/255")
 		synctest.Wait()

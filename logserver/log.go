@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tallystick/tallystick/logserver/internal/direct"
 )
 
 // Log is an append-only Merkle log in one Pebble store. Its methods are safe
@@ -353,10 +355,11 @@ func (l *Log) join(ctx context.Context, entries []Entry, leaves []Hash) (*answer
 	return a, first, a.err
 }
 
-// ask is join for a caller that does not wait: by is told when there is an answer,
-// unless there is an error now.
-func (l *Log) ask(entries []Entry, leaves []Hash, by asker) error {
-	_, _, err := l.enqueue(entries, leaves, by)
+// ask is Append for a caller that does not wait: by is told when there is an
+// answer, unless there is an error now.
+func (l *Log) ask(data []byte, by direct.Asker) error {
+	entries, leaves := [1]Entry{{Data: data}}, [1]Hash{}
+	_, _, err := l.enqueue(entries[:], leaves[:], by)
 	if err != nil {
 		l.metrics.refused(err)
 	}
@@ -367,7 +370,7 @@ func (l *Log) ask(entries []Entry, leaves []Hash, by asker) error {
 // them into the queue. It returns the answer of their commit group and the
 // place of the first of them in it. The slices may be used again at once. by may
 // be nil: see queue.join.
-func (l *Log) enqueue(entries []Entry, leaves []Hash, by asker) (*answer, int, error) {
+func (l *Log) enqueue(entries []Entry, leaves []Hash, by direct.Asker) (*answer, int, error) {
 	if err := l.publisher.appendable(); err != nil {
 		return nil, 0, err
 	}

@@ -74,7 +74,7 @@ func (m *metricsPages) make(p *metricsPage) {
 	m.next = nil
 	m.mu.Unlock()
 	start := time.Now()
-	var answer refusal
+	var answer memoryWriter
 	m.handler.ServeHTTP(&answer, &http.Request{Method: http.MethodGet})
 	if p.body = answer.body.Bytes(); answer.status != 0 && answer.status != http.StatusOK {
 		p.err = fmt.Errorf("making the page of metrics: %s", bytes.TrimSpace(p.body))

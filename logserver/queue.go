@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"sync"
 	"sync/atomic"
+
+	"github.com/tallystick/tallystick/logserver/internal/direct"
 )
 
 // pending is one queued entry. It holds no pointers: thousands of them are
@@ -53,6 +55,7 @@ type answer struct {
 	results []Result // one for each entry of the batch, or nil
 	head    Head
 	err     error // set if the whole batch failed; the outcome may be unknown
+	log     *Log  // makes receipts
 	// asked are the callers that do not wait for done but are told. It belongs
 	// to the queue (under its lock) until the batch is taken, then to the
 	// sequencer.
@@ -61,14 +64,8 @@ type answer struct {
 
 // question is an entry whose caller does not wait.
 type question struct {
-	by    asker
+	by    direct.Asker
 	place int // in the batch
-}
-
-// asker is told, once, that the commit group of its entry has an answer. It must
-// not block: whoever has the group tells all of them.
-type asker interface {
-	answered(a *answer, place int)
 }
 
 // result returns that of the i-th entry of a batch that did not fail.
@@ -118,7 +115,7 @@ func newAnswer() *answer { return &answer{done: make(chan struct{})} }
 // the gathering batch in one piece and returns its answer and the place of the
 // first one in it. ErrPushback means that they would exceed the bound. by, unless
 // it is nil, is told when there is an answer, and only if there is no error.
-func (q *queue) join(entries []Entry, leaves []Hash, by asker) (*answer, int, error) {
+func (q *queue) join(entries []Entry, leaves []Hash, by direct.Asker) (*answer, int, error) {
 	size := 0
 	for i := range entries {
 		size += len(entries[i].Data) + len(entries[i].Opening)

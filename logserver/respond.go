@@ -1,6 +1,7 @@
 package logserver
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -93,3 +94,21 @@ func (l *Log) publicReason(err error) string {
 	}
 	return "log needs its operator"
 }
+
+// memoryWriter is a ResponseWriter in memory.
+type memoryWriter struct {
+	header http.Header
+	status int // 0 if WriteHeader was not called
+	body   bytes.Buffer
+}
+
+func (w *memoryWriter) Header() http.Header {
+	if w.header == nil {
+		w.header = make(http.Header)
+	}
+	return w.header
+}
+
+func (w *memoryWriter) WriteHeader(status int) { w.status = status }
+
+func (w *memoryWriter) Write(p []byte) (int, error) { return w.body.Write(p) }

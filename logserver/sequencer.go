@@ -222,11 +222,12 @@ func (s *sequencer) finish(g *commitGroup) {
 		}
 	}
 	s.log.metrics.group(a)
+	a.log = s.log
 	asked := a.asked
 	a.asked = nil
 	close(a.done) // from here on the answer belongs to the callers
 	for _, q := range asked {
-		q.by.answered(a, q.place)
+		q.by.Answered(a, q.place)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/tallystick/tallystick/logserver/internal/direct"
 )
 
 // Limits of the HTTP server. They keep slow and idle clients from holding
@@ -60,16 +62,17 @@ func Serve(ctx context.Context, ln net.Listener, handler http.Handler, logger *s
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
 	files := openFileLimit()
-	limited := limitConnections(ln, connectionLimit(files, 1))
-	if limited.max < maxConnections {
-		logger.Warn("few files may be open: raise the limit to serve more connections", "files", files, "connections", limited.max)
+	limit := connectionLimit(files, 1)
+	if limit < maxConnections {
+		logger.Warn("few files may be open: raise the limit to serve more connections", "files", files, "connections", limit)
 	}
+	limited := direct.Limit(ln, limit, tooManyConnections())
 	ln = limited
 	stopDirect := func(context.Context) error { return nil }
 	if h := appendHandler(handler); h != nil {
-		direct := newDirectListener(limited, h)
-		ln, stopDirect = direct, direct.stop
-		go direct.run()
+		l := direct.NewListener(limited, plainAppends{h.log}, direct.Timeouts{Read: readTimeout, Write: writeTimeout, Idle: idleTimeout})
+		ln, stopDirect = l, l.Stop
+		go l.Run()
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ln) }()

@@ -22,7 +22,7 @@ var held = map[string]bool{
 	"record": true, "membership": true, "contract": true, "provenance": true,
 	"internal/digest": true, "internal/strictjson": true, "internal/dsse": true, "internal/edkey": true,
 	"verifier": true, "verifier/checkpoint": true, "verifier/compare": true, "verifier/member": true, "verifier/tiles": true, "verifier/wholelog": true,
-	"logserver": true, "logserver/export": true, "logserver/importer": true,
+	"logserver": true, "logserver/internal/direct": true, "logserver/export": true, "logserver/importer": true,
 	"witness": true, "controlapi": true, "node": true,
 	"sandbox/rewrite": true, "sandbox/wasm": true,
 }

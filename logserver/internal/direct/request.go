@@ -1,16 +1,20 @@
-package logserver
+package direct
 
 import "bytes"
 
-// addRequest is a request that the direct path understands. Its body aliases
-// what it was parsed from.
-type addRequest struct {
-	form addForm
-	body []byte
-	size int // of head and body, in bytes
+// maxEntrySize is the largest entry, in bytes: c2sp.org/tlog-tiles frames entries
+// with a uint16 length.
+const maxEntrySize = 1<<16 - 1
+
+// request is an append that is understood. Its body aliases what it was parsed
+// from.
+type request struct {
+	receipt bool   // is wanted, else the index
+	body    []byte // the entry
+	size    int    // of head and body, in bytes
 }
 
-// understanding says what bytes are to the direct path.
+// understanding says what the bytes at the beginning of a connection are.
 type understanding int
 
 const (
@@ -19,26 +23,26 @@ const (
 	complete                      // ours
 )
 
-// directRequests are the first lines of the requests that are understood.
-var directRequests = []struct {
-	line string
-	form addForm
+// firstLines are those of the requests that are understood.
+var firstLines = []struct {
+	line    string
+	receipt bool
 }{
-	{"POST /add HTTP/1.1\r\n", formIndex},
-	{"POST /add?proof=receipt HTTP/1.1\r\n", formReceipt},
+	{"POST /add HTTP/1.1\r\n", false},
+	{"POST /add?proof=receipt HTTP/1.1\r\n", true},
 }
 
 // passedOver are the headers that change nothing about an append.
 var passedOver = []string{"user-agent", "content-type", "accept", "accept-encoding", "accept-language", "traceparent", "tracestate"}
 
-// parseAdd reads one request from the beginning of what a client has sent.
+// parse reads one request from the beginning of what a client has sent.
 //
 // It knows one spelling of one kind of request: an HTTP/1.1 POST with one Host,
-// one canonical Content-Length from 1 to MaxEntrySize, and headers that change
+// one canonical Content-Length from 1 to maxEntrySize, and headers that change
 // nothing. Whatever it does not know by heart, another header included, is not
 // ours, so that net/http alone decides what anything unusual means: where a
-// body ends, too. FuzzParseAdd holds it against net/http.
-func parseAdd(in []byte) (r addRequest, u understanding) {
+// body ends, too. FuzzParse holds it against net/http.
+func parse(in []byte) (r request, u understanding) {
 	rest, u := r.parseLine(in)
 	if u != complete {
 		return r, u
@@ -89,8 +93,8 @@ func parseAdd(in []byte) (r addRequest, u understanding) {
 }
 
 // parseLine reads the first line and returns what follows it.
-func (r *addRequest) parseLine(in []byte) (rest []byte, u understanding) {
-	for _, d := range directRequests {
+func (r *request) parseLine(in []byte) (rest []byte, u understanding) {
+	for _, d := range firstLines {
 		n := min(len(in), len(d.line))
 		if string(in[:n]) != d.line[:n] {
 			continue
@@ -98,7 +102,7 @@ func (r *addRequest) parseLine(in []byte) (rest []byte, u understanding) {
 		if n < len(d.line) {
 			return nil, partial
 		}
-		r.form = d.form
+		r.receipt = d.receipt
 		return in[n:], complete
 	}
 	return nil, notOurs
@@ -159,7 +163,7 @@ func plainHost(value []byte) bool {
 	return len(value) > 0
 }
 
-// plainLength returns a length from 1 to MaxEntrySize in canonical form, or 0.
+// plainLength returns a length from 1 to maxEntrySize in canonical form, or 0.
 func plainLength(value []byte) int {
 	if len(value) == 0 || len(value) > len("65535") || value[0] == '0' {
 		return 0
@@ -171,7 +175,7 @@ func plainLength(value []byte) int {
 		}
 		n = n*10 + int(c-'0')
 	}
-	if n > MaxEntrySize {
+	if n > maxEntrySize {
 		return 0
 	}
 	return n

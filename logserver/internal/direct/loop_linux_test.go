@@ -1,10 +1,9 @@
-package logserver
+package direct
 
 import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,28 +13,24 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// loopTest is a listener with the direct path alone, on loopback, where loops
-// take connections over.
+// loopTest is a listener on loopback, where loops take connections over.
 type loopTest struct {
-	*directListener
+	*Listener
 	t      *testing.T
-	tl     *testLog
+	fake   *fakeLog
 	passed chan net.Conn // to net/http
 }
 
-func newLoopTest(t *testing.T, opts Options) *loopTest {
+func newLoopTest(t *testing.T, log *fakeLog) *loopTest {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	tl := newTestLog(t, opts)
-	l := &loopTest{newDirectListener(limitConnections(ln, 1000), Handler(tl.Log).(*handler)), t, tl, make(chan net.Conn, 1000)}
-	go l.run()
+	l := &loopTest{NewListener(Limit(ln, 1000, []byte(refusalText)), log, timeouts), t, log, make(chan net.Conn, 1000)}
+	go l.Run()
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -92,62 +87,20 @@ func (l *loopTest) inLoops() (all []*loopConn) {
 func (l *loopTest) end() {
 	l.t.Helper()
 	l.Close()
-	if err := l.stop(context.Background()); err != nil {
+	if err := l.Stop(context.Background()); err != nil {
 		l.t.Error(err)
 	}
 	if n := l.open.Load(); n != int64(len(l.passed)) {
 		l.t.Errorf("%d connections are open, %d were passed on", n, len(l.passed))
 	}
-	if held := l.tl.bodies.held(); held != 0 {
-		l.t.Errorf("%d bytes are held", held)
-	}
-	l.tl.close()
-}
-
-// TestLoopAnswers: what comes on a connection that is in a loop is answered as
-// net/http and the handler answer it.
-func TestLoopAnswers(t *testing.T) {
-	served := func(plain bool) func() net.Conn {
-		h := Handler(newTestLog(t, testOptions(vfs.NewMem())).Log)
-		if plain { // Serve does not recognize it
-			h = http.HandlerFunc(h.ServeHTTP)
-		}
-		return dialer(t, h)
-	}
-	dialOurs, dialTheirs := served(false), served(true)
-	used := func(dial func() net.Conn) func() net.Conn {
-		return func() net.Conn {
-			conn := dial()
-			for range 3 {
-				if res, body := exchange(t, conn, post("/add", "", "before")); res.StatusCode != http.StatusOK {
-					t.Fatal(res.Status, body)
-				}
-			}
-			return conn
-		}
-	}
-	add, proof := post("/add", "", "entry"), post("/add?proof=receipt", "accept: */*\r\nUser-Agent: x\r\n", "entry")
-	cases := []request{
-		{"append", add}, {"receipt", proof}, {"pipeline", add + proof + add + add}, {"nothing", ""},
-		{"blank lines between", add + "\r\n\r\n" + add}, {"too many of them", add + "\r\n\r\n\r\n" + add},
-		{"exactly the buffer", post("/add", "", strings.Repeat("x", directBuffer-len(post("/add", "", ""))-3))},
-	}
-	for _, c := range unusual {
-		cases = append(cases, request{c.name, c.raw}, request{c.name + " and append", c.raw + add})
-	}
-	for _, c := range cases {
-		for _, piece := range []int{1 << 20, len(c.raw)/2 + 1, len(c.raw) + 1} {
-			got, want := talk(t, used(dialOurs), c.raw, piece), talk(t, used(dialTheirs), c.raw, piece)
-			if !slices.Equal(got, want) {
-				t.Errorf("%s, by %d bytes:\n got %q\nwant %q", c.name, piece, got, want)
-			}
-		}
+	if held := l.fake.held(1000); held != 0 {
+		l.t.Errorf("%d requests have not left", held)
 	}
 }
 
 // TestLoopServes: many connections at once, each of which gets its own answers.
 func TestLoopServes(t *testing.T) {
-	l := newLoopTest(t, testOptions(vfs.NewMem()))
+	l := newLoopTest(t, newFakeLog())
 	var clients sync.WaitGroup
 	for client := range 50 {
 		conn, _ := l.dial()
@@ -171,18 +124,18 @@ func TestLoopServes(t *testing.T) {
 					return
 				}
 				if path != "/add" {
-					if !bytes.HasPrefix(body, []byte("c2sp.org/tlog-proof@v1\n")) {
+					if !bytes.HasPrefix(body, []byte("receipt of ")) {
 						t.Errorf("a receipt begins with %q", body[:min(len(body), 40)])
 					}
 					continue
 				}
-				var index int64
+				var index int
 				if _, err := fmt.Sscan(string(body), &index); err != nil {
 					t.Error(err)
 					return
 				}
-				if e, err := l.tl.EntryAt(index); err != nil || string(e) != entry {
-					t.Errorf("at %d is %q, %v; want %q", index, e, err, entry)
+				if e := l.fake.entry(index); e != entry {
+					t.Errorf("at %d is %q, want %q", index, e, entry)
 				}
 			}
 		})
@@ -200,17 +153,16 @@ func TestLoopServes(t *testing.T) {
 // TestLoopHalves: a client that sends no more gets its answers before the
 // connection ends, whenever it says so.
 func TestLoopHalves(t *testing.T) {
-	opts := testOptions(vfs.NewMem())
-	hold := make(chan struct{}, 10)
-	opts.durable = func() error { <-hold; return nil }
-	l := newLoopTest(t, opts)
+	log := newFakeLog()
+	log.hold = make(chan struct{}, 10)
+	l := newLoopTest(t, log)
 	dial := func() (*net.TCPConn, *loopConn) {
-		hold <- struct{}{}
+		log.hold <- struct{}{}
 		return l.dial()
 	}
 	end := func(what string, conn *net.TCPConn) {
 		t.Helper()
-		hold <- struct{}{}
+		log.hold <- struct{}{}
 		if res, body := answerOn(t, conn); res.StatusCode != http.StatusOK {
 			t.Errorf("%s: %s %q", what, res.Status, body)
 		}
@@ -243,61 +195,52 @@ func TestLoopHalves(t *testing.T) {
 	conn.SetLinger(0)
 	conn.Close()
 	eventually(t, "the end to be noticed", func() bool { return c.hungUp.Load() })
-	hold <- struct{}{}
+	log.hold <- struct{}{}
 	eventually(t, "all to be closed", func() bool { return l.open.Load() == 0 })
 	l.end()
 }
 
-// TestLoopRefusals: the log's refusals are the handler's, and what a budget does
-// not allow is left to net/http to say.
+// TestLoopRefusals: what the log refuses is answered in its words, and what there
+// is no room for is passed on.
 func TestLoopRefusals(t *testing.T) {
-	opts := testOptions(vfs.NewMem())
-	opts.BodyBytes = smallBody
-	opts.ReceiptKey = nil
-	l := newLoopTest(t, opts)
+	log := newFakeLog()
+	l := newLoopTest(t, log)
 	conn, c := l.dial()
-	refused := func(path, code string, status int) {
+	refused := func() {
 		t.Helper()
-		res, body := exchange(t, conn, post(path, "", "x"))
-		if res.StatusCode != status || res.Header.Get(codeHeader) != code || res.Header.Get("Date") == "" || !strings.HasSuffix(body, "\n") {
+		res, body := exchange(t, conn, post("/add", "", "x"))
+		if res.StatusCode != 503 || res.Header.Get(codeHeader) != refusedCode || res.Header.Get("Date") == "" || body != errNo.Error()+"\n" {
 			t.Errorf("%s %v %q", res.Status, res.Header, body)
 		}
 	}
-	refused("/add?proof=receipt", "no_receipts", 501)
-	l.tl.bodies.take(1, 0)
-	full, _ := net.Dial("tcp", l.Addr().String())
-	defer full.Close()
-	io.WriteString(full, post("/add", "", "x"))
-	(<-l.passed).Close()
-	l.tl.bodies.give(1)
+	log.fail(errNo)
+	refused()
+	log.refuse(errNo)
+	refused()
 	if all := l.inLoops(); len(all) != 1 || all[0] != c {
 		t.Error("a refusal ends the loop's part")
 	}
-	eventually(t, "the refused one to be done", func() bool { return c.state.Load() == loopIdle })
-	l.tl.bodies.take(1, 0)
-	io.WriteString(conn, post("/add", "", "x")) // no room for it
+	eventually(t, "the refused ones to have left", func() bool { return log.left(refusedCode) == 2 })
+	log.free(0)
+	io.WriteString(conn, post("/add", "", "x"))
 	(<-l.passed).Close()
-	l.tl.bodies.give(1)
-	conn, _ = l.dial()
-	l.tl.fail(errors.New("the disk says no"))
-	refused("/add", "reload", 503)
-	refused("/add", "reload", 503)
+	log.free(1000)
 	l.end()
 }
 
 // TestLoopSlowClient: a client that does not take an answer goes back to a
 // goroutine, which waits for it; others are served meanwhile.
 func TestLoopSlowClient(t *testing.T) {
-	l := newLoopTest(t, testOptions(vfs.NewMem()))
+	l := newLoopTest(t, newFakeLog())
 	slow, c := l.dial()
 	other, _ := l.dial()
 	if !c.claim() {
 		t.Fatal("the connection is not idle")
 	}
 	long := bytes.Repeat([]byte("answer"), 10<<20) // more than the kernel keeps
-	l.tl.bodies.take(smallBody, 0)
+	l.fake.Enter()
 	c.start = uptime()
-	if c.loop.send(c, &answerer{h: l.h, stopping: &l.stopping, out: long}, codeOK) {
+	if c.loop.send(c, &answerer{log: l.fake, stopping: &l.stopping, out: long}, "") {
 		t.Fatal("the kernel took all of it")
 	}
 	if slices.Contains(l.inLoops(), c) {
@@ -318,27 +261,26 @@ func TestLoopSlowClient(t *testing.T) {
 	if !c.claim() {
 		t.Fatal("the connection is not idle")
 	}
-	l.tl.bodies.take(smallBody, 0)
-	c.loop.send(c, &answerer{h: l.h, stopping: &l.stopping, out: long}, codeOK)
+	l.fake.Enter()
+	c.loop.send(c, &answerer{log: l.fake, stopping: &l.stopping, out: long}, "")
 	l.Close()
 	stopped := make(chan error)
-	go func() { stopped <- l.stop(context.Background()) }()
+	go func() { stopped <- l.Stop(context.Background()) }()
 	if n, err := io.Copy(io.Discard, slow); n != int64(len(long)) || err != nil {
 		t.Errorf("%d bytes of %d, %v", n, len(long), err)
 	}
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
-	l.tl.close()
 }
 
 // TestLoopIdle: connections that have been silent for long are closed, others
 // stay.
 func TestLoopIdle(t *testing.T) {
-	l := newLoopTest(t, testOptions(vfs.NewMem()))
+	l := newLoopTest(t, newFakeLog())
 	silent, c := l.dial()
 	fresh, _ := l.dial()
-	c.active.Store(int64(uptime() - idleTimeout - time.Second))
+	c.active.Store(int64(uptime() - timeouts.Idle - time.Second))
 	if _, err := silent.Read(make([]byte, 1)); err != io.EOF {
 		t.Error("the silent one:", err)
 	}
@@ -351,23 +293,22 @@ func TestLoopIdle(t *testing.T) {
 // TestLoopStop: idle connections end when the server stops, an append that is
 // under way is answered, and the answer says that the connection ends.
 func TestLoopStop(t *testing.T) {
-	opts := testOptions(vfs.NewMem())
-	hold := make(chan struct{}, 10)
-	opts.durable = func() error { <-hold; return nil }
-	l := newLoopTest(t, opts)
-	hold <- struct{}{}
+	log := newFakeLog()
+	log.hold = make(chan struct{}, 10)
+	l := newLoopTest(t, log)
+	log.hold <- struct{}{}
 	idle, _ := l.dial()
-	hold <- struct{}{}
+	log.hold <- struct{}{}
 	busy, c := l.dial()
 	io.WriteString(busy, post("/add", "", "x"))
 	eventually(t, "the request to be in a group", func() bool { return c.state.Load() == loopBusy })
 	l.Close()
 	stopped := make(chan error)
-	go func() { stopped <- l.stop(context.Background()) }()
+	go func() { stopped <- l.Stop(context.Background()) }()
 	if _, err := idle.Read(make([]byte, 1)); err != io.EOF {
 		t.Error("idle:", err)
 	}
-	hold <- struct{}{}
+	log.hold <- struct{}{}
 	if res, body := answerOn(t, busy); res.StatusCode != http.StatusOK || !res.Close {
 		t.Errorf("%s %v %q", res.Status, res.Header, body)
 	}
@@ -377,7 +318,6 @@ func TestLoopStop(t *testing.T) {
 	if n := len(l.inLoops()); n != 0 || l.open.Load() != 0 {
 		t.Errorf("%d are in loops, %d open", n, l.open.Load())
 	}
-	l.tl.close()
 }
 
 // TestStopUnread: a client that has sent more requests than were read when the
@@ -386,11 +326,10 @@ func TestLoopStop(t *testing.T) {
 // is in a loop and in a goroutine.
 func TestStopUnread(t *testing.T) {
 	for _, looped := range []bool{true, false} {
-		opts := testOptions(vfs.NewMem())
-		hold := make(chan struct{}, 10)
-		opts.durable = func() error { <-hold; return nil }
-		l := newLoopTest(t, opts)
-		hold <- struct{}{}
+		log := newFakeLog()
+		log.hold = make(chan struct{}, 10)
+		l := newLoopTest(t, log)
+		log.hold <- struct{}{}
 		conn, c := l.dial()
 		if looped {
 			io.WriteString(conn, post("/add", "", "x"))
@@ -398,17 +337,17 @@ func TestStopUnread(t *testing.T) {
 		} else { // two at once are not for a loop
 			io.WriteString(conn, post("/add", "", "x")+post("/add", "", "y"))
 			eventually(t, "the connection to have left the loop", func() bool { return len(l.inLoops()) == 0 })
-			eventually(t, "the request to wait", func() bool { entries, _ := l.tl.queue.fill(); return entries > 0 || l.tl.applied.Load() > 1 })
+			eventually(t, "the request to wait", func() bool { return l.fake.size() > 1 })
 		}
 		if _, err := io.WriteString(conn, strings.Repeat(post("/add", "", "z"), 100)); err != nil {
 			t.Fatal(err)
 		}
 		l.Close()
 		stopped := make(chan error)
-		go func() { stopped <- l.stop(context.Background()) }()
+		go func() { stopped <- l.Stop(context.Background()) }()
 		eventually(t, "the listener to stop", l.stopping.Load)
 		for range 5 {
-			hold <- struct{}{}
+			log.hold <- struct{}{}
 		}
 		r := bufio.NewReader(conn)
 		res, err := http.ReadResponse(r, nil)
@@ -428,6 +367,5 @@ func TestStopUnread(t *testing.T) {
 		if n := l.open.Load(); n != 0 {
 			t.Errorf("%d connections are open", n)
 		}
-		l.tl.close()
 	}
 }

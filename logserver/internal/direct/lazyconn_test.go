@@ -1,4 +1,4 @@
-package logserver
+package direct
 
 import (
 	"bufio"
