@@ -1,5 +1,7 @@
 package logserver
 
+import "github.com/tallystick/tallystick/logserver/internal/direct"
+
 // How the files that a process may have open are divided. A process that has
 // none left cannot write down what it has signed, and stops: that must not be in
 // the hands of who opens connections.
@@ -9,8 +11,9 @@ const (
 	minStoreFiles = 100
 	maxStoreFiles = 1000
 	// otherFiles is for everything else: what a flush or a copy writes, witnesses,
-	// and the second descriptor that a connection has while a loop takes it over.
-	otherFiles = 128
+	// connections that are being refused, and the second descriptor that a
+	// connection has while a loop takes it over.
+	otherFiles = 128 + direct.MaxRefusing
 	// minConnections is served in any case.
 	minConnections = 16
 	// unknownFileLimit is taken for the limit of a system that does not say.

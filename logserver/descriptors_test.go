@@ -13,10 +13,10 @@ func TestConnectionLimit(t *testing.T) {
 		store, accept int
 	}{
 		{100, 1, 100, minConnections},
-		{300, 1, 100, 72},
-		{1024, 1, 256, 640},
-		{1024, 2, 256, 384},
-		{4096, 1, 1000, 2968},
+		{300, 1, 100, minConnections},
+		{1024, 1, 256, 576},
+		{1024, 2, 256, 320},
+		{4096, 1, 1000, 2904},
 		{20000, 1, 1000, maxConnections},
 		{1<<64 - 1, 1, 1000, maxConnections},
 	} {

@@ -67,6 +67,7 @@ func Serve(ctx context.Context, ln net.Listener, handler http.Handler, logger *s
 		logger.Warn("few files may be open: raise the limit to serve more connections", "files", files, "connections", limit)
 	}
 	limited := direct.Limit(ln, limit, tooManyConnections())
+	defer limited.Wait()
 	ln = limited
 	stopDirect := func(context.Context) error { return nil }
 	if h := appendHandler(handler); h != nil {

@@ -6,7 +6,7 @@
 //
 // # The way of a connection
 //
-//  1. A [Limited] listener accepts it, or has it told that there are too many.
+//  1. A [Limited] listener accepts it, or refuses it: there are too many.
 //  2. A goroutine of its own reads (soloConn) until there is a whole request that
 //     parse knows by heart. Anything else, and a request that is not whole in
 //     time, passes the connection to net/http for good, with every byte that was
