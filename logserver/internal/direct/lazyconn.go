@@ -33,6 +33,9 @@ type lazyConn struct {
 	watched bool
 	// unread is what was read from the connection before net/http had it.
 	unread []byte
+	// blanks is how many bytes of blank lines, at most, are left out at the
+	// beginning of what comes.
+	blanks int
 
 	mu struct {
 		sync.Mutex
@@ -52,6 +55,34 @@ func (c *lazyConn) Read(b []byte) (int, error) {
 	if watch {
 		return 0, nil
 	}
+	for {
+		n, err := c.read(b)
+		if rest := c.leaveOut(b[:n]); rest > 0 || n == 0 || err != nil {
+			return rest, err
+		}
+	}
+}
+
+// leaveOut removes blank lines from what has been read, and returns how much is
+// left.
+func (c *lazyConn) leaveOut(b []byte) int {
+	blank := 0
+	for c.blanks > 0 {
+		if blank == len(b) {
+			return 0 // the next read goes on
+		}
+		if b[blank] != '\r' && b[blank] != '\n' {
+			c.blanks = 0
+			break
+		}
+		blank++
+		c.blanks--
+	}
+	return copy(b, b[blank:])
+}
+
+// read reads what was read before, or from the connection.
+func (c *lazyConn) read(b []byte) (int, error) {
 	if len(c.unread) > 0 {
 		n := copy(b, c.unread)
 		if c.unread = c.unread[n:]; len(c.unread) == 0 {

@@ -145,10 +145,8 @@ func (c *soloConn) next(idle time.Duration) (request, understanding) {
 // sent; about those that were answered here it does not know.
 func (c *soloConn) pass() {
 	c.unread = c.buf
-	for range 4 {
-		if c.used && len(c.unread) > 0 && (c.unread[0] == '\r' || c.unread[0] == '\n') {
-			c.unread = c.unread[1:]
-		}
+	if c.used {
+		c.blanks = 4
 	}
 	select {
 	case c.l.passing <- c.limitedConn:
