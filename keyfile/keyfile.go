@@ -4,9 +4,9 @@
 // An Ed25519 private key is PKCS#8 in a block "PRIVATE KEY", or encrypted with a
 // passphrase in a block "ENCRYPTED SIGSTORE PRIVATE KEY" (scrypt and NaCl secret
 // box, by github.com/sigstore/sigstore); "ENCRYPTED PRIVATE KEY" (PKCS#8 with
-// PBES2, as OpenSSL writes it) is read too. The seed of an ML-DSA-44 key
-// (FIPS 204) is 32 bytes in a block of its own type. A public key is a block
-// "PUBLIC KEY" (PKIX).
+// PBES2, as OpenSSL writes it: AES or 3DES in CBC mode, under scrypt or PBKDF2 with
+// SHA-256 or SHA-1) is read too. The seed of an ML-DSA-44 key (FIPS 204) is 32
+// bytes in a block of its own type. A public key is a block "PUBLIC KEY" (PKIX).
 //
 // # Trust
 //

@@ -75,6 +75,46 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestOpenSSL loads keys that OpenSSL 3.0.19 has encrypted, all of the same seed:
+// what its commands write by default, and the other schemes of PBES2 that there are.
+// A scheme that is not known is refused with a way out, whatever the passphrase.
+func TestOpenSSL(t *testing.T) {
+	want := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
+	dir := t.TempDir()
+	for name, known := range map[string]bool{
+		"pkey":          true, // pkey -aes256
+		"aes256-sha256": true, // pkcs8 -topk8, its defaults
+		"aes128-sha1":   true, // -v2 aes-128-cbc -v2prf hmacWithSHA1
+		"aes256-scrypt": true, // -scrypt
+		"des3-sha256":   true, // -v2 des3
+		"aes192-sha512": false,
+		"camellia":      false,
+		"pbes1":         false,
+	} {
+		text, err := os.ReadFile(filepath.Join("testdata", "openssl", name+".pem"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, name+".pem")
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := LoadEd25519(path, static("secret"))
+		if known && (err != nil || !got.Equal(want)) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !known && (!errors.Is(err, ErrPassphrase) || !strings.Contains(err.Error(), "openssl pkcs8 -topk8")) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := LoadEd25519(path, static("Secret")); !errors.Is(err, ErrPassphrase) || strings.Contains(err.Error(), "Secret") {
+			t.Errorf("%s with another passphrase: %v", name, err)
+		}
+		if _, err := LoadEd25519(path, nil); !errors.Is(err, ErrPassphrase) {
+			t.Errorf("%s without a passphrase: %v", name, err)
+		}
+	}
+}
+
 func TestPublic(t *testing.T) {
 	dir := t.TempDir()
 	key, err := CreateEd25519(filepath.Join(dir, "key.pem"), nil)

@@ -71,6 +71,9 @@ func LoadEd25519(path string, pass Passphrase) (ed25519.PrivateKey, error) {
 	}
 	private, err := cryptoutils.UnmarshalPEMToPrivateKey(pem.EncodeToMemory(block), secret)
 	switch {
+	case err != nil && block.Type == typeEncryptedPKCS8:
+		return nil, fmt.Errorf("%w: wrong for %q, or the file is damaged, or encrypted in a way that is not known (openssl pkcs8 -topk8 -v2 aes-256-cbc makes one that is)",
+			ErrPassphrase, path)
 	case err != nil && pass != nil:
 		return nil, fmt.Errorf("%w: wrong for %q, or the file is damaged", ErrPassphrase, path)
 	case err != nil:
