@@ -37,7 +37,7 @@ type ClusterLimits struct {
 }
 
 // DefaultClusterLimits is the most that one ordinary node can serve: a contract
-// at these limits runs for less than a minute in 256 MiB of memory.
+// at these limits takes less than a minute of a processor, in 256 MiB of memory.
 func DefaultClusterLimits() ClusterLimits {
 	return ClusterLimits{
 		ArgumentBytes:    MaxArgumentBytes,

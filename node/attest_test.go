@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -285,5 +286,26 @@ func TestConfigIsChecked(t *testing.T) {
 	w.open(config)
 	if _, err := Open(config); !errors.Is(err, ErrLocked) || !errors.Is(err, ErrStore) {
 		t.Errorf("second process: got %v, want ErrLocked", err)
+	}
+}
+
+// The guard is for faults: what a contract's gas takes on a machine that others
+// have their share of stays within it, and it ends before the control plane's
+// patience.
+func TestGuard(t *testing.T) {
+	t.Parallel()
+	metered, unmetered := contract.Versions{Rewriter: 1}, contract.Versions{}
+	for _, tc := range []struct {
+		given              time.Duration
+		metered, otherwise time.Duration
+	}{
+		{0, 4 * time.Minute, time.Minute},
+		{time.Second, time.Second, time.Second},
+		{time.Hour, time.Hour, time.Hour},
+	} {
+		c := Config{RunTimeout: tc.given}
+		if c.guard(metered) != tc.metered || c.guard(unmetered) != tc.otherwise {
+			t.Errorf("given %v: %v, of rewriter 0 %v", tc.given, c.guard(metered), c.guard(unmetered))
+		}
 	}
 }

@@ -109,9 +109,10 @@ type Config struct {
 	// Capacity is how many modules run at a time; 0 means as many as there are
 	// processors. Further assignments are prepared and handed in meanwhile; with
 	// their payloads a node holds (4·Capacity+8) × (input + output limit) of memory
-	// at worst.
+	// at worst, and 64 MiB of outputs that could not be handed in yet.
 	Capacity int
-	// RunTimeout is after how long a run is stopped; 0 means DefaultRunTimeout. It
+	// RunTimeout is after how long a run is stopped, by the clock; 0 means
+	// DefaultRunTimeout, and for a contract of rewriter 0 DefaultUnmeteredTimeout. It
 	// then has no outcome, and this node does not try it again.
 	RunTimeout time.Duration
 	// KeepAttestations is how many attestations are kept in Dir, give or take a
@@ -140,7 +141,8 @@ type Timing struct {
 	// Report is the pause between reports of how the node is; 0 means 15 s.
 	Report time.Duration
 	// Drain bounds the time that work in progress gets when the node is stopped;
-	// 0 means 60 s, several times what a run may take.
+	// 0 means 60 s. A run may take longer, by its gas or on a busy machine: it is
+	// then cancelled and given back.
 	Drain time.Duration
 	// Retry is for how long an assignment is tried while something is not
 	// available, before it is left to others; 0 means 10 minutes, longer than
@@ -151,10 +153,17 @@ type Timing struct {
 // DefaultMaxAge is how old the cosignatures of a membership checkpoint may be.
 const DefaultMaxAge = checkpoint.DefaultMaxAge
 
-// DefaultRunTimeout is above what the gas of a contract at the cluster's default
-// limits lasts on a slow machine: a metered contract ends by its gas, the same on
-// every machine. The guard is for unmetered ones and for faults.
-const DefaultRunTimeout = time.Minute
+// DefaultRunTimeout is several times what the gas of a contract at the cluster's
+// default limits lasts (some 40 s of a processor), since the guard goes by the
+// clock and other nodes may have their share of the machine: a metered contract
+// ends by its gas, the same on every machine, and the guard is for faults. It is
+// shorter than the control plane waits for a node that says that it works: the
+// five minutes of an attempt whose deadline of one was put off four times.
+const DefaultRunTimeout = 4 * time.Minute
+
+// DefaultUnmeteredTimeout is the guard of runs of rewriter 0, which nothing else
+// ends.
+const DefaultUnmeteredTimeout = time.Minute
 
 // DefaultKeepAttestations is how many attestations a node keeps: 400 MB.
 const DefaultKeepAttestations = 100_000
@@ -183,7 +192,6 @@ func (c *Config) validate() error {
 		c.KeepAttestations = DefaultKeepAttestations
 	}
 	orDuration(&c.MaxAge, DefaultMaxAge)
-	orDuration(&c.RunTimeout, DefaultRunTimeout)
 	orDuration(&c.Timing.BackoffMin, 500*time.Millisecond)
 	orDuration(&c.Timing.BackoffMax, 30*time.Second)
 	orDuration(&c.Timing.Idle, 90*time.Second)
@@ -198,6 +206,17 @@ func (c *Config) validate() error {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return nil
+}
+
+// guard is after how long a run of a contract with these versions is stopped.
+func (c *Config) guard(v contract.Versions) time.Duration {
+	switch {
+	case c.RunTimeout > 0:
+		return c.RunTimeout
+	case v.Rewriter == 0:
+		return DefaultUnmeteredTimeout
+	}
+	return DefaultRunTimeout
 }
 
 func orDuration(d *time.Duration, otherwise time.Duration) {

@@ -195,7 +195,7 @@ func (n *Node) run(ctx context.Context, t *task) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	result, err := n.runModule(ctx, t.execution.ID, t.execution.Tenant, Run{Contract: c, Module: module, Input: input, Timeout: n.config.RunTimeout})
+	result, err := n.runModule(ctx, t.execution.ID, t.execution.Tenant, Run{Contract: c, Module: module, Input: input, Timeout: n.config.guard(c.Versions)})
 	if err != nil {
 		return nil, err
 	}

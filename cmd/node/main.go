@@ -152,6 +152,9 @@ standard error.`,
 			if err := c.check(); err != nil {
 				return wiring.Usage(cmd, err)
 			}
+			if !cmd.Flags().Changed("run-timeout") {
+				c.runTimeout = 0 // the default of each kind of contract
+			}
 			logger := wiring.Logger(cmd.ErrOrStderr(), false)
 			// The next signal has its usual effect.
 			defer context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
@@ -176,7 +179,7 @@ standard error.`,
 	f.StringVar(&c.listen, "listen", "", "`address` to serve /healthz and /metrics at, HOST:PORT (default: none)")
 	f.StringVar(&c.addrFile, "addr-file", "", "`file` to write the listening address to, once listening")
 	f.DurationVar(&c.drain, "drain-timeout", time.Minute, "time that runs in progress get when the node is stopped")
-	f.DurationVar(&c.runTimeout, "run-timeout", node.DefaultRunTimeout, "guard against runs that take longer, which then have no outcome; the largest gas limit of a cluster takes up to 46s")
+	f.DurationVar(&c.runTimeout, "run-timeout", node.DefaultRunTimeout, "guard by the clock against runs that take longer, which then have no outcome; the default cluster's largest gas limit takes up to 46s of a processor that the run has for itself. Not given, runs of rewriter 0 get "+node.DefaultUnmeteredTimeout.String())
 	f.BoolVar(&c.unmetered, "allow-unmetered", false, "run contracts of rewriter 0, whose modules run as they are; for development, since such runs need not agree")
 	for _, name := range []string{"dir", "server", "id", "genesis", "policy", "membership-policy"} {
 		cmd.MarkFlagRequired(name)
@@ -200,6 +203,12 @@ func (c *serveConfig) check() error {
 		return err
 	}
 	return nil
+}
+
+// timing is what the flags say of how long the node waits. A drain of no time is
+// meant, though a zero means the default to package node.
+func (c *serveConfig) timing() node.Timing {
+	return node.Timing{Drain: max(c.drain, 1)}
 }
 
 // hint says which command makes what a node lacks.
@@ -249,7 +258,7 @@ func serve(ctx context.Context, c serveConfig, logger *slog.Logger, stderr io.Wr
 	n, err := node.Open(node.Config{
 		ID: c.id, Dir: c.dir, AttestationKey: attestation, Trust: trust, MaxAge: c.maxAge,
 		ControlPlane: plane, Logs: logs, Runner: runner{pool, c.unmetered},
-		Limits: limits, Capacity: c.capacity, KeepAttestations: c.keep, RunTimeout: c.runTimeout, Info: describe(pool), Timing: node.Timing{Drain: c.drain}, Logger: logger,
+		Limits: limits, Capacity: c.capacity, KeepAttestations: c.keep, RunTimeout: c.runTimeout, Info: describe(pool), Timing: c.timing(), Logger: logger,
 	})
 	if err != nil {
 		return err

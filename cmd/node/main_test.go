@@ -230,6 +230,15 @@ func TestHealthSaysWhy(t *testing.T) {
 	}
 }
 
+// A drain of no time is what it says: zero would mean the default to package node.
+func TestDrainOfNoTime(t *testing.T) {
+	for drain, want := range map[time.Duration]time.Duration{0: 1, time.Second: time.Second} {
+		if got := (&serveConfig{drain: drain}).timing().Drain; got != want {
+			t.Errorf("--drain-timeout %v: %v, want %v", drain, got, want)
+		}
+	}
+}
+
 func TestSupports(t *testing.T) {
 	r := runner{}
 	unmetered := contract.Versions{HostInterface: sandbox.HostInterface}
