@@ -32,6 +32,9 @@ const (
 	ProblemDirectory Problem = "directory"
 	// ProblemNotMember: the newest membership does not list this node's key.
 	ProblemNotMember Problem = "not_member"
+	// ProblemWithheld: a log does not serve the tree of the largest checkpoint that
+	// this node has accepted. It may have been rolled back, or have forked below.
+	ProblemWithheld Problem = "withheld"
 	// ProblemRunner: the last runs failed, each for a fault of the runner.
 	ProblemRunner Problem = "runner"
 	// ProblemDisconnected: there is no assignment stream.
@@ -39,10 +42,10 @@ const (
 )
 
 // Problems are all that there are, in the order in which they are shown.
-var Problems = []Problem{ProblemFork, ProblemContradiction, ProblemDirectory, ProblemNotMember, ProblemRunner, ProblemDisconnected}
+var Problems = []Problem{ProblemFork, ProblemContradiction, ProblemWithheld, ProblemDirectory, ProblemNotMember, ProblemRunner, ProblemDisconnected}
 
-// manyFaults is how many runs in a row have to fail before the runner is the
-// problem: a worker that was killed from outside is none.
+// manyFaults is how many runs in a row have to fail, not all of one execution,
+// before the runner is the problem: a worker that was killed from outside is none.
 const manyFaults = 3
 
 // A Seen is a checkpoint that the node has accepted and keeps: no smaller or

@@ -15,6 +15,7 @@ import (
 	"sync"
 
 	"github.com/tallystick/tallystick/internal/digest"
+	"github.com/tallystick/tallystick/internal/strictjson"
 	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
@@ -32,6 +33,7 @@ import (
 //	attestations/<xx>/<id>  envelopes, by execution id, and a line with the last epoch at which the
 //	                        submission can be pinned; read-only once their payloads are handed in
 //	evidence/<digest>.json  two checkpoints that contradict each other
+//	unproven/<log>-<size>.json  a checkpoint whose tree the log did not serve any more, and the one shown then
 //	contradictions/<id>.json  two runs of an execution that differ
 type store struct {
 	dir  string
@@ -64,7 +66,7 @@ func headName(log membership.LogName) string { return string(log) + ".note" }
 func openStore(dir string) (*store, error) {
 	s := &store{dir: dir, sync: (*os.File).Sync, shards: make(map[string]bool),
 		removed: make(map[digest.Digest]uint64), maxRemoved: maxTombstones}
-	for _, d := range []string{dir, filepath.Join(dir, "attestations"), filepath.Join(dir, "evidence"), filepath.Join(dir, "contradictions")} {
+	for _, d := range []string{dir, filepath.Join(dir, "attestations"), filepath.Join(dir, "evidence"), filepath.Join(dir, "unproven"), filepath.Join(dir, "contradictions")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, storeError(err)
 		}
@@ -315,6 +317,34 @@ func (s *store) setEpochs(origin string, indexes map[uint64]int64) error {
 func (s *store) keepEvidence(data []byte) (string, error) {
 	name := filepath.Join("evidence", digest.Of(data).String()+".json")
 	if err := s.replace(name, data); err != nil {
+		return "", err
+	}
+	return filepath.Join(s.dir, name), nil
+}
+
+// unproven is what is kept of a log that does not serve the tree of a checkpoint
+// that was accepted. It is no evidence that anybody could judge: that there were
+// tiles once, only this node knows.
+type unproven struct {
+	Log       membership.LogName `json:"log"`
+	Known     string             `json:"known"`     // the checkpoint that was accepted, as received
+	Submitted string             `json:"submitted"` // the smaller one that was shown then
+	Proven    bool               `json:"proven"`    // false
+}
+
+func unprovenName(log membership.LogName, size int64) string {
+	return filepath.Join("unproven", fmt.Sprintf("%s-%d.json", log, size))
+}
+
+// keepUnproven stores two checkpoints of a log, of which size is that of the
+// accepted one, and returns their path. What was stored for that size first stays.
+func (s *store) keepUnproven(log membership.LogName, size int64, e *checkpoint.Evidence) (string, error) {
+	data, err := strictjson.Marshal(unproven{Log: log, Known: string(e.Known), Submitted: string(e.Submitted)})
+	if err != nil {
+		return "", storeError(err)
+	}
+	name := unprovenName(log, size)
+	if err := s.create(name, data); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
 	}
 	return filepath.Join(s.dir, name), nil

@@ -85,6 +85,8 @@ type logTiles struct {
 	// failed is the first failure to fetch, as opposed to a tile that was fetched
 	// and does not hash to the checkpoint.
 	failed error
+	// fetched says that the log has served something.
+	fetched bool
 }
 
 // Height returns the height of tiles.
@@ -119,7 +121,8 @@ func (t *logTiles) tile(tile tlog.Tile) ([]byte, error) {
 }
 
 // resource fetches a tile or bundle. A partial one may be gone once the full one
-// exists, which begins with the same bytes.
+// exists, which begins with the same bytes. The error wraps ErrNotFound if the log
+// has neither.
 func (t *logTiles) resource(tile tlog.Tile, limit int64) ([]byte, error) {
 	data, err := t.source.Get(t.ctx, t.log, tilePath(tile), limit)
 	if errors.Is(err, ErrNotFound) && tile.W < tileWidth {
@@ -129,6 +132,7 @@ func (t *logTiles) resource(tile tlog.Tile, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading the %s log: %w", ErrUnavailable, t.log, err)
 	}
+	t.fetched = true
 	return data, nil
 }
 

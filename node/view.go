@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -55,6 +57,9 @@ type logView struct {
 	accepted map[digest.Digest]accepted
 	// keys are those that any epoch so far named for an origin.
 	keys map[string][]note.Verifier
+	// withheld says that the log did not have tiles of head's tree when it was last
+	// asked.
+	withheld bool
 }
 
 // accepted is a checkpoint that satisfied policy and membership.
@@ -281,6 +286,9 @@ func (v *view) consistent(ctx context.Context, l *logView, c checkpoint.Checkpoi
 		if root, hashes, err = v.rootAt(ctx, l, older, newer, l.cache); errors.Is(err, RefusedConsistency) {
 			root, hashes, err = v.rootAt(ctx, l, older, newer, newTileCache())
 		}
+		if newer == l.head.Tree() && errors.Is(err, ErrNotFound) {
+			return errors.Join(err, v.withheld(l, c, signed))
+		}
 		if err != nil {
 			return err
 		}
@@ -306,7 +314,53 @@ func (v *view) rootAt(ctx context.Context, l *logView, older, newer tlog.Tree, c
 	if err != nil {
 		return root, nil, tileError(tiles, err)
 	}
+	if tiles.fetched {
+		v.served(l)
+	}
 	return root, hashes, nil
+}
+
+// withheld says, and keeps what there is to show for it, that the log does not have
+// the tree of the kept checkpoint any more: it was rolled back, or it has forked
+// and the other history is still the shorter one. That proves nothing: c, the
+// submitted checkpoint, may well belong to the same history. The proof follows if
+// the log serves a tree of that size again. An error is one of the directory.
+func (v *view) withheld(l *logView, c checkpoint.Checkpoint, signed []byte) error {
+	if l.withheld {
+		return nil
+	}
+	name, err := v.store.keepUnproven(l.name, l.head.Size, &checkpoint.Evidence{Known: l.note, Submitted: signed})
+	if err != nil {
+		return err
+	}
+	l.withheld = true
+	v.tellWithheld()
+	v.logger.Error("the log does not serve its witnessed tree any more", "log", l.name, "kept_size", l.head.Size, "size", c.Size, "kept", name)
+	return nil
+}
+
+// served ends what withheld said.
+func (v *view) served(l *logView) {
+	if l.withheld {
+		l.withheld = false
+		v.tellWithheld()
+	}
+}
+
+// tellWithheld says of which logs it is true.
+func (v *view) tellWithheld() {
+	var details []string
+	for _, name := range []membership.LogName{membership.LogAudit, membership.LogMembership} {
+		if l := v.logs[name]; l.withheld {
+			details = append(details, fmt.Sprintf("the %s log no longer serves its witnessed tree of size %d; see %q",
+				name, l.head.Size, filepath.Join(v.store.dir, unprovenName(name, l.head.Size))))
+		}
+	}
+	if len(details) == 0 {
+		v.health.clear(ProblemWithheld)
+	} else {
+		v.health.set(ProblemWithheld, strings.Join(details, "; "))
+	}
 }
 
 // tileError tells a log that could not be reached from one that serves tiles

@@ -144,6 +144,7 @@ func nodeState(n *pb.ClusterNode) string {
 var nodeProblems = map[string]string{
 	"fork":          "it was shown two histories of a log; the evidence is on its machine, see docs/runbooks/split-view.md",
 	"contradiction": "a second run of an execution gave another result, so its machine is faulty; see docs/runbooks/a-node-is-not-well.md",
+	"withheld":      "a log does not serve the tree that it has accepted; see docs/runbooks/a-node-is-not-well.md",
 	"directory":     "its directory cannot be written; it works again when it has been started again",
 	"not_member":    "its attestation key is not in the membership",
 	"runner":        "its workers fail; see its log",
