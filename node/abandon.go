@@ -41,12 +41,12 @@ type notice struct {
 }
 
 // abandonCode says why an assignment was given up for good; "" when that concerns
-// nobody: the execution is decided, an attestation is kept, or the node itself
-// is about to end.
+// nobody: the execution is decided, an attestation is kept, it is asked for anew,
+// or the node itself is about to end.
 func abandonCode(err error) string {
 	var refusal *RefusalError
 	switch {
-	case errors.Is(err, ErrStore), errors.Is(err, errUndelivered), errors.Is(err, RefusedMissing):
+	case errors.Is(err, ErrStore), errors.Is(err, errUndelivered), errors.Is(err, errOutdated), errors.Is(err, RefusedMissing):
 		return ""
 	case errors.Is(err, errContradiction):
 		return abandonedContrary

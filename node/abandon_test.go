@@ -35,7 +35,8 @@ func TestAbandonCode(t *testing.T) {
 		want string
 	}{
 		{ErrStopped, "stopped"}, {errFault, "fault"}, {ErrUnavailable, "unavailable"},
-		{errUndelivered, ""}, {ErrStore, ""},
+		{errFaultSoon, "fault"}, {errUndelivered, ""}, {ErrStore, ""},
+		{fmt.Errorf("%w: %w", errOutdated, refuse(RefusedEpoch, "for a test")), ""},
 	} {
 		if got := abandonCode(fmt.Errorf("wrapped: %w", tc.err)); got != tc.want {
 			t.Errorf("%v: got %q, want %q", tc.err, got, tc.want)
@@ -54,7 +55,7 @@ func TestAbandonedIsTold(t *testing.T) {
 		retries uint64
 	}{
 		{"stopped by the guard", func(w *world, _ *Config, _ digest.Digest) { w.runner.err = fmt.Errorf("a pool: %w", ErrStopped) }, "stopped", 0},
-		{"worker fault", func(w *world, _ *Config, _ digest.Digest) { w.runner.err = errors.New("died") }, "fault", 1},
+		{"worker fault", func(w *world, _ *Config, _ digest.Digest) { w.runner.err = errors.New("died") }, "fault", soonTries - 1},
 		{"module not admitted", func(w *world, _ *Config, _ digest.Digest) { w.runner.err = ErrNotAdmitted }, "admission", 0},
 		{"beyond capacity", func(w *world, c *Config, _ digest.Digest) { w.runner.unsupported = errors.New("no") }, "unsupported", 0},
 		{"stale for too long", func(w *world, c *Config, _ digest.Digest) {

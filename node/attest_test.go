@@ -132,23 +132,30 @@ func TestRunnerFailures(t *testing.T) {
 	big := testcluster.OK("HELLO")
 	big.PeakPages = 1025
 	wrong := testcluster.OK("hullo")
-	for name, change := range map[string]func(u *upper){
-		"engine fault":                       func(u *upper) { u.err = errors.New("engine fault") },
-		"outcome above the contract's limit": func(u *upper) { u.outcome = &big },
-		"digest that is not the output's":    func(u *upper) { u.outcome = &wrong },
+	for name, tc := range map[string]struct {
+		change func(u *upper)
+		guard  time.Duration
+		tries  uint64
+	}{
+		"engine fault":                       {func(u *upper) { u.err = errors.New("engine fault") }, time.Hour, soonTries},
+		"engine fault late":                  {func(u *upper) { u.err = errors.New("engine fault") }, 1, 2},
+		"outcome above the contract's limit": {func(u *upper) { u.outcome = &big }, time.Hour, 2},
+		"digest that is not the output's":    {func(u *upper) { u.outcome = &wrong }, time.Hour, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, testcluster.Options{})
 			id := w.submit("hello")
 			in, _ := w.assigned(id)
-			change(w.runner)
-			n := w.node(in)
+			tc.change(w.runner)
+			config := w.config(in)
+			config.RunTimeout = tc.guard
+			n := w.open(config)
 			n.do(t.Context(), w.assignment(id))
 			if s := n.Stats(); s.Abandoned != 1 || s.Attested != 0 {
 				t.Errorf("stats %+v", s)
 			}
-			if tries := n.Stats().Retries + 1; tries != 2 {
-				t.Errorf("tried %d times, want 2", tries)
+			if tries := n.Stats().Retries + 1; tries != tc.tries {
+				t.Errorf("tried %d times, want %d", tries, tc.tries)
 			}
 		})
 	}
@@ -217,7 +224,7 @@ func TestForeignDirectoryIsRefused(t *testing.T) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.attempt(t.Context(), w.assignment(other), true); !errors.Is(err, ErrStore) {
+		if err := n.attempt(t.Context(), &trial{assignment: w.assignment(other), tries: 1}); !errors.Is(err, ErrStore) {
 			t.Errorf("got %v, want ErrStore", err)
 		}
 	}

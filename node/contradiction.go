@@ -8,7 +8,6 @@ import (
 
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/strictjson"
-	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
 )
 
@@ -47,21 +46,21 @@ func (n *Node) uncontradicted(id digest.Digest) error {
 // have been handed in: the process ended, or the control plane was away. The
 // attestation is handed in only if the run finds the same result. A run that is
 // not possible any more is no reason to withhold it; what the node said stays
-// said.
-func (n *Node) again(ctx context.Context, id digest.Digest, a *pb.Assignment, kept *provenance.Statement) error {
-	t, err := n.verify(ctx, a)
+// said. A result that an earlier try of the assignment left in memory stands for
+// the run: it is compared like any other.
+func (n *Node) again(ctx context.Context, t *trial, kept *provenance.Statement) error {
+	id := kept.Execution
+	err := n.rerun(ctx, t)
 	if err == nil {
-		var result *Result
-		if result, err = n.run(ctx, t); err == nil {
-			if got, want := result.Outcome.ResultDigest(), kept.Outcome.ResultDigest(); got != want {
-				return n.contradict(contradiction{Execution: id, Signed: want, Again: got})
-			}
-			err = n.putPayloads(ctx, result)
+		if got, want := t.result.Outcome.ResultDigest(), kept.Outcome.ResultDigest(); got != want {
+			return n.contradict(contradiction{Execution: id, Signed: want, Again: got})
 		}
+		err = n.putPayloads(ctx, t.result)
 	}
 	var refusal *RefusalError
 	switch {
 	case err == nil:
+		t.result = nil
 		return n.store.markPut(id)
 	case errors.Is(err, ErrStore):
 		return err
@@ -70,6 +69,19 @@ func (n *Node) again(ctx context.Context, id digest.Digest, a *pb.Assignment, ke
 		return nil
 	}
 	return fmt.Errorf("%w: %w", errUndelivered, err)
+}
+
+// rerun runs a trial's execution, unless its result is in memory.
+func (n *Node) rerun(ctx context.Context, t *trial) error {
+	if t.result != nil {
+		return nil
+	}
+	work, err := n.verify(ctx, t.assignment)
+	if err != nil {
+		return err
+	}
+	t.result, err = n.run(ctx, work)
+	return err
 }
 
 // contradict keeps a contradiction, durably, before anything else happens.

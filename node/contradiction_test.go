@@ -19,7 +19,7 @@ func (w *world) stopBeforePut(config Config, a *pb.Assignment) {
 	w.plane.failPuts = 1
 	w.plane.mu.Unlock()
 	n := w.open(config)
-	if err := n.attempt(w.t.Context(), a, true); !errors.Is(err, errUndelivered) {
+	if err := n.attempt(w.t.Context(), &trial{assignment: a, tries: 1}); !errors.Is(err, errUndelivered) {
 		w.t.Fatalf("got %v, want errUndelivered", err)
 	}
 	if s := n.Stats(); s.Attested != 1 || s.Kept != 1 || len(w.plane.received) != 0 {

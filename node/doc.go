@@ -32,7 +32,8 @@
 // after growing pauses, during which other assignments have their turn. The table
 // in retry.go says which is which. A run that was stopped by its guard would be
 // stopped again: it is given up. What is given up for good the control plane is
-// told, so that it does not wait; that is all the telling does.
+// told, so that it does not wait; that is all the telling does. An assignment that
+// went stale in the queue is not given up: the stream is opened anew for it.
 //
 // # What is never done
 //

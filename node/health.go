@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/membership"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
@@ -92,6 +93,8 @@ type health struct {
 	problems map[Problem]string          // guarded by mu
 	seen     map[membership.LogName]Seen // guarded by mu
 	faults   int                         // guarded by mu: runs that failed since the last that did not
+	faulted  digest.Digest               // guarded by mu: the execution of the first of them
+	several  bool                        // guarded by mu: another's failed too
 	working  map[string]int              // guarded by mu: executions whose module runs
 }
 
@@ -162,15 +165,20 @@ func (h *health) end(execution string) {
 	}
 }
 
-// ran notes how a run ended: with fault nil, or by a fault of the runner.
-func (h *health) ran(fault error) {
+// ran notes how a run of an execution ended: with fault nil, or by a fault of the
+// runner.
+func (h *health) ran(execution digest.Digest, fault error) {
 	h.mu.Lock()
-	if fault == nil {
-		h.faults = 0
-	} else {
+	switch {
+	case fault == nil:
+		h.faults, h.several = 0, false
+	case h.faults == 0:
+		h.faults, h.faulted = 1, execution
+	default:
 		h.faults++
+		h.several = h.several || execution != h.faulted
 	}
-	many := h.faults >= manyFaults
+	many := h.faults >= manyFaults && h.several
 	h.mu.Unlock()
 	if many {
 		h.set(ProblemRunner, fault.Error())

@@ -90,7 +90,7 @@ func TestProblems(t *testing.T) {
 	has(ProblemFork, false)
 
 	w.runner.err = errors.New("died")
-	for range 2 { // two tries each
+	for _, id := range []digest.Digest{id, w.submit("other")} { // some tries each
 		has(ProblemRunner, false)
 		n.do(t.Context(), w.assignment(id))
 	}

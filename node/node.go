@@ -47,11 +47,16 @@ type Node struct {
 	workers    sync.WaitGroup // only Run's goroutine adds
 	retrying   func()         // called when an assignment begins to wait for another try; tests set it
 
-	mu      sync.Mutex
-	busy    map[string]bool // guarded by mu: executions in the queue or beyond it
-	waiting int             // guarded by mu: those that wait for another try
-	running int             // guarded by mu: those whose module runs
-	stats   Stats           // guarded by mu
+	mu       sync.Mutex
+	busy     map[string]bool // guarded by mu: executions in the queue or beyond it
+	waiting  int             // guarded by mu: those that wait for another try
+	retained int             // guarded by mu: bytes of results that those keep
+	running  int             // guarded by mu: those whose module runs
+	stats    Stats           // guarded by mu
+
+	endStream func(error) // guarded by mu: ends the stream that is open, nil if none is
+	renewal   *time.Timer // guarded by mu: runs until the stream is opened anew, nil if it need not be
+	renewed   time.Time   // guarded by mu: when that was last done
 
 	delivered map[digest.Digest]int64 // guarded by mu: where the log has kept attestations, see recorded
 	inherited map[digest.Digest]bool  // guarded by mu: attestations that earlier processes kept
@@ -132,6 +137,11 @@ func Open(config Config) (*Node, error) {
 
 // Close gives up the directory. Run must have returned.
 func (n *Node) Close() error {
+	n.mu.Lock()
+	if n.renewal != nil {
+		n.renewal.Stop()
+	}
+	n.mu.Unlock()
 	n.stop()
 	n.cancelWork()
 	return n.store.close()
@@ -176,12 +186,16 @@ func (n *Node) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		n.health.set(ProblemDisconnected, err.Error())
-		n.config.Logger.Warn("assignment stream ended", "error", err)
+		if errors.Is(err, errRenewed) {
+			n.config.Logger.Info("assignment stream is opened anew", "reason", err)
+		} else {
+			n.health.set(ProblemDisconnected, err.Error())
+			n.config.Logger.Warn("assignment stream ended", "error", err)
+		}
 		if received {
 			pause = n.newBackoff()
 		}
-		pause.wait(ctx)
+		pause.wait(ctx, retryAfter(err))
 	}
 	n.stop()
 	n.drain()
@@ -207,7 +221,13 @@ func (n *Node) offer(ctx context.Context, a *pb.Assignment) {
 	tenant := claimedTenant(a)
 	turn := n.slots.ask(tenant, false) // here, so that the order is the stream's
 	n.workers.Go(func() {
-		defer n.end(id)
+		outdated := false
+		defer func() {
+			n.end(id)
+			if outdated { // now that it would be taken again
+				n.renew()
+			}
+		}()
 		began := n.slots.wait(n.stopping, turn)
 		n.queue.leave(len(encoded))
 		if !began {
@@ -217,9 +237,33 @@ func (n *Node) offer(ctx context.Context, a *pb.Assignment) {
 		defer n.slots.release(tenant)
 		a := &pb.Assignment{}
 		if proto.Unmarshal(encoded, a) == nil { // as it was encoded above
-			n.work(n.working, tenant, a)
+			outdated = n.work(n.working, tenant, a)
 		}
 	})
+}
+
+// errRenewed is why a node ends its own stream.
+var errRenewed = errors.New("what went stale in the queue is to be assigned anew")
+
+// renew has the stream opened anew, so that the control plane assigns once more
+// all that is open, with proofs of then. That happens once in Timing.BackoffMax at
+// most, however many ask for it; none that asks is left out.
+func (n *Node) renew() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.renewal == nil {
+		n.renewal = time.AfterFunc(n.config.Timing.BackoffMax-time.Since(n.renewed), n.reopen)
+	}
+}
+
+func (n *Node) reopen() {
+	n.mu.Lock()
+	n.renewal, n.renewed = nil, time.Now()
+	end := n.endStream
+	n.mu.Unlock()
+	if end != nil { // else the next one is to be opened anyway
+		end(errRenewed)
+	}
 }
 
 func (n *Node) begin(execution string) bool {
@@ -264,13 +308,21 @@ func (n *Node) stream(ctx context.Context) (received bool, err error) {
 	silent := fmt.Errorf("%w: stream silent for %v", ErrUnavailable, n.config.Timing.Idle)
 	watchdog := time.AfterFunc(n.config.Timing.Idle, func() { cancel(silent) })
 	defer watchdog.Stop()
+	n.mu.Lock()
+	n.endStream = cancel
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		n.endStream = nil
+		n.mu.Unlock()
+	}()
 	info := &pb.NodeInfo{}
 	if n.config.Info != nil {
 		info = proto.CloneOf(n.config.Info)
 	}
 	info.Capacity = uint32(n.config.Capacity)
 	s, err := n.config.ControlPlane.WatchAssignments(ctx, connect.NewRequest(&pb.WatchAssignmentsRequest{Info: info}))
-	if cause := context.Cause(ctx); err != nil && errors.Is(cause, silent) {
+	if cause := context.Cause(ctx); err != nil && (errors.Is(cause, silent) || errors.Is(cause, errRenewed)) {
 		return false, cause // it did not even open in that time
 	}
 	if err != nil {
@@ -290,7 +342,7 @@ func (n *Node) stream(ctx context.Context) (received bool, err error) {
 		}
 		watchdog.Reset(n.config.Timing.Idle)
 	}
-	if cause := context.Cause(ctx); errors.Is(cause, silent) {
+	if cause := context.Cause(ctx); errors.Is(cause, silent) || errors.Is(cause, errRenewed) {
 		return received, cause
 	}
 	if err := s.Err(); err != nil {

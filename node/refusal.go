@@ -81,6 +81,11 @@ var (
 	ErrStopped = errors.New("run stopped")
 	// errFault is ErrUnavailable when the runner failed, or contradicts itself.
 	errFault = fmt.Errorf("%w: the runner failed", ErrUnavailable)
+	// errFaultSoon is errFault of a run that had used little of its guard's time.
+	errFaultSoon = fmt.Errorf("%w: soon after it began", errFault)
+	// errOutdated says that an assignment went stale before its turn, and lacks what
+	// came since: it is assigned again, as it is now, when the stream is opened anew.
+	errOutdated = errors.New("the assignment is out of date")
 	// errUndelivered is ErrUnavailable when an attestation is kept and was not
 	// handed in.
 	errUndelivered = fmt.Errorf("%w: attestation kept, not delivered", ErrUnavailable)

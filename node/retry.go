@@ -5,12 +5,15 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"strconv"
 	"time"
+
+	"connectrpc.com/connect"
 )
 
 // maxWaiting bounds the assignments that wait for another try, each with a
-// goroutine. One more is given up: the control plane assigns it again when the
-// stream is next opened.
+// goroutine. One more keeps its slot while it waits, or is given up: see
+// waitForAnother.
 const maxWaiting = 1024
 
 // A handling says what follows a failed try.
@@ -74,16 +77,33 @@ func handlingOf(err error) handling {
 		return handling{1, slog.LevelError}
 	case errors.Is(err, errContradiction):
 		return handling{1, slog.LevelError}
+	case errors.Is(err, errOutdated):
+		return handling{1, slog.LevelInfo}
 	case errors.As(err, &refusal):
 		return refusals[refusal.Code]
 	case errors.Is(err, errUndelivered): // what is signed is handed in, however long it takes
 		return handling{unbounded, slog.LevelWarn}
 	case errors.Is(err, ErrStopped): // it would be stopped again
 		return lasting
+	case errors.Is(err, errFaultSoon): // mostly a worker that was killed, under whatever it ran
+		return handling{soonTries, slog.LevelError}
 	case errors.Is(err, errFault): // mostly one worker's; each try may cost all of the guard's time
 		return handling{2, slog.LevelError}
 	}
 	return handling{0, slog.LevelWarn} // ErrUnavailable
+}
+
+// A fault is soon when it came within the soon-th part of the guard's time. Then
+// there are soonTries, which together cost less than the two of other faults may.
+const (
+	soon      = 4
+	soonTries = 5
+)
+
+// mayPass reports whether what err is about may pass by itself while others wait
+// for the same.
+func mayPass(err error) bool {
+	return errors.Is(err, ErrUnavailable) || errors.Is(err, RefusedStale) || errors.Is(err, RefusedEpoch)
 }
 
 // again reports whether a further try is due after so many, the first of which
@@ -108,9 +128,11 @@ func (n *Node) newBackoff() *backoff {
 	return &backoff{next: n.config.Timing.BackoffMin, max: n.config.Timing.BackoffMax}
 }
 
-// wait pauses; false when ctx ended first.
-func (b *backoff) wait(ctx context.Context) bool {
+// wait pauses, for at least as long as the other side asked for, up to the bound;
+// false when ctx ended first.
+func (b *backoff) wait(ctx context.Context, asked time.Duration) bool {
 	pause := b.next/2 + rand.N(b.next/2+1)
+	pause = max(pause, min(asked, b.max))
 	b.next = min(2*b.next, b.max)
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -120,4 +142,18 @@ func (b *backoff) wait(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// retryAfter is how long the control plane asks to wait before another try, 0 if
+// it does not say. It may ask for any time: the caller bounds it.
+func retryAfter(err error) time.Duration {
+	var answer *connect.Error
+	if !errors.As(err, &answer) {
+		return 0
+	}
+	seconds, err := strconv.ParseUint(answer.Meta().Get("Retry-After"), 10, 31)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
 }

@@ -73,6 +73,8 @@ func TestHandling(t *testing.T) {
 		{RefusedMissing, 3, false, slog.LevelInfo},
 		{ErrUnavailable, 0, false, slog.LevelWarn},
 		{errFault, 2, false, slog.LevelError},
+		{errFaultSoon, 5, false, slog.LevelError},
+		{fmt.Errorf("%w: %w", errOutdated, refuse(RefusedEpoch, "for a test")), 1, false, slog.LevelInfo},
 		{ErrStopped, 1, false, slog.LevelWarn},
 		{errUndelivered, 0, true, slog.LevelWarn},
 		{ErrStore, 1, false, slog.LevelError},

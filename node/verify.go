@@ -49,7 +49,7 @@ type proven struct {
 }
 
 // verify checks everything about an assignment that does not need its payloads,
-// in the order of the package comment. Errors are a *RefusalError, or wrap
+// in the order of the package comment. Errors are or wrap a *RefusalError, or wrap
 // ErrUnavailable or ErrStore.
 func (n *Node) verify(ctx context.Context, a *pb.Assignment) (*task, error) {
 	id, err := digest.Parse(a.GetExecutionId())
@@ -62,7 +62,7 @@ func (n *Node) verify(ctx context.Context, a *pb.Assignment) (*task, error) {
 	defer n.view.give()
 
 	// 1. Who is a member, and how fresh that is.
-	members, err := n.acceptMembership(ctx, a.GetMembershipCheckpoint())
+	members, fetched, err := n.acceptMembership(ctx, a.GetMembershipCheckpoint())
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +98,10 @@ func (n *Node) verify(ctx context.Context, a *pb.Assignment) (*task, error) {
 	}
 	// 4. The epochs: nothing newer than the pin stood before the request.
 	if err := n.checkEpochs(ex, records); err != nil {
+		if fetched && errors.Is(err, RefusedEpoch) {
+			// It was put together before the epochs that its stale checkpoint lacks.
+			err = fmt.Errorf("%w: %w", errOutdated, err)
+		}
 		return nil, err
 	}
 	// 5. This node is meant, and may attest.
@@ -127,21 +131,22 @@ func (n *Node) verify(ctx context.Context, a *pb.Assignment) (*task, error) {
 }
 
 // acceptMembership takes the assignment's checkpoint or, if that has gone stale
-// while the assignment waited, the one that the log publishes now.
-func (n *Node) acceptMembership(ctx context.Context, signed []byte) (checkpoint.Checkpoint, error) {
-	c, err := n.view.acceptMembership(ctx, signed, n.config.Now())
+// while the assignment waited, the one that the log publishes now, which fetched
+// says.
+func (n *Node) acceptMembership(ctx context.Context, signed []byte) (c checkpoint.Checkpoint, fetched bool, err error) {
+	c, err = n.view.acceptMembership(ctx, signed, n.config.Now())
 	if !errors.Is(err, RefusedStale) {
-		return c, err
+		return c, false, err
 	}
 	published, fetchErr := n.view.source.Get(ctx, membership.LogMembership, "checkpoint", checkpoint.MaxNoteSize)
 	if fetchErr != nil {
-		return checkpoint.Checkpoint{}, err
+		return checkpoint.Checkpoint{}, false, err
 	}
 	c, publishedErr := n.view.acceptMembership(ctx, published, n.config.Now())
 	if errors.Is(publishedErr, RefusedStale) || errors.Is(publishedErr, RefusedMembership) {
-		return checkpoint.Checkpoint{}, err
+		return checkpoint.Checkpoint{}, false, err
 	}
-	return c, publishedErr
+	return c, true, publishedErr
 }
 
 // provenRecords reads the records of an assignment and checks that each is in

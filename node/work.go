@@ -19,28 +19,43 @@ import (
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
+// A trial is what the tries of one assignment share. It belongs to the goroutine
+// that works on it.
+type trial struct {
+	assignment *pb.Assignment
+	tenant     string // whose slot is held between waits
+	began      time.Time
+	pause      *backoff
+	tries      int // that have begun
+	// result is that of a run whose attestation is kept, until its payloads are handed
+	// in: without it, they take another run.
+	result *Result
+}
+
 // work takes one assignment to its end: refused, given up, or attested. The
 // caller holds a slot of the tenant, which work gives up while it waits for
 // another try, so that an assignment that cannot be worked on keeps no other from
-// its turn.
-func (n *Node) work(ctx context.Context, tenant string, a *pb.Assignment) {
+// its turn. outdated says that nobody was told of the end, since the assignment
+// went stale here: it is to be asked for anew.
+func (n *Node) work(ctx context.Context, tenant string, a *pb.Assignment) (outdated bool) {
 	n.count(func(s *Stats) { s.Assignments++ })
 	logger := n.config.Logger.With("execution", a.GetExecutionId(), "attempt", a.GetAttempt())
-	pause, began := n.newBackoff(), time.Now()
-	for try := 1; ; try++ {
-		err := n.attempt(ctx, a, try == 1)
+	t := &trial{assignment: a, tenant: tenant, began: time.Now(), pause: n.newBackoff()}
+	for {
+		t.tries++
+		err := n.attempt(ctx, t)
 		if err == nil {
-			return
+			return false
 		}
 		h := handlingOf(err)
-		more := h.again(try, time.Since(began), n.config.Timing.Retry) && n.stopping.Err() == nil && ctx.Err() == nil
-		if more && try == 1 { // once: a control plane that is away concerns many assignments
+		more := h.again(t.tries, time.Since(t.began), n.config.Timing.Retry) && n.stopping.Err() == nil && ctx.Err() == nil
+		if more && t.tries == 1 { // once: a control plane that is away concerns many assignments
 			logger.Log(ctx, min(h.level, slog.LevelWarn), "assignment will be tried again", "error", err)
 		}
-		if !more || !n.waitForAnother(ctx, tenant, pause) {
-			n.giveUp(ctx, logger.With("tries", try), err, h)
+		if !more || !n.waitForAnother(ctx, t, err) {
+			n.giveUp(ctx, logger.With("tries", t.tries), err, h)
 			n.abandon(a.GetExecutionId(), err)
-			return
+			return errors.Is(err, errOutdated)
 		}
 		n.count(func(s *Stats) { s.Retries++ })
 	}
@@ -64,39 +79,71 @@ func (n *Node) giveUp(ctx context.Context, logger *slog.Logger, err error, h han
 	logger.Log(ctx, h.level, "assignment given up", "error", err)
 }
 
-// waitForAnother pauses without the slot; false when the node stops or too many
-// wait. The slot is held again in either case.
-func (n *Node) waitForAnother(ctx context.Context, tenant string, pause *backoff) bool {
+// waitForAnother pauses before another try, which err made necessary, without the
+// slot; false when the node stops. When too many wait already, it keeps the slot
+// for the pause, so that nothing new is begun: in an outage that would only be one
+// more that waits. That goes on for Timing.Retry at most, and not for what may not
+// pass; then the answer is false too. The slot is held again in any case.
+func (n *Node) waitForAnother(ctx context.Context, t *trial, err error) bool {
 	n.mu.Lock()
 	full := n.waiting >= maxWaiting
 	if !full {
 		n.waiting++
+		n.retain(t)
 	}
 	n.mu.Unlock()
-	if full {
+	if full && (!mayPass(err) || time.Since(t.began) >= n.config.Timing.Retry) {
 		return false
 	}
-	n.slots.release(tenant)
+	if !full {
+		n.slots.release(t.tenant)
+	}
 	if n.retrying != nil {
 		n.retrying()
 	}
 	// Both end the pause: work is cancelled, or no more is begun.
 	both, cancel := context.WithCancel(ctx)
 	unhook := context.AfterFunc(n.stopping, cancel)
-	ended := !pause.wait(both)
+	ended := !t.pause.wait(both, retryAfter(err))
 	unhook()
 	cancel()
+	if full {
+		return !ended
+	}
+	n.slots.wait(context.Background(), n.slots.ask(t.tenant, true)) // others hold it for bounded time
 	n.mu.Lock()
-	n.waiting--
+	n.waiting-- // not before: those that stand in line here are bounded too
+	n.retained -= t.result.size()
 	n.mu.Unlock()
-	n.slots.wait(context.Background(), n.slots.ask(tenant, true)) // others hold it for bounded time
 	return !ended
 }
 
+// maxRetained bounds the bytes of results that are kept in memory for assignments
+// that wait without a slot: four of the largest ones at the cluster's default
+// limits, or thousands of small ones.
+const maxRetained = 64 << 20
+
+// retain counts the result that t keeps while it waits, or drops it. The caller
+// holds mu.
+func (n *Node) retain(t *trial) {
+	if n.retained+t.result.size() > maxRetained {
+		t.result = nil
+	}
+	n.retained += t.result.size()
+}
+
+// size is how many bytes of payloads a result holds; nil holds none.
+func (r *Result) size() int {
+	if r == nil {
+		return 0
+	}
+	return len(r.Output) + len(r.Diagnostics)
+}
+
 // attempt is one try. What is stored for the execution is sent as it is: a node
-// never attests twice differently, whatever it is shown later. first says that
-// what is stored was not stored by an earlier try.
-func (n *Node) attempt(ctx context.Context, a *pb.Assignment, first bool) error {
+// never attests twice differently, whatever it is shown later.
+func (n *Node) attempt(ctx context.Context, t *trial) error {
+	a := t.assignment
 	id, err := digest.Parse(a.GetExecutionId())
 	if err != nil {
 		return refuse(RefusedMalformed, "execution id %.80q", a.GetExecutionId())
@@ -109,7 +156,7 @@ func (n *Node) attempt(ctx context.Context, a *pb.Assignment, first bool) error 
 		return err
 	}
 	if envelope != nil {
-		return n.resume(ctx, a, id, envelope, first)
+		return n.resume(ctx, t, id, envelope)
 	}
 	// In this order: what is being removed is buried before.
 	if n.store.removedBefore(id) {
@@ -118,33 +165,35 @@ func (n *Node) attempt(ctx context.Context, a *pb.Assignment, first bool) error 
 	if err := n.uncontradicted(id); err != nil {
 		return err
 	}
-	t, err := n.verify(ctx, a)
+	work, err := n.verify(ctx, a)
 	if err != nil {
 		return err
 	}
-	result, err := n.run(ctx, t)
+	result, err := n.run(ctx, work)
 	if err != nil {
 		return err
 	}
 	// While it ran the node may have learned that it was removed.
-	if err := n.mayAttest(t.execution.Epoch); err != nil {
+	if err := n.mayAttest(work.execution.Epoch); err != nil {
 		return err
 	}
-	if envelope, err = n.sign(t, result); err != nil {
+	if envelope, err = n.sign(work, result); err != nil {
 		return err
 	}
 	// Durable before anything leaves. A crash from here on leads to a second run,
 	// which must find what is stated here, and to these bytes and no others.
-	if envelope, err = n.store.keepAttestation(id, envelope, t.execution.Submission.LastEpoch); err != nil {
+	if envelope, err = n.store.keepAttestation(id, envelope, work.execution.Submission.LastEpoch); err != nil {
 		return err
 	}
 	n.count(func(s *Stats) { s.Attested++ })
 	n.config.Logger.Info("attested", "execution", id.String(), "outcome", string(result.Outcome.Kind), "result", result.Outcome.ResultDigest().String())
 	// The payloads go first: an attestation whose output nobody has is worth
 	// little to the tenant and nothing to a child.
+	t.result = result
 	if err := n.putPayloads(ctx, result); err != nil {
 		return fmt.Errorf("%w: %w", errUndelivered, err)
 	}
+	t.result = nil
 	if err := n.store.markPut(id); err != nil {
 		return err
 	}
@@ -152,7 +201,7 @@ func (n *Node) attempt(ctx context.Context, a *pb.Assignment, first bool) error 
 }
 
 // resume goes on with an execution whose attestation is kept.
-func (n *Node) resume(ctx context.Context, a *pb.Assignment, id digest.Digest, envelope []byte, first bool) error {
+func (n *Node) resume(ctx context.Context, t *trial, id digest.Digest, envelope []byte) error {
 	statement, err := parseAttestation(id, envelope)
 	if err != nil {
 		return err
@@ -165,11 +214,11 @@ func (n *Node) resume(ctx context.Context, a *pb.Assignment, id digest.Digest, e
 		return err
 	}
 	if !n.store.isPut(id) {
-		if err := n.again(ctx, id, a, statement); err != nil {
+		if err := n.again(ctx, t, statement); err != nil {
 			return err
 		}
 	}
-	if first {
+	if t.tries == 1 { // else an earlier try of this assignment may have stored it
 		n.count(func(s *Stats) { s.Resent++ })
 	}
 	return n.send(ctx, id, envelope)
@@ -226,6 +275,7 @@ func (n *Node) runModule(ctx context.Context, id digest.Digest, tenant string, r
 		n.running--
 		n.mu.Unlock()
 	}()
+	began := time.Now()
 	result, err := n.config.Runner.Run(ctx, run)
 	switch {
 	case errors.Is(err, ErrNotAdmitted):
@@ -235,10 +285,13 @@ func (n *Node) runModule(ctx context.Context, id digest.Digest, tenant string, r
 	case errors.Is(err, ErrStopped):
 		return nil, err
 	case err != nil:
-		n.health.ran(err)
+		n.health.ran(id, err)
+		if time.Since(began) <= run.Timeout/soon {
+			return nil, fmt.Errorf("%w: %w", errFaultSoon, err)
+		}
 		return nil, fmt.Errorf("%w: %w", errFault, err)
 	}
-	n.health.ran(nil)
+	n.health.ran(id, nil)
 	return result, nil
 }
 

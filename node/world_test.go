@@ -273,6 +273,8 @@ type plane struct {
 	streams   chan []*pb.Assignment                     // what the next stream brings; nil ends it
 	received  chan *pb.RecordExecutionProvenanceRequest // attestations handed in
 
+	// opening, if not nil, is what each stream brings first.
+	opening func() []*pb.Assignment
 	// reported, if not nil, gets each report.
 	reported chan *pb.NodeStatus
 	// abandon, if not nil, answers AbandonAssignment.
@@ -319,6 +321,13 @@ func (p *plane) WatchAssignments(ctx context.Context, req *connect.Request[pb.Wa
 		return err
 	}
 	p.connected <- req.Msg.GetInfo()
+	if p.opening != nil {
+		for _, a := range p.opening() {
+			if err := stream.Send(&pb.WatchAssignmentsResponse{Assignment: a}); err != nil {
+				return err
+			}
+		}
+	}
 	for {
 		select {
 		case list := <-p.streams:
