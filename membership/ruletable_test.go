@@ -297,7 +297,8 @@ func rulesText(rows []tableRow) string {
 	b.WriteString(`# Who may change the membership, and how
 
 Every kind of change with what it does, and every refusal, as rows that the tests of package membership exercise one by one; this page is written by them
-(` + "`go test ./membership -run RuleTable -update`" + `). The format is in [formats/membership.md](formats/membership.md), which also says in which order the rules are checked.
+(` + "`go test ./membership -run RuleTable -update`" + `). The format is in [formats/membership.md](formats/membership.md), which also says in which order the rules are
+checked.
 
 The states before:
 
@@ -306,10 +307,12 @@ The states before:
 		fmt.Fprintf(&b, "- **%s**: %s\n", s[0], s[1])
 	}
 	b.WriteString(`
-No change can lock the cluster out: the threshold stays within the admins that can sign and within what an envelope can hold, no change sets a quorum above the nodes there are (a genesis may, for nodes that are still to come), limits leave room
-for a contract, and a log keeps a key. Only a removal may go below the quorum: a node that must go goes at once, and work waits.
+No change can lock the cluster out: the threshold stays within the admins that can sign and within what an envelope can hold, no change sets a quorum above the
+nodes there are (a genesis may, for nodes that are still to come), limits leave room for a contract, and a log keeps a key. Only a removal may go below the
+quorum: a node that must go goes at once, and work waits.
 
-In an emergency, remove the principal or the key: from the next epoch on it opens no session, and what it signs (contracts, retirements, submissions, cancellations, attestations, changes) is void.
+In an emergency, remove the principal or the key: from the next epoch on it opens no session, and what it signs (contracts, retirements, submissions,
+cancellations, attestations, changes) is void.
 
 | kind | state before | change | signed by | state after, or refusal |
 |---|---|---|---|---|
