@@ -112,8 +112,8 @@ func (o *Orchestrator) overdue(x *tracked, due job) {
 	switch {
 	case x.postpone(best, progress):
 	case last && o.hindered(now):
-		x.reoffered = false
 		o.reoffer(x, &ex)
+		x.reoffered = false // it is due when nodes can answer
 	case last && !x.reoffered && o.reoffer(x, &ex):
 	default:
 		o.deriver.add(due)
@@ -125,8 +125,8 @@ func (o *Orchestrator) overdue(x *tracked, due job) {
 // reoffer tells the connected nodes of an execution that would expire once more,
 // with proofs of now: those that have not answered, since a node can lose an
 // assignment that it could not prove any more, and its word with it; and those
-// that gave up what may be there again. It happens once an attempt, and again
-// where the time since did not count. It reports whether there was anyone to tell.
+// that gave up what may be there again. It happens once an attempt, not counting
+// when they could not have answered. It reports whether there was anyone to tell.
 // The view is locked.
 func (o *Orchestrator) reoffer(x *tracked, ex *provenance.Execution) bool {
 	answered := x.answered(ex)
