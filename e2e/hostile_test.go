@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"github.com/tallystick/tallystick/contract"
 	"github.com/tallystick/tallystick/internal/digest"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
+	"github.com/tallystick/tallystick/sandbox/wasmtest"
 )
 
 // hostileSource is a module that does what its input says.
@@ -126,25 +128,37 @@ func TestHostileModules(t *testing.T) {
 	grant := func(list ...contract.Capability) func(*contract.Contract) {
 		return func(v *contract.Contract) { v.Capabilities = list }
 	}
+	// One function that an engine compiles for minutes, or with gigabytes.
+	bomb := func(unit []byte, n int) []byte { return wasmtest.Command().Start("", bytes.Repeat(unit, n)).Bytes() }
+	foreign := wasmtest.Command()
+	foreign.Import("env", "system", "i:i")
+	foreign.Start("")
 	for _, bad := range []struct {
 		what, code string
+		reason     string // among the words of the refusal
 		module     []byte
 		change     func(*contract.Contract)
 	}{
-		{"text", "module_refused", []byte("hello"), nil},
-		{"a component", "module_refused", []byte("\x00asm\x0d\x00\x01\x00"), nil},
-		{"no entry point", "module_refused", []byte("\x00asm\x01\x00\x00\x00"), nil},
-		{"a cut module", "module_refused", wasm[:len(wasm)/2], nil},
-		{"a module and a byte", "module_refused", append(slices.Clone(wasm), 0), nil},
-		{"a module over the limit", "request_too_large", make([]byte, 16<<20+1), nil},
-		{"ungranted imports", "module_refused", wasm, grant(contract.CapabilityStdio)},
-		{"another module", "module_digest", wasm, func(v *contract.Contract) { v.Module = digest.Of([]byte("other")) }},
-		{"another tenant", "wrong_tenant", wasm, func(v *contract.Contract) { v.Tenant = "other" }},
-		{"another cluster", "wrong_tenant", wasm, func(v *contract.Contract) { v.Cluster = "other" }},
-		{"too much memory", "contract_refused", wasm, func(v *contract.Contract) { v.Limits.MemoryPages = 65_536 }},
+		{"text", "module_refused", "malformed", []byte("hello"), nil},
+		{"a component", "module_refused", `feature "component-model"`, []byte("\x00asm\x0d\x00\x01\x00"), nil},
+		{"no entry point", "module_refused", `export "_start"`, []byte("\x00asm\x01\x00\x00\x00"), nil},
+		{"a cut module", "module_refused", "malformed", wasm[:len(wasm)/2], nil},
+		{"a module and a byte", "module_refused", "malformed", append(slices.Clone(wasm), 0), nil},
+		{"a module over the limit", "request_too_large", "", make([]byte, 16<<20+1), nil},
+		{"ungranted imports", "module_refused", "grant capability", wasm, grant(contract.CapabilityStdio)},
+		{"another module", "module_digest", "", wasm, func(v *contract.Contract) { v.Module = digest.Of([]byte("other")) }},
+		{"another tenant", "wrong_tenant", "", wasm, func(v *contract.Contract) { v.Tenant = "other" }},
+		{"another cluster", "wrong_tenant", "", wasm, func(v *contract.Contract) { v.Cluster = "other" }},
+		{"too much memory", "contract_refused", "", wasm, func(v *contract.Contract) { v.Limits.MemoryPages = 65_536 }},
+		{"a bomb of blocks", "module_refused", "control", bomb([]byte{0x02, 0x40, 0x0b}, 100_000), nil},
+		{"a bomb of loads", "module_refused", "compile_work", bomb([]byte{0x41, 0, 0x28, 2, 0, 0x1a}, 300_000), nil},
+		{"an import of the host", "module_refused", `import "env.system"`, foreign.Bytes(), nil},
 	} {
 		_, err := a.admit(bad.module, bad.change)
 		refused(t, bad.what, bad.code, err)
+		if err != nil && !strings.Contains(err.Error(), bad.reason) {
+			t.Errorf("%s: refused with %v, which lacks %q", bad.what, err, bad.reason)
+		}
 	}
 
 	hash, err := a.admit(wasm, nil)
