@@ -57,7 +57,7 @@ func (v *verification) notProven(e *Execution) []string {
 		"that no further record about the execution stood before its end, such as an end that came first: an audit of the whole log shows it",
 		"that the request record is the first of this execution, since a second one has no effect: an audit of the whole log shows it",
 		"that the epochs which attestations and the cancellation state were the current ones where they stand: an audit of the whole log shows it",
-		"that the contract was not retired and the execution not cancelled before: the attesting nodes or an audit of the whole log",
+		"that the contract was not retired and the execution not cancelled before: an audit of the whole log shows it",
 	}
 	if e.State == provenance.StateComplete {
 		out = append(out, "that the outcome is right, if enough of the nodes collude: replay the execution")

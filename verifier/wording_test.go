@@ -70,6 +70,14 @@ func TestReportClaimsNoMoreThanTheBundleHas(t *testing.T) {
 				t.Errorf("%s: no %q in\n%s", name, want, notProven)
 			}
 		}
+		// Nodes are shown neither retirements nor cancellations nor what others attest.
+		for _, line := range report.NotProven {
+			for _, unseen := range []string{"retired", "cancelled", "attestation"} {
+				if strings.Contains(line, unseen) && strings.Contains(line, "attesting nodes") {
+					t.Errorf("%s: the nodes are said to have seen what they cannot: %s", name, line)
+				}
+			}
+		}
 	}
 }
 
