@@ -46,33 +46,57 @@ var (
 // maxFileSize bounds what is read, in bytes. An encrypted key takes 500.
 const maxFileSize = 16 << 10
 
-// create writes a new file durably: its bytes and its directory entry are on
-// disk when it returns. A file that could not be completed is removed.
-func create(path string, data []byte, mode fs.FileMode) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+// create writes a new file durably and in one step: a process that is killed leaves
+// no file or a complete one, for the next start to use. A hidden file beside it may
+// stay behind then, with a key that nobody has used.
+func create(path string, data []byte, mode fs.FileMode) error {
+	err := createBy(os.Link, path, data, mode)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w: %q (move it away or choose another name; keys are never overwritten)", ErrExists, path)
 	}
 	if err != nil {
 		return fmt.Errorf("creating key file: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			os.Remove(path)
-			err = fmt.Errorf("creating key file: %w", err)
-		}
-	}()
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
+	return nil
+}
+
+// createBy gives a file its name by link, which fails if the name is taken.
+func createBy(link func(from, to string) error, path string, data []byte, mode fs.FileMode) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-") // mode 0600
+	if err != nil {
+		return err
 	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
+	defer os.Remove(f.Name())
+	if _, err = f.Write(data); err == nil {
+		err = errors.Join(f.Chmod(mode), f.Sync())
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err = link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		err = claim(f.Name(), path)
 	}
 	if err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	if err = syncDir(dir); err != nil {
+		os.Remove(path)
+	}
+	return err
+}
+
+// claim renames a file where the file system has no links: an empty file of our
+// own takes the name first, so that nobody else's is overwritten.
+func claim(from, to string) error {
+	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if err = errors.Join(f.Close(), os.Rename(from, to)); err != nil {
+		os.Remove(to)
+	}
+	return err
 }
 
 // syncDir makes a new directory entry durable.

@@ -157,6 +157,51 @@ func TestNeverOverwrites(t *testing.T) {
 	}
 }
 
+// TestCreatedInOneStep: nobody, and so no process after one that was killed, ever
+// finds a part of a key file.
+func TestCreatedInOneStep(t *testing.T) {
+	for range 50 {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "key.pem")
+		created := make(chan error, 1)
+		go func() {
+			_, err := CreateEd25519(path, nil)
+			created <- err
+		}()
+		for len(created) == 0 {
+			if _, err := LoadEd25519(path, nil); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(errors.Join(err, <-created))
+			}
+		}
+		if err := <-created; err != nil {
+			t.Fatal(err)
+		}
+		if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
+			t.Fatalf("beside the key: %v %v", files, err)
+		}
+	}
+}
+
+// TestWithoutLinks: on a file system without hard links a key file is created too,
+// and still not overwritten.
+func TestWithoutLinks(t *testing.T) {
+	noLinks := func(string, string) error { return errors.ErrUnsupported }
+	dir := t.TempDir()
+	path := filepath.Join(dir, "key.pem")
+	if err := createBy(noLinks, path, []byte("first"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := createBy(noLinks, path, []byte("second"), 0o600); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("the second: %v", err)
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != "first" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
+		t.Errorf("beside the key: %v %v", files, err)
+	}
+}
+
 func TestRefusesReadableByOthers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key.pem")
 	if _, err := CreateEd25519(path, nil); err != nil {
