@@ -358,7 +358,7 @@ type table struct {
 }
 
 func newTable(w io.Writer, again bool) *table {
-	return &table{w: w, live: again && newProgress(w, false).w != nil}
+	return &table{w: w, live: again && onTerminal(w)}
 }
 
 func (t *table) print(r compareReport) {

@@ -216,39 +216,3 @@ func printLog(w io.Writer, r logReport) {
 	row("checked", "%s and %s", wiring.Count(r.Entries, "entry"), wiring.Count(r.Tiles, "tile"))
 	row("remembered in", "%s", r.State)
 }
-
-// progress shows how far an audit is, on a terminal and not more than ten times
-// a second.
-type progress struct {
-	w     io.Writer // nil shows nothing
-	shown time.Time
-}
-
-func newProgress(w io.Writer, quiet bool) *progress {
-	f, ok := w.(*os.File)
-	if quiet || !ok {
-		return &progress{}
-	}
-	info, err := f.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return &progress{}
-	}
-	return &progress{w: w}
-}
-
-func (p *progress) show(done, size int64) { p.showOf("read", done, size, "entries") }
-
-// showOf shows how many of how many things are done.
-func (p *progress) showOf(verb string, done, all int64, things string) {
-	if p.w == nil || time.Since(p.shown) < 100*time.Millisecond {
-		return
-	}
-	p.shown = time.Now()
-	fmt.Fprintf(p.w, "\r%s %d of %d %s (%d%%)\x1b[K", verb, done, all, things, done*100/max(all, 1))
-}
-
-func (p *progress) clear() {
-	if p.w != nil && !p.shown.IsZero() {
-		fmt.Fprint(p.w, "\r\x1b[K")
-	}
-}

@@ -67,6 +67,9 @@ func TestMain(m *testing.M) {
 //	replace OLD NEW FILE replaces text in a file once
 //	unlawful FILE        writes evidence of an unlawful change, and genesis.json
 //	damage PATH          flips a bit of a resource of the log; again repairs it
+//	endless              writes a log with openings, policies and payloads; the
+//	                     module of its second execution, in "spins", never ends
+//	await FILE           waits until there is the file
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -92,6 +95,8 @@ func TestScripts(t *testing.T) {
 			"unproof":  unproofCmd,
 			"replace":  replaceCmd,
 			"receipt":  receiptCmd,
+			"endless":  endlessCmd,
+			"await":    awaitCmd,
 		},
 	})
 }

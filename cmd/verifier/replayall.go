@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -29,8 +30,13 @@ type replayAllFlags struct {
 	quiet                          bool
 }
 
-// saveEvery is how many verdicts are lost at most when the machine stops.
-const saveEvery = 64
+// Saving: what the verdicts of the last saveAfter took is lost when the machine
+// stops. A large state takes long to write, so at most every saveShare-th moment
+// goes into that.
+const (
+	saveAfter = 2 * time.Second
+	saveShare = 20
+)
 
 // replayAllReport is what replay --all --json prints.
 type replayAllReport struct {
@@ -237,6 +243,7 @@ func (f *replayFlags) replayDecided(ctx context.Context, log *wholelog.Log, stat
 			<-done
 		}
 	}()
+	var next time.Time // of saving: the first verdict is saved at once, so that a state that cannot be is found out early
 	for n := range ids {
 		done, ok := <-queue
 		if !ok {
@@ -249,10 +256,11 @@ func (f *replayFlags) replayDecided(ctx context.Context, log *wholelog.Log, stat
 		state.add(a.verdict)
 		report.Replayed++
 		bar.showOf("replayed", int64(n+1), int64(len(ids)), "executions")
-		if (n+1)%saveEvery == 0 {
+		if now := time.Now(); !now.Before(next) {
 			if err := state.save(f.all.state); err != nil {
 				return err
 			}
+			next = time.Now().Add(max(saveAfter, saveShare*time.Since(now)))
 		}
 	}
 	return nil
