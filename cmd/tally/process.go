@@ -76,6 +76,8 @@ func run(ctx context.Context, name string, args ...string) ([]byte, error) {
 // broken, and the cluster ends. Each death within the minute makes the next
 // start wait a little longer. One that has never listened is given up sooner, but
 // not before a last one of the folder that is about to end has let go of the files.
+// A server that was up and is killed by somebody else is not to blame: it is
+// started again however often that happens.
 const (
 	maxRestarts   = 20
 	maxStarts     = 4
@@ -137,7 +139,7 @@ func (c *child) spawn() (*exec.Cmd, error) {
 func (c *child) supervise(cmd *exec.Cmd) {
 	defer close(c.exited)
 	defer os.Remove(c.pidFile)
-	var deaths []time.Time
+	var own deaths
 	for {
 		done := make(chan error, 1)
 		go func() { done <- cmd.Wait() }()
@@ -148,18 +150,14 @@ func (c *child) supervise(cmd *exec.Cmd) {
 			terminate(cmd, done)
 			return
 		}
-		now := time.Now()
-		deaths = append(deaths, now)
-		for now.Sub(deaths[0]) > restartWindow {
-			deaths = deaths[1:]
-		}
-		if c.broken(deaths) {
+		var broken bool
+		if own, broken = c.ended(own, cmd.ProcessState, time.Now()); broken {
 			c.err = died
 			return
 		}
 		c.notify("%s ended (%v); starting it again", c.name, died)
 		select {
-		case <-time.After(restartDelay * time.Duration(len(deaths))):
+		case <-time.After(restartDelay * time.Duration(max(1, len(own)))):
 		case <-c.stopping:
 			return
 		}
@@ -169,16 +167,33 @@ func (c *child) supervise(cmd *exec.Cmd) {
 	}
 }
 
-// broken says whether starting the server again is in vain, after deaths within
-// the last minute.
-func (c *child) broken(deaths []time.Time) bool {
+// deaths are those that a server is to blame for, within the last restartWindow.
+type deaths []time.Time
+
+// ended takes the end of a process, and says whether starting the server again is
+// in vain. It returns what is to be given to it the next time.
+func (c *child) ended(own deaths, state *os.ProcessState, now time.Time) (_ deaths, broken bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := len(deaths)
-	if c.listened {
-		return n > maxRestarts
+	if !c.listened || !killed(state) {
+		own = append(own, now)
 	}
-	return n > maxStarts && deaths[n-1].Sub(deaths[0]) > startsWindow
+	for len(own) > 0 && now.Sub(own[0]) > restartWindow {
+		own = own[1:]
+	}
+	n := len(own)
+	if c.listened {
+		return own, n > maxRestarts
+	}
+	return own, n > maxStarts && own[n-1].Sub(own[0]) > startsWindow
+}
+
+// killed reports whether SIGKILL ended a process. No server sends it to itself: it
+// was somebody who tries what the cluster does then, or the kernel for want of
+// memory.
+func killed(state *os.ProcessState) bool {
+	status, ok := state.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
 // terminate asks a process to end, and kills it when it does not.
