@@ -100,27 +100,29 @@ func TestTellingBlocksNothing(t *testing.T) {
 	name, _ := w.assigned(id)
 	refused := w.assignment(lie)
 	refused.Attempt++
-	hanging := make(chan struct{}, 2*maxNotices)
-	w.plane.abandon = func(ctx context.Context, req *pb.AbandonAssignmentRequest) error {
+	hanging, released := make(chan struct{}, 2*maxNotices), make(chan struct{})
+	w.plane.abandon = func(context.Context, *pb.AbandonAssignmentRequest) error {
 		hanging <- struct{}{}
-		<-ctx.Done()
-		return ctx.Err()
+		<-released // whatever the caller's patience is
+		return nil
 	}
-	config := w.config(name)
-	config.Timing.Call = 500 * time.Millisecond // so that what hangs ends soon
-	r := w.start(config)
+	r := w.start(w.config(name))
 	<-w.plane.connected
 	w.plane.streams <- []*pb.Assignment{{ExecutionId: "garbage"}, refused}
 	<-hanging // and stays so
 	w.plane.streams <- []*pb.Assignment{w.assignment(id)}
 	<-w.plane.received
-	for range maxNotices + tellersAtATime {
+	for range tellersAtATime - 1 {
+		r.abandon(id.String(), ErrStopped)
+		<-hanging
+	}
+	for range maxNotices + 1 { // of which one is lost
 		r.abandon(id.String(), ErrStopped)
 	}
-	r.abandon(id.String(), ErrStopped) // is lost
 	if got := len(r.notices); got != maxNotices {
 		t.Errorf("%d notices wait, want %d", got, maxNotices)
 	}
+	close(released)
 	r.stop()
 	if err := <-r.done; err != nil {
 		t.Error(err)
