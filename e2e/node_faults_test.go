@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	"github.com/tallystick/tallystick/internal/dsse"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 	"github.com/tallystick/tallystick/provenance"
+	"github.com/tallystick/tallystick/sandbox/wasmtest"
 )
 
 // workersOf lists the worker processes of a process: its children.
@@ -39,9 +41,10 @@ func workersOf(pid int) []int {
 	return list
 }
 
-// TestKilledWorkers kills the workers of a node, again and again, while modules run
-// in them. All executions complete, with the outcome that an undisturbed run has,
-// and the node says the same as the others: that a worker died is never attested.
+// TestKilledWorkers kills the workers of a node, again and again: at any moment of
+// short runs, and amid a long one. All executions complete, with the outcome that an
+// undisturbed run has, and the node says the same as the others: that a worker died
+// is never attested.
 func TestKilledWorkers(t *testing.T) {
 	const executions = 8
 	f := found(t)
@@ -51,7 +54,12 @@ func TestKilledWorkers(t *testing.T) {
 	f.awaitNodes(len(foundedNodes))
 	a := f.agent("tenant")
 	hash := a.register("canonjson", nil)
-	victim, killed := f.processes[foundedNodes[0]], 0
+	victim := f.processes[foundedNodes[0]]
+	killWorkers := func() {
+		for _, worker := range workersOf(victim.cmd.Process.Pid) {
+			_ = syscall.Kill(worker, syscall.SIGKILL) // it may have ended
+		}
+	}
 	running := func() bool {
 		metrics, err := get("http://" + victim.addr + "/metrics")
 		return err == nil && strings.Contains(string(metrics), "tallystick_node_running 1")
@@ -69,11 +77,7 @@ func TestKilledWorkers(t *testing.T) {
 			}
 			return nil
 		})
-		for _, worker := range workersOf(victim.cmd.Process.Pid) {
-			if syscall.Kill(worker, syscall.SIGKILL) == nil {
-				killed++
-			}
-		}
+		killWorkers()
 		s := a.complete(id.String())
 		if s.Outcome.Kind != string(contract.OutcomeOK) || s.Outcome.OutputLength == 0 {
 			t.Errorf("execution %s ended with %v", id, s.Outcome)
@@ -84,9 +88,51 @@ func TestKilledWorkers(t *testing.T) {
 			}
 		}
 	}
-	if killed == 0 {
-		t.Error("no worker was killed")
+
+	// All three nodes have to agree, so the one that lost its run has run it again.
+	hash, err := a.admit(wasmtest.Command().Start("", wasmtest.Loop()).Bytes(), func(v *contract.Contract) {
+		metered(v)
+		v.Agreement, v.Limits.Gas = 3, 1_000_000_000 // some two seconds of a processor
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	const tries = 5 // a run may end before it is seen
+	for i := range tries {
+		envelope, id := a.submission(hash, nil, executions+i)
+		if _, err := a.submit(envelope, nil); err != nil {
+			t.Fatal(err)
+		}
+		f.eventually("the loop runs", func() error {
+			if !running() {
+				return errors.New("nothing runs")
+			}
+			return nil
+		})
+		killWorkers()
+		if s := a.complete(id.String()); s.Outcome.Kind != string(contract.OutcomeBudgetExhausted) {
+			t.Errorf("the loop came to %v", s.Outcome)
+		}
+		if victim.logged("the runner failed", id.String()) {
+			return
+		}
+	}
+	t.Errorf("none of %d runs was lost with its worker", tries)
+}
+
+// logged reports whether a line of the process's log has all of what is given.
+func (p *process) logged(parts ...string) bool {
+	p.t.Helper()
+	data, err := os.ReadFile(p.log)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // TestKilledNodes kills nodes without warning while they work, at random moments,
