@@ -165,12 +165,17 @@ func fsckReader(ctx context.Context, r reader, o FsckOptions) (*FsckReport, erro
 // readHead sets the size of the tree that is checked, and the root that it should
 // have. A size far beyond all that is stored is wrong: what is stored is checked then.
 func (f *fsck) readHead(raw []byte) error {
-	entries, entriesErr := f.r.end([]byte{kindEntry}, []byte{kindEntry + 1}, frameItems)
-	leaves, leavesErr := f.r.end([]byte{kindTile, 0}, []byte{kindTile, 1}, tileItems)
-	stored, known := max(entries, leaves), entriesErr == nil || leavesErr == nil
-	var err error
+	entries, err := f.r.end([]byte{kindEntry}, []byte{kindEntry + 1}, frameItems)
+	if err != nil {
+		return err
+	}
+	leaves, err := f.r.end([]byte{kindTile, 0}, []byte{kindTile, 1}, tileItems)
+	if err != nil {
+		return err
+	}
+	stored := max(entries, leaves)
 	switch f.size, f.root, err = decodeHead(raw); {
-	case !known:
+	case stored < 0:
 		return err
 	case err != nil:
 		f.wrong("head", "%v", err)

@@ -360,8 +360,9 @@ func (c *cursor) each(end int64, visit func(index int64, value []byte)) error {
 	return nil
 }
 
-// end returns the index after the last item of the runs with keys in [from, to). If
-// that run cannot be read it is taken to fill its bundle or tile.
+// end returns the index after the last item of the runs with keys in [from, to), and
+// -1 if it cannot be found, of which what reads those runs tells more. If only the
+// last run cannot be read it is taken to fill its bundle or tile.
 func (r reader) end(from, to []byte, items func(run []byte) (int, error)) (int64, error) {
 	it, err := r.from.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
 	if err != nil {
@@ -369,7 +370,10 @@ func (r reader) end(from, to []byte, items func(run []byte) (int, error)) (int64
 	}
 	defer it.Close() // its error is that of the last read
 	if !it.Last() {
-		return 0, r.failed(it.Error())
+		if r.failed(it.Error()) != nil {
+			return -1, nil
+		}
+		return 0, nil
 	}
 	first := max(keyIndex(it.Key()), 0)
 	end := (first/TileWidth + 1) * TileWidth
