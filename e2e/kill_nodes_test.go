@@ -28,6 +28,12 @@ var seedFlag = flag.Uint64("seed", 0, "seed of what TestKillNodes does by chance
 // by then is left in peace.
 const killing = 80 * time.Second
 
+// leastComplete is how many of a hundred executions have to complete. Mostly it is
+// more than ninety: those expire for which two of the three nodes were away longer
+// than the attempt's deadline, and there is no other to ask. If a contract's
+// executions, a third of all, expired as a rule, it would be fewer than this.
+const leastComplete = 75
+
 // TestKillNodes kills nodes without warning and starts them again, at random,
 // while executions come in under three contracts: one that asks all three nodes,
 // one that asks two and then the third, one that asks one after the other. Every
@@ -140,8 +146,8 @@ func killNodes(t *testing.T, executions int) {
 			}
 		}
 	}
-	if len(all) != executions || ends[provenance.StateComplete] == 0 {
-		t.Errorf("%d of %d were acknowledged, ends %v", len(all), executions, ends)
+	if least := executions * leastComplete / 100; len(all) != executions || ends[provenance.StateComplete] < least {
+		t.Errorf("%d of %d were acknowledged, ends %v, want at least %d complete", len(all), executions, ends, least)
 	}
 	t.Logf("%d kills, %d reschedules, ends: %v", kills, attempts, ends)
 	proven := 0
