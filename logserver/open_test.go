@@ -91,6 +91,30 @@ func TestSecondOpenRefused(t *testing.T) {
 	tl.reopen()
 }
 
+// TestLockThatCannotBeTaken: a store whose lock file cannot be opened for writing, as
+// on a read-only file system, is not said to be in use.
+func TestLockThatCannotBeTaken(t *testing.T) {
+	opts := testOptions(nil)
+	opts.Dir = t.TempDir()
+	tl := newTestLog(t, opts)
+	tl.close()
+	lock := filepath.Join(opts.Dir, "LOCK")
+	if err := errors.Join(os.Remove(lock), os.Mkdir(lock, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	var path *os.PathError
+	if _, err := Open(opts); errors.Is(err, ErrLocked) || !errors.As(err, &path) || path.Path != lock {
+		t.Errorf("opening the log: %v", err)
+	}
+	if _, err := OpenStore(StoreOptions{Dir: opts.Dir, ReadOnly: true}); errors.Is(err, ErrLocked) || !errors.As(err, &path) {
+		t.Errorf("opening the store: %v", err)
+	}
+	if err := os.Remove(lock); err != nil {
+		t.Fatal(err)
+	}
+	tl.open()
+}
+
 // TestOpenLeavesNoStore: opening where there is no log changes nothing, so that the
 // log that was looked for can be restored to there.
 func TestOpenLeavesNoStore(t *testing.T) {

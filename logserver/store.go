@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -82,6 +83,9 @@ func separateBundles() pebble.ValueSeparationPolicy {
 func openStore(o *Options, faults *faults) (s *store, err error) {
 	dir, fs := o.Dir, o.fs
 	lock, err := pebble.LockDirectory(dir, fs)
+	if path := (*os.PathError)(nil); errors.As(err, &path) { // read-only, or not ours to write
+		return nil, fmt.Errorf("locking the store, which takes the right to write to it: %w", storeError(err))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: stop the process that uses %q first (%v)", ErrLocked, dir, err)
 	}
