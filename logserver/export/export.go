@@ -102,7 +102,8 @@ type Report struct {
 }
 
 // Run brings the copy up to the log's published checkpoint. On an error the copy
-// is what it was, plus objects that its checkpoint does not imply yet.
+// is what it was, plus objects that its checkpoint does not imply yet; one of
+// reading back comes after the copy has been brought up.
 func (e *Exporter) Run(ctx context.Context) (*Report, error) {
 	policy, err := e.options.Policy()
 	if err != nil {
@@ -123,14 +124,15 @@ func (e *Exporter) Run(ctx context.Context) (*Report, error) {
 	e.copied = held{} // until this run has ended well
 	r := &run{Exporter: e, source: source, clean: clean, report: Report{
 		Origin: source.Checkpoint().Origin, Size: source.Checkpoint().Size, From: have.checkpoint.Size}}
-	if e.options.ReadBack && !clean {
-		if err := r.mend(ctx, have.checkpoint.Size); err != nil {
-			return nil, fmt.Errorf("reading back the copy: %w", err)
-		}
-	}
 	if !bytes.Equal(have.note, source.Note()) {
 		if err := r.extend(ctx); err != nil {
 			return nil, err
+		}
+	}
+	// What is old comes last: a hole in it is no reason to withhold what is new.
+	if e.options.ReadBack && !clean {
+		if err := r.mend(ctx, have.checkpoint.Size, new(mending)); err != nil {
+			return nil, fmt.Errorf("reading back the copy: %w", err)
 		}
 	}
 	e.copied = held{source.Checkpoint(), source.Note()}
@@ -201,7 +203,9 @@ type run struct {
 	*Exporter
 	source *tiles.Source
 	// clean says that the run before ended well, so nothing lies beyond the copy.
-	clean  bool
+	clean bool
+	// mends says that what the target cannot read counts as missing.
+	mends  bool
 	report Report
 }
 
@@ -280,18 +284,12 @@ func (r *run) check(ctx context.Context, first, n int64) ([]bool, error) {
 // has reports whether the copy has a full bundle and its tile of level 0, both
 // as the log's checkpoint implies them. What is there and wrong is not there.
 func (r *run) has(ctx context.Context, number int64) (bool, error) {
-	bundle, err := r.target.read(ctx, tiles.BundlePath(number, width), maxResource)
-	if errors.Is(err, tiles.ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
+	bundle, there, err := r.read(ctx, tiles.BundlePath(number, width))
+	if err != nil || !there {
 		return false, err
 	}
-	tile, err := r.target.read(ctx, tiles.TilePath(0, number, width), maxResource)
-	if errors.Is(err, tiles.ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
+	tile, there, err := r.read(ctx, tiles.TilePath(0, number, width))
+	if err != nil || !there {
 		return false, err
 	}
 	want, err := r.source.Subtree(ctx, 1, number)
@@ -299,6 +297,18 @@ func (r *run) has(ctx context.Context, number int64) (bool, error) {
 		return false, err
 	}
 	return tiles.CheckBundle(bundle, tile, want), nil
+}
+
+// read returns an object of the copy, if it is there.
+func (r *run) read(ctx context.Context, name string) (data []byte, there bool, err error) {
+	data, err = r.target.read(ctx, name, maxResource)
+	switch {
+	case err == nil:
+		return data, true, nil
+	case errors.Is(err, tiles.ErrNotFound), r.mends && ctx.Err() == nil:
+		return nil, false, nil
+	}
+	return nil, false, err
 }
 
 // bundles copies the entry bundles from one on and before another, with the

@@ -82,6 +82,7 @@ type memory struct {
 	mu      sync.Mutex
 	objects map[string][]byte
 	durable bool // nothing was written since the last flush
+	torn    bool // the checkpoint before implies what is not there either
 	policy  *checkpoint.Policy
 	writes  int
 	reads   int
@@ -123,7 +124,9 @@ func (m *memory) write(_ context.Context, name string, data []byte) error {
 		if !m.durable {
 			m.t.Errorf("the checkpoint was written before what it implies was durable")
 		}
-		m.complete(data)
+		if !m.torn {
+			m.complete(data)
+		}
 	}
 	fails, persisted := false, true
 	if m.writes++; m.fail != nil {
@@ -306,21 +309,49 @@ func TestReadBack(t *testing.T) {
 	delete(m.objects, "tile/entries/007")
 	delete(m.objects, "tile/entries/008")
 	m.objects["tile/1/000"] = []byte("damaged")
+	m.torn = true
 	grow(t, log, size+width)
 	e := exporterTo(t, log, m)
 	e.options.ReadBack = true
 	if report, err := e.Run(t.Context()); err != nil || report.Mended != 5 || report.Objects <= 5 {
 		t.Errorf("after growth: %+v, %v", report, err)
 	}
+	m.torn = false
+	m.complete(m.objects[checkpointName])
 	// A run after that has no reason to.
 	reads := m.reads
 	if _, err := e.Run(t.Context()); err != nil || m.reads > reads+5 {
 		t.Errorf("%d reads of a copy that is known, %v", m.reads-reads, err)
 	}
-	// Neither side can be read, or nothing be written.
+	// What cannot be read is written again, and keeps back nothing that is new.
+	for i, name := range []string{"tile/entries/100", "tile/1/000"} {
+		grow(t, log, int(log.Size())+width)
+		e := exporterTo(t, log, failing{m, name})
+		e.options.ReadBack = true
+		if report, err := e.Run(t.Context()); err != nil || report.Size != log.Size() || report.Mended != int64(2-i) {
+			t.Errorf("unreadable %q: %+v, %v", name, report, err)
+		}
+	}
+	// An attempt goes on where the one before has failed.
+	delete(m.objects, "tile/entries/007")
+	delete(m.objects, "tile/entries/257")
+	m.writes, m.fail = 0, func(n int) (bool, bool) { return n > 2, n <= 2 }
+	e = exporterTo(t, log, m)
+	copied, err := e.inspect(t.Context(), m.policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state mending
+	if err := e.readBack(t.Context(), copied, &state); !errors.Is(err, errDisk) || state != (mending{checkAhead, 2}) {
+		t.Errorf("an attempt that fails: %v, %+v", err, state)
+	}
+	reads, m.fail = m.reads, nil
+	if err := e.readBack(t.Context(), copied, &state); err != nil || state.mended != 4 || m.reads > reads+50 {
+		t.Errorf("the next attempt: %v, %+v, %d reads", err, state, m.reads-reads)
+	}
+	m.complete(m.objects[checkpointName])
+	// The log cannot be read, or nothing be written. The new comes first.
 	for name, broken := range map[string]func(e *Exporter){
-		"target": func(e *Exporter) { e.target = failing{m, "tile/entries/100"} },
-		"above":  func(e *Exporter) { e.target = failing{m, "tile/1/000"} },
 		"log": func(e *Exporter) {
 			delete(m.objects, "tile/entries/009")
 			e.options.Fetch = func(ctx context.Context, path string, limit int64) ([]byte, error) {

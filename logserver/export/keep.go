@@ -103,13 +103,14 @@ func (k *Keeper) Run(ctx context.Context) {
 // readBack reads back the copy that the keeper has found, until that has
 // succeeded or ctx ends.
 func (k *Keeper) readBack(ctx context.Context, copied held) {
+	var m mending
 	for {
-		mended, err := k.exporter.readBack(ctx, copied)
+		err := k.exporter.readBack(ctx, copied, &m)
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err == nil && mended > 0:
-			k.logger.Warn("copy lacked objects, or had wrong ones, that are written again", "target", k.exporter.name(), "objects", mended)
+		case err == nil && m.mended > 0:
+			k.logger.Warn("copy lacked objects, or had wrong ones, that are written again", "target", k.exporter.name(), "objects", m.mended)
 			return
 		case err == nil:
 			return

@@ -3,20 +3,30 @@ package export
 import (
 	"bytes"
 	"context"
-	"errors"
 
 	"github.com/tallystick/tallystick/verifier/tiles"
 )
 
+// mending is how far the reading back of a copy has come. It outlives an attempt
+// that fails.
+type mending struct {
+	next   int64 // the full bundles before this one are right
+	mended int64 // objects that have been written again
+}
+
 // mend reads back what the copy has of a tree of the given size, which the log's
 // tree leads on from, and writes again what is missing or wrong. The unfinished
 // tiles are left out: whoever opened the copy has verified them.
-func (r *run) mend(ctx context.Context, size int64) error {
-	written := r.report.Objects
-	if err := r.mendBundles(ctx, size/width); err != nil {
+//
+// An object that cannot be read is written again like one that is missing: else
+// one bad sector would keep the copy from being mended for ever. A target that
+// does not answer at all fails at the write.
+func (r *run) mend(ctx context.Context, size int64, m *mending) error {
+	r.mends = true
+	if err := r.mendBundles(ctx, size/width, m); err != nil {
 		return err
 	}
-	if err := r.mendLast(ctx, size); err != nil {
+	if err := r.mendLast(ctx, size, m); err != nil {
 		return err
 	}
 	for level := 1; level < levels; level++ {
@@ -25,21 +35,19 @@ func (r *run) mend(ctx context.Context, size int64) error {
 			if err != nil {
 				return err
 			}
-			if err := r.mendObject(ctx, tiles.TilePath(level, index, width), tile); err != nil {
+			if err := r.mendObject(ctx, tiles.TilePath(level, index, width), tile, m); err != nil {
 				return err
 			}
 		}
 	}
-	if r.report.Mended = r.report.Objects - written; r.report.Mended == 0 {
-		return nil
-	}
-	return r.target.flush(ctx)
+	r.report.Mended = m.mended
+	return r.target.flush(ctx) // also what an attempt before wrote
 }
 
 // mendBundles mends the full bundles before one, with their tiles of level 0.
-func (r *run) mendBundles(ctx context.Context, end int64) error {
-	for first := int64(0); first < end; first += checkAhead {
-		good, err := r.check(ctx, first, min(end-first, checkAhead))
+func (r *run) mendBundles(ctx context.Context, end int64, m *mending) error {
+	for m.next < end {
+		good, err := r.check(ctx, m.next, min(end-m.next, checkAhead))
 		if err != nil {
 			return err
 		}
@@ -51,17 +59,19 @@ func (r *run) mendBundles(ctx context.Context, end int64) error {
 			if bad == i {
 				continue
 			}
-			if err := r.bundles(ctx, first+int64(bad), first+int64(i)); err != nil {
+			if err := r.bundles(ctx, m.next+int64(bad), m.next+int64(i)); err != nil {
 				return err
 			}
+			m.mended += 2 * int64(i-bad)
 		}
-		r.progress(min(first+checkAhead, end) * width)
+		m.next += int64(len(good))
+		r.progress(m.next * width)
 	}
 	return nil
 }
 
 // mendLast mends the unfinished bundle.
-func (r *run) mendLast(ctx context.Context, size int64) error {
+func (r *run) mendLast(ctx context.Context, size int64, m *mending) error {
 	number, n := size/width, int(size%width)
 	if n == 0 {
 		return nil
@@ -74,35 +84,35 @@ func (r *run) mendLast(ctx context.Context, size int64) error {
 		for _, entry := range b.Entries(b.First)[:n] {
 			end += 2 + len(entry)
 		}
-		return r.mendObject(ctx, tiles.BundlePath(number, n), b.Data[:end])
+		return r.mendObject(ctx, tiles.BundlePath(number, n), b.Data[:end], m)
 	}
 	return ctx.Err()
 }
 
 // mendObject makes sure that the copy has an object.
-func (r *run) mendObject(ctx context.Context, name string, want []byte) error {
-	have, err := r.target.read(ctx, name, maxResource)
-	if err == nil && bytes.Equal(have, want) {
-		return nil
-	}
-	if err != nil && !errors.Is(err, tiles.ErrNotFound) {
+func (r *run) mendObject(ctx context.Context, name string, want []byte, m *mending) error {
+	have, there, err := r.read(ctx, name)
+	if err != nil || there && bytes.Equal(have, want) {
 		return err
 	}
-	return r.write(ctx, name, want)
+	if err := r.write(ctx, name, want); err != nil {
+		return err
+	}
+	m.mended++
+	return nil
 }
 
 // readBack mends a copy that the exporter may go on with meanwhile: what both
-// write is the same. It reports how many objects were missing or wrong.
-func (e *Exporter) readBack(ctx context.Context, copied held) (mended int64, err error) {
+// write is the same. It goes on where the attempt before has stopped.
+func (e *Exporter) readBack(ctx context.Context, copied held, m *mending) error {
 	source, err := tiles.OpenSourceAt(ctx, e.options.Fetch, copied.checkpoint)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	aside := &Exporter{options: e.options, target: e.target}
 	aside.options.Workers, aside.options.Progress = readBackWorkers, nil
 	r := &run{Exporter: aside, source: source}
-	err = r.mend(ctx, copied.checkpoint.Size)
-	return r.report.Mended, err
+	return r.mend(ctx, copied.checkpoint.Size, m)
 }
 
 // readBackWorkers are few: nobody waits for them, and the log has other things to
