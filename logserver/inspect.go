@@ -68,7 +68,10 @@ func OpenStore(o StoreOptions) (s *Store, err error) {
 	opened, err := openStore(options, faults)
 	if lacks := (*missingBlobs)(nil); o.ReadOnly && o.Partial && errors.As(err, &lacks) {
 		options.fs = partialFS{fs, lacks.names}
-		opened, err = openStore(options, faults)
+		// A store that could not be let go of says nothing new: the first error does.
+		if again, againErr := openStore(options, faults); !errors.Is(againErr, ErrLocked) {
+			opened, err = again, againErr
+		}
 	}
 	if err != nil {
 		return nil, err
