@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/tallystick/tallystick/logserver/internal/direct/directtest"
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
@@ -107,6 +109,48 @@ func TestHungDisk(t *testing.T) {
 		tl.open()
 		tl.check()
 		tl.close()
+	})
+}
+
+// TestServeHungDisk: a server that is told to stop does, though an append that it
+// has been sent never ends, and then its log can be closed.
+func TestServeHungDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stall atomic.Bool
+		release := make(chan struct{})
+		fs := &opFS{FS: vfs.NewCrashableMem(), before: func(op fsOp) fsFault {
+			if stall.Load() && op.kind == "sync" && strings.HasSuffix(op.path, ".log") {
+				<-release
+			}
+			return fsFault{}
+		}}
+		tl := newTestLog(t, testOptions(fs))
+		ln, served := directtest.NewPipes(), make(chan error, 1)
+		ctx, stop := context.WithCancel(t.Context())
+		go func() { served <- Serve(ctx, ln, Handler(tl.Log), discard) }()
+		stall.Store(true)
+		var conns []net.Conn
+		for _, path := range []string{"/add", "/add-batch"} { // answered directly, and by net/http
+			conn := ln.Dial()
+			io.WriteString(conn, directtest.Post(path, "", "\x00\x01a"))
+			conns = append(conns, conn)
+		}
+		synctest.Wait()
+		start := time.Now()
+		stop()
+		if err := <-served; !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > shutdownTimeout+2*time.Second {
+			t.Errorf("served: %v after %v", err, time.Since(start))
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := tl.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("close: %v", err)
+		}
+		close(release)
+		for _, conn := range conns {
+			conn.Close()
+		}
+		synctest.Wait() // until all that has ended
 	})
 }
 

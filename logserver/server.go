@@ -38,7 +38,8 @@ const (
 
 // Serve answers HTTP/1.1 and unencrypted HTTP/2 requests on a listener until
 // ctx ends, then lets those in progress finish; append streams end after the
-// messages that have arrived. It closes the listener.
+// messages that have arrived. Some ten seconds later it returns in any case, also if
+// the log's disk hangs; then with an error. It closes the listener.
 func Serve(ctx context.Context, ln net.Listener, handler http.Handler, logger *slog.Logger) error {
 	server := &http.Server{
 		Handler:        handler,

@@ -20,7 +20,8 @@
 //     no goroutine is woken for a request, or for its answer.
 //  5. From there, whatever is not one whole request by itself, or a client that
 //     does not take its answer, brings it back to a goroutine (soloConn) for good.
-//  6. [Listener.Stop] has requests that have arrived answered, and ends the rest.
+//  6. [Listener.Stop] has requests that have arrived answered, and ends the rest. It
+//     waits for a commit group no longer than its context allows: a disk may hang.
 //
 // # Ownership
 //

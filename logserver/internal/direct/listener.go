@@ -10,6 +10,10 @@ import (
 	"time"
 )
 
+// cutGrace is how long connections that were cut off have to end. One whose request
+// is in a commit group ends with that, which may be never: the disk may hang.
+const cutGrace = time.Second
+
 // Timeouts are those of the http.Server that gets the other connections.
 type Timeouts struct {
 	Read  time.Duration // until a new connection has sent something
@@ -40,7 +44,7 @@ type Listener struct {
 // end is this side of a connection, whoever serves it.
 type end interface {
 	finish() // closes it, when the request that is being answered has been
-	cut()    // ends it now
+	cut()    // ends it now, unless a commit group has its request
 }
 
 // NewListener returns a listener that appends to log. It accepts nothing before
@@ -100,16 +104,28 @@ func (l *Listener) Close() error {
 
 // Stop lets requests that have arrived be answered and closes the connections
 // that net/http does not have. What is left when ctx ends is cut off, and is the
-// error. Close comes first.
+// error: Stop returns a second later at most. A connection that waits for its
+// commit group then ends when the group does, and the loops when the last has.
+// Close comes first.
 func (l *Listener) Stop(ctx context.Context) error {
 	l.each(end.finish)
-	unhook := context.AfterFunc(ctx, func() { l.each(end.cut) })
-	l.conns.ended.Wait()
-	l.loops.stop()
-	if !unhook() {
-		return ctx.Err()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.conns.ended.Wait()
+		l.loops.stop()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
 	}
-	return nil
+	l.each(end.cut)
+	select {
+	case <-done:
+	case <-time.After(cutGrace):
+	}
+	return ctx.Err()
 }
 
 func (l *Listener) add(c end) bool {

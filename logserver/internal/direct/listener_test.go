@@ -213,6 +213,35 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+// TestStopHung: who stops is not kept by a commit group that does not end. When it
+// does after all, so do the connections.
+func TestStopHung(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newFakeLog()
+		log.hold = make(chan struct{})
+		l, dial, passed := listen(log)
+		conn := dial()
+		go io.WriteString(conn, post("/add", "", "x"))
+		synctest.Wait()
+		l.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		start := time.Now()
+		if err := l.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Minute+cutGrace {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("the connection: %v", err)
+		}
+		close(log.hold)
+		l.conns.ended.Wait()
+		if len(l.conns.open) != 0 {
+			t.Errorf("%d connections are left", len(l.conns.open))
+		}
+		<-passed
+	})
+}
+
 // TestStop: an append that is under way when the server stops is answered,
 // and the answer says that the connection ends.
 func TestStop(t *testing.T) {

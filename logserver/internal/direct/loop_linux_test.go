@@ -320,6 +320,35 @@ func TestLoopStop(t *testing.T) {
 	}
 }
 
+// TestLoopStopHung: so it is when a commit group does not end, but who stops the
+// server does not wait for that. The answer comes when the group does end.
+func TestLoopStopHung(t *testing.T) {
+	log := newFakeLog()
+	log.hold = make(chan struct{}, 10)
+	l := newLoopTest(t, log)
+	log.hold <- struct{}{}
+	busy, c := l.dial()
+	io.WriteString(busy, post("/add", "", "x"))
+	eventually(t, "the request to be in a group", func() bool { return c.state.Load() == loopBusy })
+	l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.Stop(ctx); err != context.Canceled {
+		t.Error(err)
+	}
+	log.hold <- struct{}{}
+	if res, body := answerOn(t, busy); res.StatusCode != http.StatusOK || !res.Close {
+		t.Errorf("%s %v %q", res.Status, res.Header, body)
+	}
+	busy.Close()
+	eventually(t, "the connections to end", func() bool { return l.open.Load() == 0 })
+	eventually(t, "the loops to end", func() bool {
+		l.loops.mu.Lock()
+		defer l.loops.mu.Unlock()
+		return l.loops.all == nil
+	})
+}
+
 // TestStopUnread: a client that has sent more requests than were read when the
 // server stops gets its last answer whole, that says that the connection ends,
 // and then the end of the stream: no reset, which could have overtaken it. So it

@@ -197,6 +197,6 @@ func (c *loopConn) finish() {
 	c.loop.close(c)
 }
 
-// cut does nothing: the answer of a commit group is waited for in any case, and
-// the owner closes the connection then.
+// cut does nothing: the commit group alone may close the connection, and does when
+// it is done. Who stops the listener does not wait for that without end.
 func (c *loopConn) cut() {}
