@@ -133,6 +133,8 @@ func blobError(err error) error {
 		return fmt.Errorf("%w: %w", orchestrator.ErrNoBlob, err)
 	case errors.Is(err, blobstore.ErrTooLarge):
 		return fmt.Errorf("%w: %w", orchestrator.ErrBlobTooLarge, err)
+	case errors.Is(err, blobstore.ErrCorrupt):
+		return fmt.Errorf("%w: %w", orchestrator.ErrBlobDamaged, err)
 	}
 	return err
 }

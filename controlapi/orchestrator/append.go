@@ -117,8 +117,12 @@ func (o *Orchestrator) appendAll(ctx context.Context, entries ...LogEntry) ([]Lo
 	results, head, err := o.cfg.Audit.Append(ctx, entries...)
 	o.wakeApplier()
 	if err != nil {
+		if errors.Is(err, ErrPushback) {
+			o.refusing.failed(o.cfg.Now())
+		}
 		return nil, Head{}, o.appendError(ctx, "audit", err)
 	}
+	o.refusing.worked(o.cfg.Now(), o.cfg.AttemptDeadline)
 	return results, head, nil
 }
 
@@ -126,7 +130,6 @@ func (o *Orchestrator) appendAll(ctx context.Context, entries ...LogEntry) ([]Lo
 func (o *Orchestrator) appendError(ctx context.Context, log string, err error) error {
 	switch {
 	case errors.Is(err, ErrPushback):
-		o.hinder()
 		return refuseCause(CodeBusy, err, "the %s log is busy: try again shortly", log)
 	case ctx.Err() != nil:
 		// The entry may still be sequenced; its deduplication key will tell.

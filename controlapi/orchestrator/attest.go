@@ -150,7 +150,7 @@ func (v *view) verifies(a attestation) bool {
 // Nothing needs no putting.
 func (o *Orchestrator) adoptOutputs(ctx context.Context, s *provenance.Statement, tenant string) error {
 	for _, d := range []digest.Digest{s.Outcome.OutputDigest, s.Outcome.DiagnosticsDigest} {
-		if _, err := o.cfg.Blobs.Size(ctx, tenant, d); err == nil {
+		if _, err := o.blobs.Size(ctx, tenant, d); err == nil {
 			continue
 		} else if !errors.Is(err, ErrNoBlob) {
 			return o.blobError(ctx, err)
@@ -158,7 +158,7 @@ func (o *Orchestrator) adoptOutputs(ctx context.Context, s *provenance.Statement
 		var data []byte
 		if d != digest.Of(nil) {
 			var err error
-			data, err = o.cfg.Blobs.Get(ctx, s.Node, d)
+			data, err = o.blobs.Get(ctx, s.Node, d)
 			if errors.Is(err, ErrNoBlob) {
 				continue
 			}

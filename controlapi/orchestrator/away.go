@@ -147,19 +147,10 @@ func (o *Orchestrator) reoffer(x *tracked, ex *provenance.Execution) bool {
 	return x.reoffered
 }
 
-// hinder notes that a call failed for the control plane's own sake: its log takes
-// no records, or its payload store fails.
-func (o *Orchestrator) hinder() {
-	now := o.cfg.Now()
-	o.hindrance.Store(&now)
-}
-
-// hindered reports whether that was so within the last two deadlines: nodes could
-// not answer then, and what they did not do in that time says nothing of them. Two,
-// so that a deadline follows in which they can.
+// hindered reports whether nodes could not answer lately, since the log takes no
+// records or the payload store fails.
 func (o *Orchestrator) hindered(now time.Time) bool {
-	at := o.hindrance.Load()
-	return at != nil && now.Sub(*at) < 2*o.cfg.AttemptDeadline
+	return o.refusing.hinders(now, o.cfg.AttemptDeadline) || o.blobs.hinder(now)
 }
 
 // putOff gives an attempt another deadline whose end the log did not take: when

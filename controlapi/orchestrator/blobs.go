@@ -14,7 +14,7 @@ func (o *Orchestrator) PutBlob(ctx context.Context, owner string, data []byte) (
 	if err := o.usable(); err != nil {
 		return digest.Digest{}, err
 	}
-	d, err := o.cfg.Blobs.Put(ctx, owner, data)
+	d, err := o.blobs.Put(ctx, owner, data)
 	if err != nil {
 		return digest.Digest{}, o.blobError(ctx, err)
 	}
@@ -26,7 +26,7 @@ func (o *Orchestrator) GetBlob(ctx context.Context, owner string, d digest.Diges
 	if err := o.usable(); err != nil {
 		return nil, err
 	}
-	data, err := o.cfg.Blobs.Get(ctx, owner, d)
+	data, err := o.blobs.Get(ctx, owner, d)
 	if err != nil {
 		return nil, o.blobError(ctx, err)
 	}
@@ -94,7 +94,7 @@ func (o *Orchestrator) EraseBlob(ctx context.Context, actor Actor, tenant string
 	if err := o.usable(); err != nil {
 		return Appended{}, err
 	}
-	if err := o.cfg.Blobs.Erase(ctx, tenant, d); err != nil {
+	if err := o.blobs.Erase(ctx, tenant, d); err != nil {
 		return Appended{}, o.blobError(ctx, err)
 	}
 	return o.commit(ctx, func(v *view) (proposal, error) {
@@ -118,7 +118,9 @@ func (o *Orchestrator) blobError(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
-	o.hinder()
 	o.log.Error("using the blob store", "err", err)
+	if errors.Is(err, ErrBlobDamaged) {
+		return refuseCause(CodeUnavailable, err, "the payload is damaged where it is kept: tell the operator")
+	}
 	return refuseCause(CodeUnavailable, err, "the payload store failed: try again, or tell the operator")
 }

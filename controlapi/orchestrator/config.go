@@ -71,6 +71,9 @@ type Blobs interface {
 var (
 	ErrNoBlob       = errors.New("no such payload")
 	ErrBlobTooLarge = errors.New("payload over the limit")
+	// ErrBlobDamaged: the payload was kept, was never erased, and cannot be had any
+	// more, whatever the store does.
+	ErrBlobDamaged = errors.New("payload is missing or altered")
 )
 
 // ErrNotAdmitted is wrapped by an Admitter's refusal, whose text names the

@@ -164,7 +164,7 @@ func (o *Orchestrator) checkDeliverable(c *contract.Contract) error {
 // tenant's blob.
 func (o *Orchestrator) findModule(ctx context.Context, c *contract.Contract, module []byte) ([]byte, error) {
 	if len(module) == 0 {
-		module, err := o.cfg.Blobs.Get(ctx, c.Tenant, c.Module)
+		module, err := o.blobs.Get(ctx, c.Tenant, c.Module)
 		if errors.Is(err, ErrNoBlob) {
 			return nil, refuse(CodeModuleMissing, "no module %v: send it with the contract, or put it as a blob first", c.Module)
 		}

@@ -27,9 +27,9 @@ type Orchestrator struct {
 
 	// failure is why everything is refused. The first reason stays.
 	failure atomic.Pointer[error]
-	// hindrance is when calls last failed for the control plane's own sake, nil if
-	// never; see hindered.
-	hindrance atomic.Pointer[time.Time]
+	// What nodes need and may not have for a time that is not theirs; see hindered.
+	refusing outage // of appends to the audit log
+	blobs    *watchedBlobs
 
 	// history has every change that the membership log holds. It may be an epoch
 	// ahead of the view while a change is being applied.
@@ -72,6 +72,7 @@ func Open(ctx context.Context, cfg Config) (*Orchestrator, error) {
 		streams:   newStreams(),
 		watchers:  newWatchers(),
 		bundles:   newBundleCache(),
+		blobs:     &watchedBlobs{Blobs: cfg.Blobs, now: cfg.Now, deadline: cfg.AttemptDeadline},
 	}
 	o.ctx, o.stop = context.WithCancel(context.Background())
 	if err := o.recover(ctx); err != nil {

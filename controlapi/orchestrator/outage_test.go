@@ -218,6 +218,62 @@ func TestPayloadOutageExpiresNothing(t *testing.T) {
 	})
 }
 
+// A payload that is damaged for good is no outage: what needs it expires, and holds
+// nothing else open, however often nodes ask for it.
+func TestDamagedPayloadHoldsNothingOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, stream := patient(t)
+		hash := w.register(newContract(one))
+		id, other := w.submit(hash, "x", 1), w.submit(hash, "y", 2)
+		w.blobs.failing(orchestrator.ErrBlobDamaged)
+		ended := []<-chan struct{}{w.ended(id), w.ended(other)}
+		for began := time.Now(); len(ended) > 0; {
+			if time.Since(began) > 30*time.Minute {
+				t.Fatalf("%d are still open", len(ended))
+			}
+			select {
+			case <-stream:
+			case <-ended[0]:
+				ended = ended[1:]
+			case <-time.After(time.Second):
+				_, err := w.GetAssignedBlob(t.Context(), "node-1", digestOf("x"))
+				if orchestrator.CodeOf(err) != orchestrator.CodeUnavailable && orchestrator.CodeOf(err) != orchestrator.CodeBlobUnknown {
+					t.Fatalf("fetching a payload: %v", err)
+				}
+			}
+		}
+		w.awaitState(id, pb.ExecutionState_EXECUTION_STATE_EXPIRED)
+		w.awaitState(other, pb.ExecutionState_EXECUTION_STATE_EXPIRED)
+	})
+}
+
+// A log that refuses some records of many is busy, and no outage.
+func TestBusyLogHoldsNothingOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, stream := patient(t)
+		id := w.submit(w.register(newContract(one)), "x", 1)
+		ended := w.ended(id)
+		for began := time.Now(); ; {
+			if time.Since(began) > 30*time.Minute {
+				t.Fatal("it is still open")
+			}
+			select {
+			case <-stream:
+			case <-ended:
+				w.awaitState(id, pb.ExecutionState_EXECUTION_STATE_EXPIRED)
+				return
+			case <-time.After(time.Second):
+				w.audit.faults(func([]orchestrator.LogEntry) fault { return pushback })
+				wantCode(t, "recording a read", w.record("node-1")(), orchestrator.CodeBusy)
+				w.audit.faults(nil)
+				if err := w.record("node-1")(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	})
+}
+
 // ended is closed when an execution is not open any more.
 func (w *world) ended(id digest.Digest) <-chan struct{} {
 	done := make(chan struct{})

@@ -119,7 +119,7 @@ func (o *Orchestrator) storeInput(ctx context.Context, s *contract.Submission, i
 		return wrongInput(input, s)
 	default:
 		var err error
-		size, err = o.cfg.Blobs.Size(ctx, s.Tenant, s.Input)
+		size, err = o.blobs.Size(ctx, s.Tenant, s.Input)
 		if errors.Is(err, ErrNoBlob) {
 			return refuse(CodeInputMissing, "no input %v: send it with the submission, or put it as a blob first", s.Input)
 		}
