@@ -14,7 +14,8 @@ import (
 // log can be opened without any (Options.ReadWhenFull): the store is not written
 // to, what only its write-ahead logs hold is kept in memory, and all that was
 // acknowledged can be read. Nothing is appended, signed or published, so that
-// what a reader sees is what it saw before the restart. It is decided before the
+// what a reader sees is what it saw before the restart, unless the witness policy
+// is another one now and does not accept that. It is decided before the
 // store is opened, and after it is locked, since the ballast may be that of a log
 // that runs: an attempt that fails half-way leaves goroutines behind that still
 // hold its files. Should others take the room between that and the

@@ -115,14 +115,15 @@ func newPublisher(l *Log, n *notes) (*publisher, error) {
 // restoreAccepted finds the newest checkpoint that satisfies the policy when the
 // last published one does not: it was published without its quorum, or the policy
 // is another one now. A log that fails closed goes back to serving that one, or
-// none: what it serves satisfies the policy that it has now.
+// none: what it serves satisfies the policy that it has now. One that has ended
+// will never publish another, so that it serves its last one whatever the policy.
 func (p *publisher) restoreAccepted(published SignedNote) error {
 	accepted, err := p.lastAccepted()
 	if err != nil {
 		return err
 	}
 	p.confirm(accepted)
-	if p.log.opts.FailOpen {
+	if p.log.opts.FailOpen || errors.Is(p.log.suspended, ErrSucceeded) {
 		p.serve(published)
 		return nil
 	}

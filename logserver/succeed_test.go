@@ -124,6 +124,36 @@ func TestSucceed(t *testing.T) {
 	}
 }
 
+// TestSucceededServes: a log that has ended serves what it published last, also under
+// a policy that does not accept that: it will never publish another.
+func TestSucceededServes(t *testing.T) {
+	fs := vfs.NewMem()
+	opts := testOptions(fs)
+	a, b := newFakeWitness(t, opts, 21), newFakeWitness(t, opts, 22)
+	tl := newTestLog(t, witnessed(t, opts, 1, a))
+	if err := tl.Ready(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	tl.addN(30)
+	tl.mustPublish(30)
+	tl.close()
+	r, err := succeed(t, opts, nextOptions(fs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tl.opts = witnessed(t, opts, 1, b)
+	tl.open()
+	if res, body := do(t, Handler(tl.Log), "GET", "/checkpoint", ""); res.StatusCode != 200 || string(body) != r.Checkpoint {
+		t.Errorf("%s: %s, want %s", res.Status, body, r.Checkpoint)
+	}
+	if res, _ := do(t, Handler(tl.Log), "GET", "/29.tlog-proof", ""); res.StatusCode != 200 {
+		t.Errorf("the proof of its last entry: %s", res.Status)
+	}
+	if got := tl.Witnessed(); got.Note != nil {
+		t.Errorf("what the policy does not accept counts as witnessed: %s", got.Note)
+	}
+}
+
 // TestSucceedCaughtUp: what a log without witnesses has caught up with is published,
 // and nothing of it is lost.
 func TestSucceedCaughtUp(t *testing.T) {

@@ -9,9 +9,11 @@ import (
 	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
-// A suspended log serves what it has and does nothing else: it neither appends
-// nor signs, and its health is red. What suspends it is in the store, so that
-// it holds whoever opens it:
+// A suspended log can be read and does nothing else: it neither appends nor
+// signs, and its health is red. One with a successor serves the checkpoint that it
+// published last, whatever the witness policy is now; one that can go on, like any
+// that fails closed, only one that satisfies it. What suspends it is in the store,
+// so that it holds whoever opens it:
 //
 //   - a successor (Succeed): for ever;
 //   - a restore mark (Restore), another place than the store remembers, or a
@@ -96,7 +98,7 @@ func (l *Log) checkSuspension() error {
 	err = l.store.suspended(place, l.signedFile)
 	if errors.Is(err, ErrRestored) || errors.Is(err, ErrSucceeded) {
 		l.suspended = err
-		l.opts.Logger.Error("log is suspended: it serves what it has, and neither appends nor signs", "origin", l.opts.Origin, "err", err)
+		l.opts.Logger.Error("log is suspended: it can be read, and neither appends nor signs", "origin", l.opts.Origin, "err", err)
 		return nil
 	}
 	if err != nil {
