@@ -502,8 +502,9 @@ func TestStartUpCheck(t *testing.T) {
 		}
 	})
 	t.Run("forked", func(t *testing.T) {
-		tl, a, _ := prepare(t)
+		tl, a, b := prepare(t)
 		tl.close()
+		b.behave(dead) // a is the one that is heard, however slow it is
 		a.mu.Lock()
 		a.mu.seen.Root[0] ^= 1
 		a.mu.Unlock()
