@@ -1,6 +1,7 @@
 package export
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -160,6 +161,8 @@ func (d *dirTarget) put(name string, data []byte) (err error) {
 	return f.Close()
 }
 
+// flush fails once for what somebody has removed since it was written, and forgets
+// it: it cannot become durable, and the next run finds that it is missing.
 func (d *dirTarget) flush(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -173,22 +176,29 @@ func (d *dirTarget) flush(ctx context.Context) error {
 			return nil
 		}
 	}
+	var gone error // the first
 	for len(d.written) > 0 {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := syncPath(d.written[0]); err != nil {
+		switch err := syncPath(d.written[0]); {
+		case errors.Is(err, fs.ErrNotExist):
+			gone = cmp.Or(gone, err)
+		case err != nil:
 			return err
 		}
 		d.written = d.written[1:]
 	}
 	for dir := range d.fresh {
-		if err := syncPath(dir); err != nil {
+		switch err := syncPath(dir); {
+		case errors.Is(err, fs.ErrNotExist):
+			gone = cmp.Or(gone, err)
+		case err != nil:
 			return err
 		}
 		delete(d.fresh, dir)
 	}
-	return nil
+	return gone
 }
 
 // syncPath makes a file's bytes or a directory's names durable.

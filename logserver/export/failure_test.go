@@ -197,10 +197,14 @@ func TestDirectoryGoes(t *testing.T) {
 		if err := os.Remove(filepath.Join(d.root, "a/b/x")); err != nil {
 			t.Fatal(err)
 		}
-		for range 2 { // and it is not forgotten
-			if err := d.flush(t.Context()); !errors.Is(err, os.ErrNotExist) {
-				t.Error(err)
-			}
+		if err := d.write(t.Context(), "a/b/y", nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.flush(t.Context()); !errors.Is(err, os.ErrNotExist) || len(d.written)+len(d.fresh) != 0 {
+			t.Errorf("%v; %d files and %d directories are not durable", err, len(d.written), len(d.fresh))
+		}
+		if err := d.flush(t.Context()); err != nil {
+			t.Errorf("once more: %v", err)
 		}
 	})
 	t.Run("its directory", func(t *testing.T) {
@@ -213,6 +217,12 @@ func TestDirectoryGoes(t *testing.T) {
 		}
 		if err := d.flush(t.Context()); !errors.Is(err, os.ErrNotExist) {
 			t.Error(err)
+		}
+		if err := d.write(t.Context(), "a/b/x", nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.flush(t.Context()); err != nil {
+			t.Errorf("after it is made again: %v", err)
 		}
 	})
 	t.Run("all of it", func(t *testing.T) {
