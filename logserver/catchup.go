@@ -349,7 +349,11 @@ func (c *catchUp) finish(other *Store) error {
 	values := map[string][]byte{string(metaSigned): c.head.Note}
 	if other == nil {
 		values[string(metaPublished)] = c.source.Note()
-		if key := indexKey(kindNote, c.head.Size); c.from.Policy != nil {
+		accepted, err := c.accepted()
+		if err != nil {
+			return err
+		}
+		if key := indexKey(kindNote, c.head.Size); accepted {
 			if _, err := s.get(key); errors.Is(err, ErrNotFound) {
 				values[string(key)] = c.source.Note()
 			} else if err != nil {
@@ -381,6 +385,42 @@ func (c *catchUp) finish(other *Store) error {
 	}
 	c.report.To, c.report.Size = c.head.Size, c.edge.size
 	return s.commit(b)
+}
+
+// accepted reports whether the source's checkpoint counts as one that satisfied the
+// policy of its time: the given one, or that of a log without witnesses. Such a log
+// has kept the checkpoint that it published last, and nobody has cosigned that one
+// or the source's.
+func (c *catchUp) accepted() (bool, error) {
+	if c.from.Policy != nil {
+		return true, nil
+	}
+	if !bytes.Equal(c.source.Note(), c.head.Note) {
+		return false, nil
+	}
+	kept, err := c.own.store.last(kindNote)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	published, err := c.own.store.get(metaPublished)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	keys, err := c.own.id.verifiers()
+	if err != nil {
+		return false, err
+	}
+	alone, err := checkpoint.TrimCosignatures(published, keys, 0)
+	if err != nil {
+		return false, corrupt("the published checkpoint: %v", err)
+	}
+	return bytes.Equal(published, kept) && bytes.Equal(published, alone), nil
 }
 
 // follows reports whether the keys are those of older, or what rotations that

@@ -170,6 +170,26 @@ func TestSucceedCaughtUp(t *testing.T) {
 	}
 }
 
+// TestSucceedNeverCosigned: a log that was without witnesses, and then had a policy
+// that was never satisfied, is succeeded from what it published before.
+func TestSucceedNeverCosigned(t *testing.T) {
+	opts := testOptions(vfs.NewMem())
+	tl := newTestLog(t, opts)
+	tl.addN(50)
+	tl.mustPublish(50)
+	tl.addN(50)
+	tl.mustPublish(100)
+	tl.close()
+	tamper(t, opts, indexKey(kindNote, 100), remove) // as if it had a policy by then, and published without its quorum
+	r, err := succeed(t, opts, nextOptions(opts.fs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Size != 50 || r.Lost != 50 {
+		t.Errorf("succession is %+v", r)
+	}
+}
+
 // TestSucceedWithoutQuorum: a checkpoint that a log with witnesses published without
 // them is not what its successor names.
 func TestSucceedWithoutQuorum(t *testing.T) {
