@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/tallystick/tallystick/internal/digest"
 	"github.com/tallystick/tallystick/internal/strictjson"
@@ -47,7 +48,9 @@ func (n *Node) uncontradicted(id digest.Digest) error {
 // attestation is handed in only if the run finds the same result. A run that is
 // not possible any more is no reason to withhold it; what the node said stays
 // said. A result that an earlier try of the assignment left in memory stands for
-// the run: it is compared like any other.
+// the run: it is compared like any other. What may pass is waited for, for
+// Timing.Retry at most: until then the run is possible, and an attestation without
+// its payloads could complete an execution with an output that nobody has.
 func (n *Node) again(ctx context.Context, t *trial, kept *provenance.Statement) error {
 	id := kept.Execution
 	err := n.rerun(ctx, t)
@@ -64,6 +67,10 @@ func (n *Node) again(ctx context.Context, t *trial, kept *provenance.Statement) 
 		return n.store.markPut(id)
 	case errors.Is(err, ErrStore):
 		return err
+	case errors.Is(err, errOutdated): // a refusal too; it is assigned again with what this lacks
+		return err
+	case passing(err) && time.Since(t.began) < n.config.Timing.Retry:
+		return fmt.Errorf("%w: %v", errUndelivered, err) // not %w: what is kept is not refused
 	case errors.As(err, &refusal), errors.Is(err, errFault), errors.Is(err, ErrStopped):
 		n.config.Logger.Info("a kept attestation is handed in without another run", "execution", id.String(), "error", err)
 		return nil

@@ -6,8 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/tallystick/tallystick/internal/testcluster"
+	"github.com/tallystick/tallystick/membership"
 	pb "github.com/tallystick/tallystick/proto/tallystick/v1"
 )
 
@@ -132,6 +134,65 @@ func TestRunningAgainFails(t *testing.T) {
 				t.Errorf("%d handed in, want %d\n%s", len(w.plane.received), tc.sent, w.log)
 			}
 		})
+	}
+}
+
+// What refuses another run for a while is waited for: an attestation that left
+// without its payloads could complete an execution whose output nobody has.
+func TestRunningAgainWaits(t *testing.T) {
+	t.Parallel()
+	for name, retry := range map[string]time.Duration{"mended": time.Hour, "for ever": 10 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, testcluster.Options{})
+			id := w.submit("hello")
+			name, _ := w.assigned(id)
+			config := w.config(name)
+			config.Timing.Retry = retry
+			config.Now = func() time.Time { return w.now().Add(time.Duration(w.skew.Load())) }
+			a := w.assignment(id)
+			w.stopBeforePut(config, a)
+			w.skew.Store(int64(time.Hour))
+			n := w.open(config)
+			n.retrying = func() {
+				if len(w.plane.received) != 0 {
+					t.Error("handed in while another run may still be possible")
+				}
+				if retry == time.Hour {
+					w.skew.Store(0)
+				}
+			}
+			n.do(t.Context(), a)
+			if s := n.Stats(); len(w.plane.received) != 1 || s.Retries == 0 || len(s.Refused) != 0 || len(n.notices) != 0 {
+				t.Errorf("%d handed in, stats %+v\n%s", len(w.plane.received), s, w.log)
+			}
+			if _, ok := w.plane.blob(testcluster.OK("HELLO").OutputDigest.String()); ok != (retry == time.Hour) {
+				t.Errorf("the output was handed in: %v", ok)
+			}
+		})
+	}
+}
+
+// An assignment that went stale before the other run is asked for anew.
+func TestRunningAgainIsOutdated(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testcluster.Options{})
+	id := w.submit("hello")
+	name, _ := w.assigned(id)
+	config := w.config(name)
+	a := w.assignment(id)
+	w.stopBeforePut(config, a)
+	for range 30 { // a minute each
+		w.Change(membership.SetNodeQuorum{Quorum: w.History.Current().NodeQuorum()%3 + 1})
+	}
+	w.logs.checkpoint = w.Membership.Signed(w.Membership.Size())
+	n := w.open(config)
+	if err := n.attempt(t.Context(), &trial{assignment: a, tries: 1}); !errors.Is(err, errOutdated) || len(w.plane.received) != 0 {
+		t.Errorf("got %v, %d handed in", err, len(w.plane.received))
+	}
+	n.do(t.Context(), w.assignment(id))
+	if _, ok := w.plane.blob(testcluster.OK("HELLO").OutputDigest.String()); !ok || len(w.plane.received) != 1 {
+		t.Errorf("the output was handed in: %v; %d handed in", ok, len(w.plane.received))
 	}
 }
 

@@ -103,7 +103,13 @@ const (
 // mayPass reports whether what err is about may pass by itself while others wait
 // for the same.
 func mayPass(err error) bool {
-	return errors.Is(err, ErrUnavailable) || errors.Is(err, RefusedStale) || errors.Is(err, RefusedEpoch)
+	return errors.Is(err, ErrUnavailable) || passing(err)
+}
+
+// passing reports whether err is a refusal of what the logs or other assignments
+// may show later.
+func passing(err error) bool {
+	return errors.Is(err, RefusedStale) || errors.Is(err, RefusedEpoch)
 }
 
 // again reports whether a further try is due after so many, the first of which
