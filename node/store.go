@@ -33,7 +33,7 @@ import (
 //	attestations/<xx>/<id>  envelopes, by execution id, and a line with the last epoch at which the
 //	                        submission can be pinned; read-only once their payloads are handed in
 //	evidence/<digest>.json  two checkpoints that contradict each other
-//	unproven/<log>-<size>.json  a checkpoint whose tree the log did not serve any more, and the one shown then
+//	unproven/<log>-<size>-<root>.json  a checkpoint whose tree the log did not serve any more, and the one shown then
 //	contradictions/<id>.json  two runs of an execution that differ
 type store struct {
 	dir  string
@@ -332,20 +332,39 @@ type unproven struct {
 	Proven    bool               `json:"proven"`    // false
 }
 
-func unprovenName(log membership.LogName, size int64) string {
-	return filepath.Join("unproven", fmt.Sprintf("%s-%d.json", log, size))
+// maxUnproven bounds the files of those: a log that withholds one tree after the
+// other must not fill the disk, whose end is the node's. They are as large as two
+// notes.
+const maxUnproven = 64
+
+// unprovenName has the first digits of the root hash: of two roots at one size, each
+// has its file.
+func unprovenName(log membership.LogName, known checkpoint.Checkpoint) string {
+	return filepath.Join("unproven", fmt.Sprintf("%s-%d-%x.json", log, known.Size, known.Root[:4]))
 }
 
-// keepUnproven stores two checkpoints of a log, of which size is that of the
-// accepted one, and returns their path. What was stored for that size first stays.
-func (s *store) keepUnproven(log membership.LogName, size int64, e *checkpoint.Evidence) (string, error) {
+// keepUnproven stores two checkpoints of a log, of which known is the accepted one,
+// and returns their path. What was stored for that one first stays. Of further ones
+// than maxUnproven nothing is stored, and the path is empty.
+func (s *store) keepUnproven(log membership.LogName, known checkpoint.Checkpoint, e *checkpoint.Evidence) (string, error) {
+	name := unprovenName(log, known)
+	path := filepath.Join(s.dir, name)
+	kept, err := os.ReadDir(filepath.Dir(path))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", storeError(err)
+	}
+	if slices.ContainsFunc(kept, func(f fs.DirEntry) bool { return f.Name() == filepath.Base(name) }) {
+		return path, nil
+	}
+	if len(kept) >= maxUnproven {
+		return "", nil
+	}
 	data, err := strictjson.Marshal(unproven{Log: log, Known: string(e.Known), Submitted: string(e.Submitted)})
 	if err != nil {
 		return "", storeError(err)
 	}
-	name := unprovenName(log, size)
 	if err := s.create(name, data); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
 	}
-	return filepath.Join(s.dir, name), nil
+	return path, nil
 }

@@ -60,6 +60,8 @@ type logView struct {
 	// withheld says that the log did not have tiles of head's tree when it was last
 	// asked.
 	withheld bool
+	// shown is the path of what is kept of that, empty if there is too much already.
+	shown string
 }
 
 // accepted is a checkpoint that satisfied policy and membership.
@@ -329,11 +331,11 @@ func (v *view) withheld(l *logView, c checkpoint.Checkpoint, signed []byte) erro
 	if l.withheld {
 		return nil
 	}
-	name, err := v.store.keepUnproven(l.name, l.head.Size, &checkpoint.Evidence{Known: l.note, Submitted: signed})
+	name, err := v.store.keepUnproven(l.name, *l.head, &checkpoint.Evidence{Known: l.note, Submitted: signed})
 	if err != nil {
 		return err
 	}
-	l.withheld = true
+	l.withheld, l.shown = true, name
 	v.tellWithheld()
 	v.logger.Error("the log does not serve its witnessed tree any more", "log", l.name, "kept_size", l.head.Size, "size", c.Size, "kept", name)
 	return nil
@@ -352,8 +354,11 @@ func (v *view) tellWithheld() {
 	var details []string
 	for _, name := range []membership.LogName{membership.LogAudit, membership.LogMembership} {
 		if l := v.logs[name]; l.withheld {
-			details = append(details, fmt.Sprintf("the %s log no longer serves its witnessed tree of size %d; see %q",
-				name, l.head.Size, filepath.Join(v.store.dir, unprovenName(name, l.head.Size))))
+			see := fmt.Sprintf("see %q", l.shown)
+			if l.shown == "" {
+				see = fmt.Sprintf("%q is full: move its files away", filepath.Join(v.store.dir, "unproven"))
+			}
+			details = append(details, fmt.Sprintf("the %s log no longer serves its witnessed tree of size %d; %s", name, l.head.Size, see))
 		}
 	}
 	if len(details) == 0 {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tallystick/tallystick/internal/testcluster"
 	"github.com/tallystick/tallystick/membership"
+	"github.com/tallystick/tallystick/verifier/checkpoint"
 )
 
 // A log that was rolled back, or has forked into a shorter one, does not serve the
@@ -50,7 +51,7 @@ func TestWithheldTree(t *testing.T) {
 		n.Close()
 		n = w.open(config)
 	}
-	file := filepath.Join(config.Dir, unprovenName(membership.LogAudit, size))
+	file := filepath.Join(config.Dir, unprovenName(membership.LogAudit, w.Audit.Checkpoint(size)))
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -85,8 +86,74 @@ func TestWithheldTree(t *testing.T) {
 
 	// What cannot be kept stops the node, as any write that fails.
 	w.logs.set(func(membership.LogName, string) ([]byte, error) { return nil, ErrNotFound })
-	os.Remove(filepath.Join(config.Dir, unprovenName(membership.LogAudit, w.Audit.Size()-1)))
-	os.Remove(filepath.Join(config.Dir, unprovenName(membership.LogAudit, w.Audit.Size())))
+	os.Remove(filepath.Join(config.Dir, unprovenName(membership.LogAudit, w.Audit.Checkpoint(w.Audit.Size()-1))))
+	os.Remove(filepath.Join(config.Dir, unprovenName(membership.LogAudit, w.Audit.Checkpoint(w.Audit.Size()))))
 	n.store.sync = failSync
 	verify(t, n, a, ErrStore)
+}
+
+// What is kept of withheld trees is bounded, and told apart by the root too.
+func TestUnprovenIsBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testcluster.Options{})
+	s := w.node("node-1").store
+	known := w.Audit.Checkpoint(w.Audit.Size())
+	pair := &checkpoint.Evidence{Known: []byte("known"), Submitted: []byte("submitted")}
+	paths := make(map[string]bool)
+	var first, last string
+	for i := range maxUnproven + 2 {
+		c := known
+		c.Root[0] ^= byte(i)
+		path, err := s.keepUnproven(membership.LogAudit, c, pair)
+		if err != nil || (path == "") != (i >= maxUnproven) {
+			t.Fatalf("number %d: %q, %v", i, path, err)
+		}
+		if i == 0 {
+			first = path
+		}
+		if path != "" {
+			paths[path], last = true, path
+		}
+	}
+	if files, err := os.ReadDir(filepath.Dir(first)); err != nil || len(files) != maxUnproven || len(paths) != maxUnproven {
+		t.Errorf("%d files, %d paths, %v", len(files), len(paths), err)
+	}
+	if path, err := s.keepUnproven(membership.LogAudit, known, pair); err != nil || path != first {
+		t.Errorf("what is kept: %q, %v", path, err)
+	}
+	os.Remove(last) // moved away
+	known.Size++
+	if path, err := s.keepUnproven(membership.LogAudit, known, pair); err != nil || path == "" {
+		t.Errorf("with space: %q, %v", path, err)
+	}
+}
+
+// A tree that is withheld is a problem though nothing more is kept.
+func TestWithheldBeyondTheBound(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testcluster.Options{})
+	id := w.submit("hello")
+	name, _ := w.assigned(id)
+	config := w.config(name)
+	n := w.open(config)
+	w.submit("more")
+	older := w.assignment(id)
+	w.submit("and more")
+	verify(t, n, w.assignment(id), nil)
+	n.Close()
+	n = w.open(config) // without the tiles that it had
+	dir := filepath.Join(n.store.dir, "unproven")
+	for i := range maxUnproven {
+		if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.logs.set(func(membership.LogName, string) ([]byte, error) { return nil, ErrNotFound })
+	verify(t, n, older, ErrUnavailable)
+	if detail := n.Status().Problems[ProblemWithheld]; !strings.Contains(detail, "is full") || !strings.Contains(detail, dir) {
+		t.Errorf("told %q", detail)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != maxUnproven {
+		t.Errorf("%d files, %v", len(files), err)
+	}
 }
