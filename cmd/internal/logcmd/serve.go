@@ -20,24 +20,40 @@ import (
 // because the disk is full, is opened anew when there is room, at the same
 // address. Keys and passphrase are read once: that may be from a pipe.
 func serve(ctx context.Context, config serveConfig, stderr io.Writer) error {
-	options, err := config.options(wiring.Logger(stderr, config.verbose), stderr)
-	if err != nil {
+	s := service{config: config, hangup: make(chan os.Signal, 1), stderr: stderr}
+	if config.policy != "" {
+		// From before the policy is read until the end, also between two openings:
+		// where nobody waits for it a hangup ends the process, or is missed.
+		signal.Notify(s.hangup, syscall.SIGHUP)
+		defer signal.Stop(s.hangup)
+	}
+	var err error
+	if s.options, err = config.options(wiring.Logger(stderr, config.verbose), stderr); err != nil {
 		return err
 	}
 	for {
-		address, err := serveLog(ctx, config, &options, stderr)
+		address, err := s.serveLog(ctx)
 		if err != nil || address == "" {
 			return err
 		}
-		config.listen = address
+		s.config.listen = address
 	}
 }
 
+// service is what one run of serve keeps between two openings of its log. Only the
+// goroutine of serve changes it.
+type service struct {
+	config  serveConfig       // its address is the one listened on before, if there was one
+	options logserver.Options // with the policy that was taken last
+	hangup  chan os.Signal    // holds one for which the policy is to be read again
+	stderr  io.Writer
+}
+
 // serveLog runs a log until ctx ends, or until it has to be opened anew: then it
-// returns the address that it listened on. The policy in the options is replaced
-// when it is read again.
-func serveLog(ctx context.Context, config serveConfig, options *logserver.Options, stderr io.Writer) (address string, err error) {
-	log, err := logserver.Open(*options)
+// returns the address that it listened on.
+func (s *service) serveLog(ctx context.Context) (address string, err error) {
+	config, stderr := s.config, s.stderr
+	log, err := logserver.Open(s.options)
 	if err != nil {
 		return "", err
 	}
@@ -46,7 +62,7 @@ func serveLog(ctx context.Context, config serveConfig, options *logserver.Option
 		defer cancel()
 		err = errors.Join(err, log.Close(closing))
 	}()
-	logger, readOnly := options.Logger, log.Reopen() != nil
+	logger, readOnly := s.options.Logger, log.Reopen() != nil
 	// A rotation that was interrupted leaves key files under their old names.
 	if !readOnly {
 		if err := config.dir.settleKeys(log.Keys()); err != nil {
@@ -56,7 +72,7 @@ func serveLog(ctx context.Context, config serveConfig, options *logserver.Option
 	answering := &control.Server{Log: log, Files: config.dir.files, Rotate: func(r control.RotateRequest) ([]logserver.KeyInfo, error) {
 		return rotateKey(log, &config.dir, r)
 	}}
-	stopAnswering, err := answering.Start(options.Dir, logger)
+	stopAnswering, err := answering.Start(s.options.Dir, logger)
 	if err != nil {
 		return "", err
 	}
@@ -73,7 +89,13 @@ func serveLog(ctx context.Context, config serveConfig, options *logserver.Option
 		defer func() { err = errors.Join(err, stop()) }()
 	}
 	if config.policy != "" {
-		defer reloading(log, config.policy, options)()
+		reload := &reloading{file: config.policy, hangup: s.hangup, set: log.SetPolicy, logger: logger}
+		reload.start()
+		defer func() {
+			if policy := reload.stop(); policy != nil {
+				s.options.Policy = policy
+			}
+		}()
 	}
 	ln, err := listen(config, readOnly, logger, stderr)
 	if err != nil {
@@ -90,40 +112,6 @@ func serveLog(ctx context.Context, config serveConfig, options *logserver.Option
 		address = ""
 	}
 	return address, err
-}
-
-// reloading reads the policy again whenever a hangup signal comes, until the
-// function that it returns is called. One that is not valid, or that a running log
-// cannot change to, leaves the one before in place.
-func reloading(log *logserver.Log, file string, options *logserver.Options) (stop func()) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	stopping, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		for {
-			select {
-			case <-hangup:
-			case <-stopping:
-				return
-			}
-			policy, err := wiring.ReadPolicy(file)
-			if err == nil {
-				err = log.SetPolicy(policy)
-			}
-			if err != nil {
-				options.Logger.Error("policy not taken: the one before stays", "file", file, "err", err)
-				continue
-			}
-			options.Policy = policy
-			options.Logger.Info("policy taken", "file", file)
-		}
-	}()
-	return func() {
-		signal.Stop(hangup)
-		close(stopping)
-		<-ended
-	}
 }
 
 // listen listens and tells where. On a full disk that need not be in a file.
