@@ -283,6 +283,7 @@ func TestWrongClocks(t *testing.T) {
 		"the log is years ahead":      {-20 * year, -20 * year, true},
 		"one witness is ahead":        {time.Hour, 0, false},
 		"one witness is behind":       {0, -time.Hour, false},
+		"one witness is at 1980":      {0, -20 * year, false}, // the bubble's clock begins in 2000
 		"one ahead and one behind":    {time.Hour, -time.Hour, false},
 		"almost a day ahead":          {maxAhead - time.Minute, 0, false},
 		"the log is between the two":  {10 * time.Minute, -10 * time.Minute, false},
@@ -318,6 +319,53 @@ func TestWrongClocks(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSlowClockHeardFirst: a witness whose clock is years slow makes the log drop
+// nothing that others cosign, also while it is the only one that was heard.
+func TestSlowClockHeardFirst(t *testing.T) {
+	distantWitnesses(t, 2, func(t *testing.T, opts Options, a, b *distant) {
+		opts.WitnessTimeout = time.Hour // of a round that lacks what was dropped
+		a.behave(dead)
+		b.setClock(-20 * 365 * 24 * time.Hour)
+		tl := newTestLog(t, opts)
+		if err := tl.Ready(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		a.behave(nil) // first heard in a round
+		from := time.Now()
+		tl.addN(10)
+		tl.mustPublish(10)
+		if took := time.Since(from); took > 2*maxBackoff {
+			t.Errorf("published after %v", took)
+		}
+		tl.close()
+	})
+}
+
+// TestNamelessConflict: a witness that never names the size that it has cosigns
+// again once what it refused for is over.
+func TestNamelessConflict(t *testing.T) {
+	distantWitnesses(t, 1, func(t *testing.T, opts Options, a, _ *distant) {
+		tl := witnessedLog(t, opts)
+		eventually(t, "the witness has the head", func() bool { return a.size() == 10 })
+		tl.close()
+		a.mu.nameless = true
+		a.behave(func(w http.ResponseWriter, _ checkpoint.Checkpoint) bool {
+			w.WriteHeader(http.StatusConflict)
+			return true
+		})
+		tl.open()
+		time.Sleep(time.Minute)
+		if err := tl.publisher.appendable(); err != ErrNotReady {
+			t.Errorf("while it refuses: %v, want %v", err, ErrNotReady)
+		}
+		a.behave(nil)
+		if err := tl.Ready(within(t)); err != nil { // the witness alone could have witnessed another history
+			t.Fatal(err)
+		}
+		tl.close()
+	})
 }
 
 // TestClocksAreSet: when the clocks of witnesses are set, forward or back, what

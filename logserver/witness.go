@@ -161,6 +161,11 @@ func (c *witnessClient) cosign(ctx context.Context, n SignedNote) witnessAnswer 
 	a := witnessAnswer{client: c, note: n}
 	c.size = min(c.size, n.Size)
 	refused := false // our own size
+	defer func() {
+		if refused && c.size == 0 {
+			c.size = n.Size // it named none: the question is not what to submit from now on
+		}
+	}()
 	for range maxConflicts {
 		body, conflict, err := c.post(ctx, n)
 		if err != nil {
@@ -261,9 +266,11 @@ func (c *witnessClient) request(n SignedNote) ([]byte, error) {
 // No other time makes a cosignature worthless: its witness has confirmed the head
 // whatever its clock says, or ours. But of two by one key the later one stays, so
 // that one of the far future would stand in the way of every later one, and is
-// not kept. Whether one is too old or too new is for readers to say.
+// not kept: of a future for this clock and for those of the witnesses, since the
+// only one heard so far may be years slow. Whether one is too old or too new is for
+// readers to say.
 func (c *witnessClient) valid(n SignedNote, body []byte) (lines []byte, by []string) {
-	newest := c.log.publisher.now().Add(maxAhead).Unix()
+	newest := laterOf(time.Now(), c.log.publisher.now()).Add(maxAhead).Unix()
 	for line := range strings.Lines(string(body)) {
 		line = strings.TrimRight(line, "\r\n") + "\n"
 		sigs, err := checkpoint.ParseSignatures([]byte(line))
@@ -290,6 +297,14 @@ func (c *witnessClient) valid(n SignedNote, body []byte) (lines []byte, by []str
 		}
 	}
 	return lines, by
+}
+
+// laterOf returns the later of two times.
+func laterOf(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // maxAhead is how far in the future a cosignature may be that is kept: more than

@@ -43,6 +43,8 @@ type fakeWitness struct {
 		// rootConflict, if set, is the body of a 409 for another root of the size
 		// that it has, in the place of a 422.
 		rootConflict *string
+		// nameless says that a 409 for the old size does not name the one that it has.
+		nameless bool
 	}
 }
 
@@ -118,7 +120,9 @@ func (f *fakeWitness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case old != seen.Size:
 		w.Header().Set("Content-Type", "text/x.tlog.size")
 		w.WriteHeader(http.StatusConflict)
-		fmt.Fprintf(w, "%d\n", seen.Size)
+		if !f.mu.nameless {
+			fmt.Fprintf(w, "%d\n", seen.Size)
+		}
 	case old == c.Size && c.Root != seen.Root && f.mu.rootConflict != nil:
 		w.WriteHeader(http.StatusConflict)
 		io.WriteString(w, *f.mu.rootConflict)
