@@ -48,9 +48,11 @@ const maxFileSize = 16 << 10
 
 // create writes a new file durably and in one step: a process that is killed leaves
 // no file or a complete one, for the next start to use. A hidden file beside it may
-// stay behind then, with a key that nobody has used.
+// stay behind then, with a key that nobody has used. Where the file system has no
+// hard links, and on Linux no renaming that refuses to replace either, the name is
+// claimed first: there it may be left with an empty file, to be removed by hand.
 func create(path string, data []byte, mode fs.FileMode) error {
-	err := createBy(os.Link, path, data, mode)
+	err := createBy([]naming{os.Link, renameNew, claim}, path, data, mode)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w: %q (move it away or choose another name; keys are never overwritten)", ErrExists, path)
 	}
@@ -60,8 +62,11 @@ func create(path string, data []byte, mode fs.FileMode) error {
 	return nil
 }
 
-// createBy gives a file its name by link, which fails if the name is taken.
-func createBy(link func(from, to string) error, path string, data []byte, mode fs.FileMode) error {
+// naming gives a file a name; fs.ErrExist means that it is taken.
+type naming func(from, to string) error
+
+// createBy gives a file its name in the first of the ways that works.
+func createBy(ways []naming, path string, data []byte, mode fs.FileMode) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-") // mode 0600
 	if err != nil {
@@ -74,8 +79,10 @@ func createBy(link func(from, to string) error, path string, data []byte, mode f
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err = link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		err = claim(f.Name(), path)
+	for _, name := range ways {
+		if err = name(f.Name(), path); err == nil || errors.Is(err, fs.ErrExist) {
+			break
+		}
 	}
 	if err != nil {
 		return err
@@ -86,8 +93,8 @@ func createBy(link func(from, to string) error, path string, data []byte, mode f
 	return err
 }
 
-// claim renames a file where the file system has no links: an empty file of our
-// own takes the name first, so that nobody else's is overwritten.
+// claim renames a file where the file system has nothing better: an empty file of
+// our own takes the name first, so that nobody else's is overwritten.
 func claim(from, to string) error {
 	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

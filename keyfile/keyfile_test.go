@@ -14,7 +14,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
@@ -185,20 +187,35 @@ func TestCreatedInOneStep(t *testing.T) {
 // TestWithoutLinks: on a file system without hard links a key file is created too,
 // and still not overwritten.
 func TestWithoutLinks(t *testing.T) {
-	noLinks := func(string, string) error { return errors.ErrUnsupported }
-	dir := t.TempDir()
-	path := filepath.Join(dir, "key.pem")
-	if err := createBy(noLinks, path, []byte("first"), 0o600); err != nil {
-		t.Fatal(err)
+	fails := func(string, string) error { return errors.ErrUnsupported }
+	noClaim := func(string, string) error { return errors.New("it was not renamed in one step") }
+	ways := map[string][]naming{"claimed": {fails, fails, claim}}
+	if runtime.GOOS == "linux" {
+		ways["renamed in one step"] = []naming{fails, func(from, to string) error {
+			err := renameNew(from, to)
+			if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOSYS) {
+				t.Skipf("this file system cannot: %v", err)
+			}
+			return err
+		}, noClaim}
 	}
-	if err := createBy(noLinks, path, []byte("second"), 0o600); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("the second: %v", err)
-	}
-	if got, err := os.ReadFile(path); err != nil || string(got) != "first" {
-		t.Errorf("%q, %v", got, err)
-	}
-	if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
-		t.Errorf("beside the key: %v %v", files, err)
+	for name, ways := range ways {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "key.pem")
+			if err := createBy(ways, path, []byte("first"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := createBy(ways, path, []byte("second"), 0o600); !errors.Is(err, fs.ErrExist) {
+				t.Errorf("the second: %v", err)
+			}
+			if got, err := os.ReadFile(path); err != nil || string(got) != "first" {
+				t.Errorf("%q, %v", got, err)
+			}
+			if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
+				t.Errorf("beside the key: %v %v", files, err)
+			}
+		})
 	}
 }
 
