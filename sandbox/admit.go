@@ -20,11 +20,12 @@ const (
 	// function seen in Go, Rust and C programs has 1,286.
 	MaxControl = 16384
 	// MaxCompileWork bounds the estimate of Admission.CompileWork: seconds of
-	// compiling at most. Go commands are at 2 to 6 million.
+	// compiling at most. A Go command of 3.8 MB is at 7.6 million.
 	MaxCompileWork = 16 << 20
-	// MaxFunctionWork bounds the instructions of a function, each with its weight:
-	// kilobytes of memory that compiling it takes, of which a worker has two
-	// functions at a time. The largest function of a Go command has a tenth.
+	// MaxFunctionWork bounds the instructions of a function, each with its weight,
+	// and what is kept at its blocks: kilobytes of memory that compiling it takes, of
+	// which a worker has two functions at a time. The largest function of that command
+	// has a twelfth.
 	MaxFunctionWork = 1 << 19
 	// functionWork is the share of a function, however small.
 	functionWork = 32
@@ -36,7 +37,7 @@ const (
 // names. Raise it with every change of what is admitted, or of what rewriting
 // makes of it under a version that no release has had: programs that were
 // admitted under other rules and kept are not found any more.
-const admissionRules = 6
+const admissionRules = 7
 
 // reservedExport begins the export names that rewriters keep for themselves.
 const reservedExport = "tallystick:"
@@ -225,7 +226,7 @@ func admitSegments(_ *Admission, m *wasm.Module, _ programKey) error {
 }
 
 func admitCode(a *Admission, m *wasm.Module, _ programKey) error {
-	c := &codeCheck{m: m}
+	c := &codeCheck{m: m, module: moduleWorkOf(m)}
 	err := m.Decode(c)
 	if err == nil {
 		err = c.finish()
@@ -255,6 +256,8 @@ type codeCheck struct {
 	floats       bool
 	stack        wasm.Stack
 	merges       merges
+	accesses     accesses
+	module       moduleWork
 	deepest      uint64 // of the operand stack in the function
 }
 
@@ -263,9 +266,10 @@ func (c *codeCheck) Function(index int, code wasm.Code) error {
 	if err := c.finish(); err != nil {
 		return err
 	}
-	c.index, c.length, c.locals, c.control, c.simple, c.deepest, c.open = index, 0, code.NumLocals, 0, 0, 0, true
+	c.index, c.length, c.locals, c.control, c.simple, c.deepest, c.open = index, 0, code.NumLocals, 0, c.module.function, 0, true
 	c.stack.Begin(c.m, code)
 	c.merges.begin()
+	c.accesses.begin()
 	if c.locals > MaxLocals {
 		return refuse(RefusedLocals, "", "function %d has %d parameters and locals, at most %d are taken",
 			c.number(), c.locals, MaxLocals)
@@ -275,20 +279,21 @@ func (c *codeCheck) Function(index int, code wasm.Code) error {
 
 // finish adds the function's share to the estimate:
 //
-//	functionWork + control²/32 + (control+1)·locals + deepest²/64 + simple + merges
+//	functionWork + control²/32 + (control+1)·locals + deepest²/64 + memory + merges
 //
-// where simple is the sum of the instructions' weights, operands that are alive at
-// a control instruction count as locals do, and merges are those of [merges.work].
+// where memory is that of [codeCheck.memory], operands that are alive at a control
+// instruction count as locals do, and merges are those of [merges.work].
 func (c *codeCheck) finish() error {
 	if c.control > MaxControl {
 		return refuse(RefusedControl, "", "function %d has %d control instructions, at most %d are taken",
 			c.number(), c.control, MaxControl)
 	}
-	if c.simple > MaxFunctionWork {
-		return refuse(RefusedWork, "", "estimate of %d for the instructions of function %d, at most %d is taken", c.simple, c.number(), MaxFunctionWork)
+	memory := c.memory()
+	if memory > MaxFunctionWork {
+		return refuse(RefusedWork, "", "estimate of %d for the instructions of function %d, at most %d is taken", memory, c.number(), MaxFunctionWork)
 	}
 	if c.open {
-		c.work += functionWork + c.control*c.control/32 + (c.control+1)*c.locals + c.deepest*c.deepest/64 + c.simple +
+		c.work += functionWork + c.control*c.control/32 + (c.control+1)*c.locals + c.deepest*c.deepest/64 + memory +
 			c.merges.work(c.control)
 		c.open = false
 	}
@@ -297,6 +302,10 @@ func (c *codeCheck) finish() error {
 	}
 	return nil
 }
+
+// memory is the sum of the instructions' weights, of the globals that calls
+// read back, and of [accesses.work].
+func (c *codeCheck) memory() uint64 { return c.simple + c.accesses.work() }
 
 // number is the function's index in the module's index space.
 func (c *codeCheck) number() uint32 { return c.m.ImportedFuncs() + uint32(c.index) }
@@ -319,6 +328,10 @@ func (c *codeCheck) Instr(in *wasm.Instr) error {
 		return err
 	}
 	c.merges.add(in)
+	c.accesses.add(in)
+	if calls(in.Op) {
+		c.simple += c.module.call
+	}
 	switch in.Op {
 	case wasm.OpBrTable: // the compiler makes a block for each target
 		c.control += uint64(len(in.Labels))

@@ -127,6 +127,30 @@ func TestRefusals(t *testing.T) {
 		{"control", body(many(MaxControl+1, 0x02, 0x40, 0x0b)...), RefusedControl, "", "16385 control instructions"},
 		{"fills", body(many(MaxControl/fillBlocks+1, 0x20, 0, 0x20, 0, 0x20, 0, 0xfc, 11, 0)...), RefusedControl, "", "16388 control instructions"},
 		{"function work", body(slices.Concat([]byte{0x41, 0}, many(MaxFunctionWork/5+1, 0x28, 2, 0), []byte{0x1a})...), RefusedWork, "", "estimate of 524293 for the instructions of function 0"},
+		{"function work of calls and globals", command(func(b *wasmtest.Builder) {
+			for range 1000 {
+				b.Global('i', 0x41, 0)
+			}
+			b.Func(":", "")
+			b.Start("", many(20_000, 0x10, 0))
+		}), RefusedWork, "", "for the instructions of function 1"},
+		{"function work of loads and blocks", body(slices.Concat([]byte{0x41, 0}, many(90_000, 0x28, 2, 0), []byte{0x21, 0},
+			many(500, 0x02, 0x40, 0x20, 0, 0x0d, 0, 0x0b))...), RefusedWork, "", "for the instructions of function 0"},
+		{"compile work of functions and globals", command(func(b *wasmtest.Builder) {
+			for range 60_000 {
+				b.GlobalRaw('i', false, 0x41, 0)
+			}
+			for range 50_000 {
+				b.Func(":", "")
+			}
+			start(b)
+		}), RefusedWork, "", "at most 16777216"},
+		{"compile work of calls and imports", command(func(b *wasmtest.Builder) {
+			for range 60_000 {
+				b.Import(wasmtest.WASI, "sched_yield", ":i")
+			}
+			b.Start("", many(20_000, 0x10, 0, 0x1a))
+		}), RefusedWork, "", "for the instructions of function 60000"},
 		{"compile work", command(func(b *wasmtest.Builder) {
 			for range 5 {
 				b.Func(":", "", many(MaxControl, 0x02, 0x40, 0x0b))
@@ -319,8 +343,8 @@ func TestWeights(t *testing.T) {
 // that were kept under the other bound would go on running.
 func TestAdmissionRules(t *testing.T) {
 	got := fmt.Sprint(admissionRules, ":", MaxModuleBytes, MaxLocals, MaxControl, MaxCompileWork, MaxFunctionWork, functionWork, MaxTableEntries,
-		mergeOps, fillBlocks, " ", weightsDigest(), " ", rewrite.MaxArity, rewrite.MaxInstructions)
-	if want := "6:16777216 1024 16384 16777216 524288 32 65536 96 4 b83f08d3 16 1048576"; got != want {
+		mergeOps, fillBlocks, accessesPerUnit, loopBlocks, fillsBlocks, reloadsPerUnit, passedPerUnit, addedGlobals, " ", weightsDigest(), " ", rewrite.MaxArity, rewrite.MaxInstructions)
+	if want := "7:16777216 1024 16384 16777216 524288 32 65536 96 4 8 4 4 6 64 2 9718f798 16 1048576"; got != want {
 		t.Errorf("rules are %q, want %q", got, want)
 	}
 	// A program's file is named by the rules it was admitted under.

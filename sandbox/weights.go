@@ -24,6 +24,7 @@ var weights = func() (w [256]uint8) {
 	set(8, wasm.OpF32Max-1, wasm.OpF32Max, wasm.OpF64Max-1, wasm.OpF64Max) // and the minimum
 	set(4, wasm.OpF32Copysign, wasm.OpF32Copysign, wasm.OpF64Copysign, wasm.OpF64Copysign)
 	set(4, wasm.OpI32TruncF32S, wasm.OpF64PromoteF32)
+	set(1, wasm.OpI64ExtendI32U-1, wasm.OpI64ExtendI32U) // between the others
 	set(5, wasm.OpF32DemoteF64, wasm.OpF32DemoteF64, wasm.OpF64PromoteF32, wasm.OpF64PromoteF32)
 	set(16, wasm.OpI32TruncF32S, wasm.OpI32TruncF64U, wasm.OpI64TruncF32S, wasm.OpI64TruncF64U)
 	set(2, wasm.OpCall, wasm.OpCall, wasm.OpRefFunc, wasm.OpRefFunc) // and the call's operands
