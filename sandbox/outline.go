@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 
 	"github.com/tetratelabs/wazero/experimental"
@@ -108,6 +109,15 @@ func (e *Engine) nameOutline(ctx context.Context, a *admitted, dir string) error
 
 // stored reports whether the engine looks for native code anywhere.
 func (e *Engine) stored() bool { return e.config.CacheDir != "" && !e.config.Interpreter }
+
+// placed reports whether there is any native code where the engine looks for it.
+func (e *Engine) placed() bool {
+	if !e.stored() {
+		return false
+	}
+	found, _ := filepath.Glob(filepath.Join(e.config.CacheDir, "*", "*"))
+	return len(found) > 0
+}
 
 // keepStored makes a program of the native code that the cache directory has for
 // its outline, or for its code if it has none. Without that it returns an error

@@ -238,9 +238,9 @@ func (w *worker) load(ctx context.Context, key programKey) (*program, error) {
 	if missing == nil {
 		return p, nil
 	}
-	// What was sent whole is asked for again where native code was to be found: so
+	// What was sent whole is asked for again where some native code was placed: so
 	// the pool hears that it is of no use, and has it made anew.
-	if len(a.outline) > 0 || w.engine.stored() {
+	if len(a.outline) > 0 || w.engine.placed() {
 		if a, _, err = w.need(frameNeedWhole, []byte(clip(missing.Error())), key); err != nil {
 			return nil, err
 		}

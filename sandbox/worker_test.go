@@ -174,10 +174,9 @@ func TestRunnersCompileOnce(t *testing.T) {
 			frames <- inbound{kind: frameModule, payload: (&moduleMessage{outline: outlined(t, job)}).pack()}
 			frames <- inbound{kind: frameModule, payload: rewritten(t, job, false)}
 		} else {
-			for range 2 { // as what it is loaded with, and then as what it is compiled from
-				frames <- inbound{kind: frameModule, payload: (&moduleMessage{code: job.Module}).pack()}
-			}
+			frames <- inbound{kind: frameModule, payload: (&moduleMessage{code: job.Module}).pack()} // once: no native code is placed
 		}
+		close(frames)
 		w := &worker{in: frames, out: io.Discard, engine: e}
 		if _, err := w.load(ctx, job.key()); err != nil {
 			t.Errorf("%s: %v", name, err)
